@@ -1,0 +1,90 @@
+//! What the emulator counts, and the time a described device would take for it.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+/// Exact counts of a job's launches. Warp-level instructions unless said otherwise.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    pub ctas: u64,
+    /// Warp instructions executed, by class: `mma`, `alu`, `fma`, `special`, `convert`,
+    /// `load_global`, `store_global`, `load_shared`, `store_shared`, `ldmatrix`, `cp_async`,
+    /// `tma`, `shuffle`, `branch`, `barrier`, `move`, ...
+    pub instructions: IndexMap<String, u64>,
+    /// Multiply-adds times two on tensor cores, by operand type (`bf16`, `fp16`, `tf32`, ...).
+    pub tensor_flops: IndexMap<String, u64>,
+    /// Thread-level special-function operations (ex2, rcp, rsqrt, lg2, ...).
+    pub special_ops: u64,
+    /// 32-byte sectors that requests touched, each request counting its own.
+    pub global_read_sectors: u64,
+    pub global_write_sectors: u64,
+    /// Distinct sectors touched over the job: the compulsory traffic.
+    pub unique_read_sectors: u64,
+    pub unique_write_sectors: u64,
+    /// Cycles that the shared-memory pipe is busy, and how many of them are bank conflicts.
+    pub shared_wavefronts: u64,
+    pub bank_conflicts: u64,
+}
+
+impl Counts {
+    pub const SECTOR_BYTES: u64 = 32;
+
+    pub fn total_instructions(&self) -> u64 {
+        self.instructions.values().sum()
+    }
+
+    /// Bytes that must come from and go to device memory, were L2 perfect.
+    pub fn unique_bytes(&self) -> u64 {
+        (self.unique_read_sectors + self.unique_write_sectors) * Self::SECTOR_BYTES
+    }
+
+    /// Adds another launch's counts. Unique sectors add as well, so merge only what is disjoint
+    /// or has been made unique already.
+    pub fn add(&mut self, other: &Counts) {
+        self.ctas += other.ctas;
+        for (class, n) in &other.instructions {
+            *self.instructions.entry(class.clone()).or_default() += n;
+        }
+        for (dtype, n) in &other.tensor_flops {
+            *self.tensor_flops.entry(dtype.clone()).or_default() += n;
+        }
+        self.special_ops += other.special_ops;
+        self.global_read_sectors += other.global_read_sectors;
+        self.global_write_sectors += other.global_write_sectors;
+        self.unique_read_sectors += other.unique_read_sectors;
+        self.unique_write_sectors += other.unique_write_sectors;
+        self.shared_wavefronts += other.shared_wavefronts;
+        self.bank_conflicts += other.bank_conflicts;
+    }
+
+    /// The counts of `n` disjoint copies of this work.
+    pub fn times(&self, n: u64) -> Counts {
+        let scale =
+            |map: &IndexMap<String, u64>| map.iter().map(|(k, x)| (k.clone(), x * n)).collect();
+        Counts {
+            ctas: self.ctas * n,
+            instructions: scale(&self.instructions),
+            tensor_flops: scale(&self.tensor_flops),
+            special_ops: self.special_ops * n,
+            global_read_sectors: self.global_read_sectors * n,
+            global_write_sectors: self.global_write_sectors * n,
+            unique_read_sectors: self.unique_read_sectors * n,
+            unique_write_sectors: self.unique_write_sectors * n,
+            shared_wavefronts: self.shared_wavefronts * n,
+            bank_conflicts: self.bank_conflicts * n,
+        }
+    }
+}
+
+/// A modelled time: never measured, never drawn or compared as measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Modelled {
+    /// The described device, such as `h200`.
+    pub model: String,
+    pub ns: f64,
+    /// Nanoseconds each limit alone would take: `memory`, `tensor`, `special`, `issue`,
+    /// `shared`, `latency`, ...
+    pub limits: IndexMap<String, f64>,
+    /// The limit that binds.
+    pub bound: String,
+}

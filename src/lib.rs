@@ -1,0 +1,19 @@
+//! crossover: benchmarks and autotunes attention kernels written by hand in PTX.
+//!
+//! The modules stand in the order in which data flows through them:
+//!
+//! ```text
+//! sweep (TOML) -> plan (cases) -> kernel variant -> device (cuda | emulator)
+//!    -> verify (fp64 reference, canaries) -> measure -> record (JSON Lines) -> report
+//! ```
+//!
+//! A later stage knows the types of earlier ones, never the other way round.
+
+pub mod cli;
+pub mod device;
+pub mod measure;
+pub mod op;
+pub mod record;
+pub mod report;
+pub mod sweep;
+pub mod verify;

@@ -1,0 +1,92 @@
+//! Tensors on the host.
+
+use super::DType;
+
+/// What a kernel does with a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Input,
+    Output,
+}
+
+/// A tensor of a problem: name, layout, type. Row-major, the last dimension contiguous.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub name: &'static str,
+    pub role: Role,
+    /// Type in memory.
+    pub dtype: DType,
+    /// The letters of the dimensions, such as `"B T H K"`.
+    pub dims: &'static str,
+    pub shape: Vec<usize>,
+}
+
+impl TensorSpec {
+    pub fn input(name: &'static str, dtype: DType, dims: &'static str, shape: &[usize]) -> Self {
+        let (role, dtype) = (Role::Input, dtype.storage());
+        TensorSpec { name, role, dtype, dims, shape: shape.to_vec() }
+    }
+
+    pub fn output(name: &'static str, dtype: DType, dims: &'static str, shape: &[usize]) -> Self {
+        TensorSpec { role: Role::Output, ..TensorSpec::input(name, dtype, dims, shape) }
+    }
+
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.dtype.bytes()
+    }
+}
+
+/// A tensor's values, little-endian, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl Tensor {
+    /// `values` rounded to `dtype`'s storage type.
+    ///
+    /// # Panics
+    /// If `values` does not fill `shape`.
+    pub fn from_f64(
+        dtype: DType,
+        shape: &[usize],
+        values: impl IntoIterator<Item = f64>,
+    ) -> Tensor {
+        let dtype = dtype.storage();
+        let n: usize = shape.iter().product();
+        let mut bytes = Vec::with_capacity(n * dtype.bytes());
+        for x in values {
+            dtype.push(x, &mut bytes);
+        }
+        assert_eq!(bytes.len(), n * dtype.bytes(), "values do not fill the shape {shape:?}");
+        Tensor { dtype, shape: shape.to_vec(), bytes }
+    }
+
+    /// As [`Tensor::from_f64`], from fp32 values.
+    pub fn from_f32(dtype: DType, shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor::from_f64(dtype, shape, values.iter().map(|&x| f64::from(x)))
+    }
+
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Element `i` in row-major order.
+    pub fn get(&self, i: usize) -> f64 {
+        self.dtype.get(&self.bytes, i)
+    }
+
+    pub fn to_f64(&self) -> Vec<f64> {
+        (0..self.len()).map(|i| self.get(i)).collect()
+    }
+}

@@ -1,0 +1,170 @@
+//! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::device::{Build, Counts, Facts, Health, Modelled, Regime, Sample};
+use crate::op::{Family, Phase, Problem, Scalar};
+
+/// Version of the schema below.
+pub const SCHEMA: u32 = 1;
+
+/// How a case ended. A failure is a record with a status, never a missing row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Ok,
+    /// Not run, for the reason given.
+    Skipped,
+    /// The kernel cannot do this problem.
+    Invalid,
+    BuildFailed,
+    LaunchFailed,
+    /// The result is wrong; such a record has no time.
+    Wrong,
+    Timeout,
+}
+
+/// One case: a kernel variant on a problem with inputs of a family, on a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub schema: u32,
+    /// Hash of everything that makes the case: sweep, problem, family, seed, kernel, tile, device.
+    pub id: String,
+    pub sweep: String,
+    /// Start, RFC 3339, UTC.
+    pub time: String,
+    /// The exact command line.
+    pub command: String,
+    pub version: String,
+    pub problem: Problem,
+    pub phase: Phase,
+    pub family: Family,
+    pub seed: u64,
+    pub kernel: Kernel,
+    pub device: Facts,
+    pub status: Status,
+    /// Why, for every status but ok.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+    pub flops: f64,
+    pub flops_formula: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kernel {
+    /// `attention/prefill.sm80`
+    pub name: String,
+    pub tile: IndexMap<String, Scalar>,
+    pub ptx_sha256: String,
+    /// `.target` of the PTX.
+    pub target: String,
+}
+
+/// Measured on a device or modelled from counts; nothing mixes the two.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Timing {
+    Measured {
+        regime: Regime,
+        /// Every sample, in the order taken.
+        samples: Vec<Sample>,
+        median_ns: f64,
+        /// Distribution-free 95% confidence interval of the median.
+        ci_ns: (f64, f64),
+        /// Why sampling stopped: `precise`, `plateau`, `time`, ...
+        stopped: String,
+        before: Option<Health>,
+        after: Option<Health>,
+        /// Advice for the reader: unlocked clocks, throttling, noise.
+        warnings: Vec<String>,
+    },
+    Modelled(Modelled),
+}
+
+impl Timing {
+    /// Median of the samples, or the modelled time.
+    pub fn ns(&self) -> f64 {
+        match self {
+            Timing::Measured { median_ns, .. } => *median_ns,
+            Timing::Modelled(m) => m.ns,
+        }
+    }
+
+    pub fn is_measured(&self) -> bool {
+        matches!(self, Timing::Measured { .. })
+    }
+}
+
+/// Bytes through device memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Each input read once, each output written once.
+    pub min_bytes: f64,
+    /// On the emulator: exact counts for the whole problem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// What was executed and by how much its counts were multiplied, where that is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled: Option<Sampled>,
+}
+
+/// A subset of heads executed in place of all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampled {
+    pub executed: Problem,
+    pub times: u64,
+}
+
+/// How far the outputs are from fp64.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verification {
+    pub passed: bool,
+    pub outputs: Vec<OutputError>,
+    /// Heads (and rows) that were held against the reference, where not all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
+    /// Second run bit for bit equal to the first.
+    pub deterministic: Option<bool>,
+    /// Damaged canaries and changed inputs.
+    pub damage: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputError {
+    pub name: String,
+    /// E: relative Frobenius error against fp64.
+    pub error: f64,
+    /// F: the same of the reference rounded to the output's precision.
+    pub floor: f64,
+    /// The largest E/F that passes.
+    pub limit: f64,
+    /// Elements that are NaN or infinite where the reference is not.
+    pub nonfinite: u64,
+    /// E of each block of 64 tokens along T; empty for outputs without T.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<f64>,
+    /// Slope of log E over log T along the blocks; how fast the error drifts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slope: Option<f64>,
+    /// Worst distance in units of the last place where |ref| > rms/1000.
+    pub max_ulp: f64,
+    /// For a wrong output: the first bad index, got and wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_bad: Option<String>,
+}
+
+impl OutputError {
+    /// E/F.
+    pub fn ratio(&self) -> f64 {
+        self.error / self.floor
+    }
+}
