@@ -9,11 +9,23 @@
 //!
 //! A later stage knows the types of earlier ones, never the other way round.
 
-pub mod cli;
-pub mod device;
-pub mod measure;
+#![deny(unsafe_code)]
+
+// In flow order; blank lines keep it so.
 pub mod op;
-pub mod record;
-pub mod report;
+
+pub mod kernel;
+
+pub mod device;
+
 pub mod sweep;
+
 pub mod verify;
+
+pub mod measure;
+
+pub mod record;
+
+pub mod report;
+
+pub mod cli;

@@ -1,0 +1,69 @@
+//! `crossover kernels`: the kernels, their legal tiles, their rendered PTX.
+
+use std::io::Write;
+
+use super::{Failure, Result, problem};
+use crate::kernel::{Registry, Tile};
+
+/// List kernels and legal tiles; print rendered PTX.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kernel, such as attention/prefill.sm80; all if missing.
+    name: Option<String>,
+    /// Print the rendered PTX of one variant.
+    #[arg(long, requires = "name")]
+    render: bool,
+    /// Tile of --render; the default tile if missing.
+    #[arg(long, value_name = "AXIS=N,..")]
+    tile: Option<Tile>,
+    /// Problem that tiles and PTX are for, over a small default one.
+    #[arg(long, short, value_name = "VAR=VALUE,..", default_value = "")]
+    problem: String,
+}
+
+pub fn run(args: Args, registry: &Registry) -> Result {
+    let mut out = std::io::stdout().lock();
+    let text = text(args, registry)?;
+    // A closed pipe (| head) is no failure.
+    let _ = out.write_all(text.as_bytes());
+    Ok(())
+}
+
+fn text(args: Args, registry: &Registry) -> Result<String> {
+    let Some(name) = &args.name else {
+        let width = registry.kernels().iter().map(|k| k.name.len()).max().unwrap_or(0);
+        return Ok(registry
+            .kernels()
+            .iter()
+            .map(|k| {
+                format!("{:width$}  {:7}  {}\n", k.name, k.manifest.target, k.manifest.summary)
+            })
+            .collect());
+    };
+    let kernel = registry.get(name)?;
+    let mut problem = problem::default(kernel.manifest.op);
+    problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
+    kernel.supports(&problem)?;
+    let default = kernel.default_tile(&problem)?;
+    if args.render {
+        return Ok(kernel.render(&problem, args.tile.as_ref().unwrap_or(&default))?.text);
+    }
+    let m = &kernel.manifest;
+    let dtypes: Vec<_> = m.dtypes.iter().map(|d| d.name()).collect();
+    let mut text = format!(
+        "{}\n{}\n\ntarget  {}\ndtypes  {}\n",
+        kernel.name,
+        m.summary,
+        m.target,
+        dtypes.join(", ")
+    );
+    for (axis, values) in &m.tile {
+        text += &format!("axis    {axis} of {values:?}\n");
+    }
+    text += &format!("\nlegal tiles for {problem}\n");
+    for tile in kernel.tiles(&problem)? {
+        let mark = if tile == default { "  (default)" } else { "" };
+        text += &format!("  {tile}{mark}\n");
+    }
+    Ok(text)
+}

@@ -1,0 +1,100 @@
+//! Problems as a person writes them: `dtype=fp16,Tq=1000,causal=true`.
+
+use crate::op::{DType, Op, Problem, attention, delta};
+
+/// A small problem of the operator, the start for [`apply`].
+pub fn default(op: Op) -> Problem {
+    let dtype = DType::Bf16;
+    let scale = 128f64.powf(-0.5);
+    let shape = delta::Shape {
+        dtype,
+        b: 1,
+        t: 256,
+        h: 1,
+        hv: 1,
+        k: 128,
+        v: 128,
+        initial_state: false,
+        final_state: true,
+        scale,
+    };
+    match op {
+        Op::Attention => Problem::Attention(attention::Shape {
+            dtype,
+            b: 1,
+            tq: 256,
+            tkv: 256,
+            hq: 1,
+            hkv: 1,
+            d: 128,
+            causal: false,
+            scale,
+        }),
+        Op::GatedDeltaRule => Problem::GatedDeltaRule(shape),
+        Op::Kda => Problem::Kda(shape),
+    }
+}
+
+/// Sets variables of a problem, by the names of [`Problem::vars`] and `dtype`; for attention `T`
+/// sets both `Tq` and `Tkv`. The scale follows the head dimension unless given.
+pub fn apply(problem: &mut Problem, settings: &str) -> Result<(), String> {
+    let mut scaled = false;
+    for part in settings.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, "true"));
+        set(problem, name.trim(), value.trim())?;
+        scaled |= name.trim() == "scale";
+    }
+    if !scaled {
+        match problem {
+            Problem::Attention(s) => s.scale = (s.d as f64).powf(-0.5),
+            Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.scale = (s.k as f64).powf(-0.5),
+        }
+    }
+    Ok(())
+}
+
+fn set(problem: &mut Problem, name: &str, value: &str) -> Result<(), String> {
+    let vars: Vec<_> = problem.vars().keys().map(|k| k.to_string()).collect();
+    let op = problem.op();
+    let known = || format!("{op} has no variable `{name}`: it has dtype, {}", vars.join(", "));
+    let count = || match value.parse::<usize>() {
+        Ok(n) if n > 0 && n <= 1 << 30 => Ok(n),
+        _ => Err(format!("{name}={value}: expected an integer of at least 1")),
+    };
+    let flag =
+        || value.parse::<bool>().map_err(|_| format!("{name}={value}: expected true or false"));
+    let scale = || value.parse::<f64>().map_err(|_| format!("{name}={value}: expected a number"));
+    let dtype = || match DType::parse(value) {
+        Some(d) if d != DType::Fp32 => Ok(d),
+        _ => Err(format!("dtype={value}: expected bf16, fp16 or tf32")),
+    };
+    match problem {
+        Problem::Attention(s) => match name {
+            "dtype" => s.dtype = dtype()?,
+            "B" => s.b = count()?,
+            "T" => (s.tq, s.tkv) = (count()?, count()?),
+            "Tq" => s.tq = count()?,
+            "Tkv" => s.tkv = count()?,
+            "Hq" => s.hq = count()?,
+            "Hkv" => s.hkv = count()?,
+            "D" => s.d = count()?,
+            "causal" => s.causal = flag()?,
+            "scale" => s.scale = scale()?,
+            _ => return Err(known()),
+        },
+        Problem::GatedDeltaRule(s) | Problem::Kda(s) => match name {
+            "dtype" => s.dtype = dtype()?,
+            "B" => s.b = count()?,
+            "T" => s.t = count()?,
+            "H" => s.h = count()?,
+            "HV" => s.hv = count()?,
+            "K" => s.k = count()?,
+            "V" => s.v = count()?,
+            "initial_state" => s.initial_state = flag()?,
+            "final_state" => s.final_state = flag()?,
+            "scale" => s.scale = scale()?,
+            _ => return Err(known()),
+        },
+    }
+    Ok(())
+}

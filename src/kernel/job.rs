@@ -1,0 +1,157 @@
+//! The launches of a variant on a problem: grids, buffers and arguments from the manifest.
+
+use super::expr::{Context, Evaluator};
+use super::manifest::{Expr, Param, ParamKind, TensorMapSpec};
+use super::{Kernel, KernelError, Tile};
+use crate::device::{Arg, Buffer, BufferRole, Job, Launch, TensorMap};
+use crate::op::{Problem, Role};
+
+/// Names that any problem of the operator may have as a tensor; absent ones give a null address.
+const OPTIONAL: [&str; 2] = ["initial_state", "final_state"];
+
+impl Kernel {
+    /// What a device needs to run this variant on this problem.
+    pub fn job(&self, problem: &Problem, tile: &Tile) -> Result<Job, KernelError> {
+        let ptx = self.render(problem, tile)?;
+        let eval = Evaluator::default();
+        let fault = |field: String, why: String| {
+            KernelError(format!("{}: {field}: {why}", self.manifest_path()))
+        };
+        let mut context = self.problem_context(problem);
+        context.extend(self.constants(problem, tile)?);
+        for (name, expr) in &self.manifest.derived {
+            let x = eval.number(expr, &context).map_err(|e| fault(format!("derived.{name}"), e))?;
+            context.insert(name.clone(), x);
+        }
+
+        let mut buffers = Vec::new();
+        let (mut inputs, mut outputs) = (0, 0);
+        for spec in problem.tensors() {
+            let counter = if spec.role == Role::Input { &mut inputs } else { &mut outputs };
+            let role = if spec.role == Role::Input {
+                BufferRole::Input(*counter)
+            } else {
+                BufferRole::Output(*counter)
+            };
+            *counter += 1;
+            buffers.push(Buffer {
+                name: spec.name.to_string(),
+                role,
+                dtype: spec.dtype,
+                shape: spec.shape,
+            });
+        }
+        for w in &self.manifest.workspace {
+            let shape = w
+                .shape
+                .iter()
+                .map(|e| Ok(eval.unsigned(e, &context)? as usize))
+                .collect::<Result<_, String>>()
+                .map_err(|e| fault(format!("workspace {}", w.name), e))?;
+            let role = if w.zeroed { BufferRole::ZeroedWorkspace } else { BufferRole::Workspace };
+            buffers.push(Buffer { name: w.name.clone(), role, dtype: w.dtype.storage(), shape });
+        }
+
+        let mut launches = Vec::new();
+        for entry in &self.manifest.entry {
+            let at = |field: &str| format!("entry {}: {field}", entry.name);
+            if let Some(when) = &entry.when
+                && !eval.holds(when, &context).map_err(|e| fault(at("when"), e))?
+            {
+                continue;
+            }
+            let triple = |exprs: &[Expr], field: &str| -> Result<[u32; 3], KernelError> {
+                let mut out = [1; 3];
+                if exprs.len() > 3 {
+                    return Err(fault(at(field), "more than three dimensions".into()));
+                }
+                for (out, expr) in out.iter_mut().zip(exprs) {
+                    *out = eval.unsigned(expr, &context).map_err(|e| fault(at(field), e))?;
+                }
+                if out.contains(&0) {
+                    return Err(fault(at(field), format!("{out:?} has a zero for {problem}")));
+                }
+                Ok(out)
+            };
+            let args = entry
+                .params
+                .iter()
+                .map(|p| {
+                    argument(p, &buffers, &eval, &context)
+                        .map_err(|e| fault(at(&format!("param {}", p.name)), e))
+                })
+                .collect::<Result<_, _>>()?;
+            launches.push(Launch {
+                entry: entry.name.clone(),
+                grid: triple(&entry.grid, "grid")?,
+                block: triple(&entry.block, "block")?,
+                cluster: triple(&entry.cluster, "cluster")?,
+                shared_bytes: eval
+                    .unsigned(&entry.shared, &context)
+                    .map_err(|e| fault(at("shared"), e))?,
+                args,
+            });
+        }
+        Ok(Job { ptx, buffers, launches })
+    }
+}
+
+fn find(buffers: &[Buffer], name: &str) -> Result<usize, String> {
+    buffers.iter().position(|b| b.name == name).ok_or_else(|| {
+        let known: Vec<_> = buffers.iter().map(|b| b.name.as_str()).collect();
+        format!("no tensor or workspace `{name}`: there are {}", known.join(", "))
+    })
+}
+
+fn argument(
+    param: &Param,
+    buffers: &[Buffer],
+    eval: &Evaluator,
+    context: &Context,
+) -> Result<Arg, String> {
+    Ok(match &param.kind {
+        ParamKind::Buffer(name) => match find(buffers, name) {
+            Ok(i) => Arg::Buffer(i),
+            Err(_) if OPTIONAL.contains(&name.as_str()) => Arg::U64(0),
+            Err(e) => return Err(e),
+        },
+        ParamKind::U32(expr) => Arg::U32(eval.unsigned(expr, context)?),
+        ParamKind::U64(expr) => {
+            let x = eval.int(expr, context)?;
+            Arg::U64(u64::try_from(x).map_err(|_| format!("{x} is negative"))?)
+        }
+        ParamKind::F32(expr) => Arg::F32(eval.float(expr, context)? as f32),
+        ParamKind::TensorMap(spec) => Arg::TensorMap(tensor_map(spec, buffers, eval, context)?),
+    })
+}
+
+fn tensor_map(
+    spec: &TensorMapSpec,
+    buffers: &[Buffer],
+    eval: &Evaluator,
+    context: &Context,
+) -> Result<TensorMap, String> {
+    let buffer = find(buffers, &spec.buffer)?;
+    let dtype = buffers[buffer].dtype;
+    let ints = |exprs: &[Expr]| -> Result<Vec<u64>, String> {
+        exprs.iter().map(|e| Ok(u64::from(eval.unsigned(e, context)?))).collect()
+    };
+    let map = TensorMap {
+        buffer,
+        dtype,
+        dims: ints(&spec.dims)?,
+        strides_bytes: ints(&spec.strides)?.into_iter().map(|s| s * dtype.bytes() as u64).collect(),
+        tile: ints(&spec.tile)?.into_iter().map(|x| x as u32).collect(),
+        swizzle: spec.swizzle,
+        nan_fill: spec.nan_fill,
+    };
+    if map.tile.len() != map.dims.len() || map.strides_bytes.len() + 1 != map.dims.len() {
+        return Err(format!(
+            "{} dims need as many tile sizes and one stride fewer, not {} and {}",
+            map.dims.len(),
+            map.tile.len(),
+            map.strides_bytes.len()
+        ));
+    }
+    Ok(map)
+}

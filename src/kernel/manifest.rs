@@ -1,0 +1,149 @@
+//! Manifests: everything a launcher must know of a template. docs/adding-a-kernel.md is the
+//! tour; each field is described here.
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use crate::device::Swizzle;
+use crate::op::{DType, Op, Phase};
+
+/// `<phase>.<arch>.toml`, beside the template of the same stem.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// One line for `crossover kernels`.
+    pub summary: String,
+    pub op: Op,
+    pub phase: Phase,
+    /// `.target` of the PTX: `sm_80` runs on 8.0 and later, `sm_90a` on 9.0 alone.
+    pub target: String,
+    /// Precisions of a problem that the template can be rendered for.
+    pub dtypes: Vec<DType>,
+    /// Problem variables with the only values they may take, such as `D = [64, 128]`.
+    #[serde(default)]
+    pub shapes: IndexMap<String, Vec<i64>>,
+    /// Further conditions on a problem's variables.
+    #[serde(default)]
+    pub supports: Vec<Condition>,
+    /// Problem variables that become constants of the template.
+    #[serde(default)]
+    pub specialise: Vec<String>,
+    /// Tile axes: constants of the template that a tuner may choose.
+    #[serde(default)]
+    pub tile: IndexMap<String, Vec<i64>>,
+    /// Further constants of the template, in order, from tile axes, specialised variables,
+    /// `dtype` and earlier constants.
+    #[serde(default)]
+    pub constants: IndexMap<String, Expr>,
+    /// Which combinations of tile values are legal.
+    #[serde(default)]
+    pub constraints: Vec<Condition>,
+    /// Default tiles: the first whose `when` holds. `when` sees problem variables and `dtype`.
+    pub default: Vec<Default>,
+    /// Values for grids, workspaces and parameters, in order, from all of the above and every
+    /// problem variable.
+    #[serde(default)]
+    pub derived: IndexMap<String, Expr>,
+    #[serde(default)]
+    pub workspace: Vec<Workspace>,
+    /// Entries in launch order.
+    pub entry: Vec<Entry>,
+}
+
+/// An expression, or a plain number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Expr {
+    Int(i64),
+    Float(f64),
+    Text(String),
+}
+
+/// An expression that must hold, and what to say when it does not.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    pub expr: String,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Default {
+    pub when: Option<String>,
+    pub tile: IndexMap<String, i64>,
+}
+
+/// Device memory that launches share and nobody reads afterwards.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workspace {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<Expr>,
+    /// Each run finds it zeroed; the zeroing is part of the timed run.
+    #[serde(default)]
+    pub zeroed: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The name of the `.entry`.
+    pub name: String,
+    /// CTAs along x, y, z; missing ones are 1.
+    pub grid: Vec<Expr>,
+    /// Threads along x, y, z; missing ones are 1.
+    pub block: Vec<Expr>,
+    #[serde(default)]
+    pub cluster: Vec<Expr>,
+    /// Bytes of dynamic shared memory.
+    #[serde(default = "zero")]
+    pub shared: Expr,
+    /// Launch only where this holds.
+    pub when: Option<String>,
+    /// In the order of the `.param` list.
+    pub params: Vec<Param>,
+}
+
+fn zero() -> Expr {
+    Expr::Int(0)
+}
+
+/// One kernel parameter: `{ name = "q", buffer = "q" }`, `{ name = "Tq", u32 = "Tq" }`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Param {
+    pub name: String,
+    #[serde(flatten)]
+    pub kind: ParamKind,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParamKind {
+    /// `.u64`: the address of a tensor of the problem or of a workspace, by name. A tensor that
+    /// the problem does not have (no initial state, say) gives a null address.
+    Buffer(String),
+    U32(Expr),
+    U64(Expr),
+    F32(Expr),
+    /// `.align 64 .b8[128]`
+    TensorMap(TensorMapSpec),
+}
+
+/// A tensor map over a tensor or workspace; dimensions innermost first.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorMapSpec {
+    pub buffer: String,
+    /// Elements along each dimension.
+    pub dims: Vec<Expr>,
+    /// Elements from one index to the next, of each dimension but the innermost.
+    pub strides: Vec<Expr>,
+    /// Elements of the box along each dimension.
+    pub tile: Vec<Expr>,
+    #[serde(default)]
+    pub swizzle: Swizzle,
+    #[serde(default)]
+    pub nan_fill: bool,
+}

@@ -1,0 +1,166 @@
+//! Where kernels come from: the folder embedded in the binary, or one given by the user.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use globset::Glob;
+use include_dir::{Dir, include_dir};
+
+use super::{KernelError, Manifest};
+use crate::op::{Op, Phase};
+
+static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/kernels");
+
+/// Every file of a kernel folder, by path relative to it.
+pub type Sources = Arc<BTreeMap<String, String>>;
+
+/// A template with its manifest.
+#[derive(Debug, Clone)]
+pub struct Kernel {
+    /// `attention/prefill.sm80`
+    pub name: String,
+    pub manifest: Manifest,
+    pub(super) sources: Sources,
+}
+
+impl Kernel {
+    /// Path of the template in its folder.
+    pub fn template_path(&self) -> String {
+        format!("{}.ptx", self.name)
+    }
+
+    pub fn manifest_path(&self) -> String {
+        format!("{}.toml", self.name)
+    }
+
+    /// The template's text.
+    pub fn template(&self) -> &str {
+        &self.sources[&self.template_path()]
+    }
+
+    /// Whether PTX of this target runs on a device of that compute capability.
+    pub fn runs_on(&self, capability: (u32, u32)) -> bool {
+        let target = self.manifest.target.trim_start_matches("sm_");
+        let (digits, exact) = match target.strip_suffix('a') {
+            Some(digits) => (digits, true),
+            None => (target, false),
+        };
+        let need = digits.parse::<u32>().map(|n| (n / 10, n % 10)).unwrap_or((u32::MAX, 0));
+        if exact { capability == need } else { capability >= need }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Registry {
+    kernels: Vec<Kernel>,
+}
+
+impl Registry {
+    /// The kernels that the binary carries.
+    pub fn embedded() -> Result<Registry, KernelError> {
+        let mut files = BTreeMap::new();
+        collect_embedded(&EMBEDDED, &mut files);
+        Registry::from_sources(files, "the embedded kernels")
+    }
+
+    /// The kernels of a folder, laid out as `kernels/` is; `lib/` comes from the binary where the
+    /// folder has none of that name.
+    pub fn from_dir(dir: &Path) -> Result<Registry, KernelError> {
+        let mut files = BTreeMap::new();
+        collect_embedded(&EMBEDDED, &mut files);
+        files.retain(|path, _| path.starts_with("lib/"));
+        collect_dir(dir, dir, &mut files)?;
+        let registry = Registry::from_sources(files, &dir.display().to_string())?;
+        if registry.kernels.is_empty() {
+            return Err(KernelError(format!(
+                "{}: no kernel here: expected <op>/<phase>.<arch>.toml beside <op>/<phase>.<arch>.ptx",
+                dir.display()
+            )));
+        }
+        Ok(registry)
+    }
+
+    fn from_sources(files: BTreeMap<String, String>, place: &str) -> Result<Registry, KernelError> {
+        let sources = Arc::new(files);
+        let mut kernels = Vec::new();
+        for (path, text) in sources.iter() {
+            let Some(name) = path.strip_suffix(".toml") else { continue };
+            let manifest: Manifest = toml::from_str(text)
+                .map_err(|e| KernelError(format!("{place}: {path}: {}", e.to_string().trim())))?;
+            if !sources.contains_key(&format!("{name}.ptx")) {
+                return Err(KernelError(format!(
+                    "{place}: {path} has no template {name}.ptx beside it"
+                )));
+            }
+            let prefix = format!("{}/{}.", manifest.op, manifest.phase);
+            if !name.starts_with(&prefix) {
+                return Err(KernelError(format!(
+                    "{place}: {path}: op and phase say it belongs at {prefix}<arch>.toml"
+                )));
+            }
+            kernels.push(Kernel { name: name.to_string(), manifest, sources: sources.clone() });
+        }
+        Ok(Registry { kernels })
+    }
+
+    pub fn kernels(&self) -> &[Kernel] {
+        &self.kernels
+    }
+
+    /// The kernel of exactly that name.
+    pub fn get(&self, name: &str) -> Result<&Kernel, KernelError> {
+        self.kernels.iter().find(|k| k.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.kernels.iter().map(|k| k.name.as_str()).collect();
+            KernelError(format!("unknown kernel `{name}`: there are {}", known.join(", ")))
+        })
+    }
+
+    /// The kernels whose name matches a glob such as `attention/*` or `*.sm80`.
+    pub fn matching(&self, glob: &str) -> Result<Vec<&Kernel>, KernelError> {
+        let matcher = Glob::new(glob)
+            .map_err(|e| KernelError(format!("`{glob}` is no glob: {e}")))?
+            .compile_matcher();
+        let found: Vec<_> = self.kernels.iter().filter(|k| matcher.is_match(&k.name)).collect();
+        if found.is_empty() {
+            let known: Vec<_> = self.kernels.iter().map(|k| k.name.as_str()).collect();
+            return Err(KernelError(format!(
+                "no kernel matches `{glob}`: there are {}",
+                known.join(", ")
+            )));
+        }
+        Ok(found)
+    }
+
+    pub fn of(&self, op: Op, phase: Phase) -> impl Iterator<Item = &Kernel> {
+        self.kernels.iter().filter(move |k| k.manifest.op == op && k.manifest.phase == phase)
+    }
+}
+
+fn collect_embedded(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
+    for file in dir.files() {
+        if let (Some(path), Some(text)) = (file.path().to_str(), file.contents_utf8()) {
+            files.insert(path.replace('\\', "/"), text.to_string());
+        }
+    }
+    dir.dirs().for_each(|d| collect_embedded(d, files));
+}
+
+fn collect_dir(
+    root: &Path,
+    dir: &Path,
+    files: &mut BTreeMap<String, String>,
+) -> Result<(), KernelError> {
+    let fail = |path: &Path, e: std::io::Error| KernelError(format!("{}: {e}", path.display()));
+    for entry in std::fs::read_dir(dir).map_err(|e| fail(dir, e))? {
+        let path = entry.map_err(|e| fail(dir, e))?.path();
+        if path.is_dir() {
+            collect_dir(root, &path, files)?;
+        } else if path.extension().is_some_and(|x| x == "ptx" || x == "toml") {
+            let text = std::fs::read_to_string(&path).map_err(|e| fail(&path, e))?;
+            let name = path.strip_prefix(root).expect("a path under its root");
+            files.insert(name.to_string_lossy().replace('\\', "/"), text);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! From template, problem and tile to PTX, with each line's origin kept.
+
+use std::sync::Arc;
+
+use minijinja::value::Value;
+use sha2::{Digest, Sha256};
+
+use super::expr::{Context, Evaluator, environment, value};
+use super::{Kernel, KernelError, Tile};
+use crate::device::Ptx;
+use crate::op::{DType, Problem};
+
+impl Kernel {
+    fn fault(&self, field: &str, why: impl std::fmt::Display) -> KernelError {
+        KernelError(format!("{}: {field}: {why}", self.manifest_path()))
+    }
+
+    /// Problem variables and `dtype`, as manifests name them.
+    pub(super) fn problem_context(&self, problem: &Problem) -> Context {
+        let mut context = Context::new();
+        for (name, scalar) in problem.vars() {
+            context.insert(name.to_string(), value(scalar));
+        }
+        context.insert("dtype".into(), Value::from(problem.dtype().name()));
+        context.insert("ESIZE".into(), Value::from(problem.dtype().bytes()));
+        context
+    }
+
+    /// Why this kernel cannot do the problem, if it cannot.
+    pub fn supports(&self, problem: &Problem) -> Result<(), KernelError> {
+        let m = &self.manifest;
+        if problem.op() != m.op {
+            return Err(KernelError(format!(
+                "{} computes {}, not {}",
+                self.name,
+                m.op,
+                problem.op()
+            )));
+        }
+        if !m.dtypes.contains(&problem.dtype()) {
+            let known: Vec<_> = m.dtypes.iter().map(|d| d.name()).collect();
+            return Err(KernelError(format!(
+                "{} has no dtype {}: it has {}",
+                self.name,
+                problem.dtype(),
+                known.join(", ")
+            )));
+        }
+        let context = self.problem_context(problem);
+        for (name, allowed) in &m.shapes {
+            let got =
+                context.get(name).and_then(|v| i64::try_from(v.clone()).ok()).ok_or_else(|| {
+                    self.fault("shapes", format!("no integer variable `{name}` in {}", m.op))
+                })?;
+            if !allowed.contains(&got) {
+                return Err(KernelError(format!(
+                    "{} takes {name} of {allowed:?}, not {got}",
+                    self.name
+                )));
+            }
+        }
+        let eval = Evaluator::default();
+        for condition in &m.supports {
+            if !eval.holds(&condition.expr, &context).map_err(|e| self.fault("supports", e))? {
+                return Err(KernelError(format!("{}: {}", self.name, condition.why)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The template's constants: specialised variables in capitals as well as under their own
+    /// name, `dtype`, `ESIZE` (bytes an element), `DT` (PTX's name of the operand type), the
+    /// tile, and the manifest's constants.
+    pub(super) fn constants(&self, problem: &Problem, tile: &Tile) -> Result<Context, KernelError> {
+        let all = self.problem_context(problem);
+        let mut context = Context::new();
+        context.insert("KERNEL".into(), Value::from(self.name.clone()));
+        context.insert("dtype".into(), all["dtype"].clone());
+        context.insert("ESIZE".into(), all["ESIZE"].clone());
+        context.insert(
+            "DT".into(),
+            Value::from(match problem.dtype() {
+                DType::Bf16 => "bf16",
+                DType::Fp16 => "f16",
+                DType::Tf32 => "tf32",
+                DType::Fp32 => "f32",
+            }),
+        );
+        for name in &self.manifest.specialise {
+            let value = all.get(name).ok_or_else(|| {
+                let known: Vec<_> = all.keys().map(String::as_str).collect();
+                self.fault(
+                    "specialise",
+                    format!("no variable `{name}`: there are {}", known.join(", ")),
+                )
+            })?;
+            context.insert(name.clone(), value.clone());
+            context.insert(name.to_uppercase(), value.clone());
+        }
+        for (axis, x) in &tile.0 {
+            context.insert(axis.clone(), Value::from(*x));
+        }
+        let eval = Evaluator::default();
+        for (name, expr) in &self.manifest.constants {
+            let x = eval
+                .number(expr, &context)
+                .map_err(|e| self.fault(&format!("constants.{name}"), e))?;
+            context.insert(name.clone(), x);
+        }
+        Ok(context)
+    }
+
+    /// Why the tile is not legal for the problem, if it is not.
+    pub fn check_tile(&self, problem: &Problem, tile: &Tile) -> Result<(), KernelError> {
+        for (axis, values) in &self.manifest.tile {
+            match tile.0.get(axis) {
+                None => {
+                    return Err(KernelError(format!(
+                        "{}: tile axis `{axis}` is missing in {tile}",
+                        self.name
+                    )));
+                }
+                Some(x) if !values.contains(x) => {
+                    return Err(KernelError(format!(
+                        "{}: tile axis {axis} takes {values:?}, not {x}",
+                        self.name
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(axis) = tile.0.keys().find(|a| !self.manifest.tile.contains_key(*a)) {
+            let known: Vec<_> = self.manifest.tile.keys().map(String::as_str).collect();
+            return Err(KernelError(format!(
+                "{}: no tile axis `{axis}`: there are {}",
+                self.name,
+                known.join(", ")
+            )));
+        }
+        let context = self.constants(problem, tile)?;
+        let eval = Evaluator::default();
+        for condition in &self.manifest.constraints {
+            if !eval.holds(&condition.expr, &context).map_err(|e| self.fault("constraints", e))? {
+                return Err(KernelError(format!("{}: tile {tile}: {}", self.name, condition.why)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every legal tile for the problem, in the order of the manifest's axes.
+    pub fn tiles(&self, problem: &Problem) -> Result<Vec<Tile>, KernelError> {
+        let mut tiles = vec![Tile::default()];
+        for (axis, values) in &self.manifest.tile {
+            let extend = |t: Tile| {
+                values.iter().map(move |x| {
+                    let mut t = t.clone();
+                    t.0.insert(axis.clone(), *x);
+                    t
+                })
+            };
+            tiles = tiles.into_iter().flat_map(extend).collect();
+        }
+        let eval = Evaluator::default();
+        let mut legal = Vec::new();
+        'tiles: for tile in tiles {
+            let context = self.constants(problem, &tile)?;
+            for condition in &self.manifest.constraints {
+                if !eval
+                    .holds(&condition.expr, &context)
+                    .map_err(|e| self.fault("constraints", e))?
+                {
+                    continue 'tiles;
+                }
+            }
+            legal.push(tile);
+        }
+        Ok(legal)
+    }
+
+    /// The manifest's default tile for the problem.
+    pub fn default_tile(&self, problem: &Problem) -> Result<Tile, KernelError> {
+        let context = self.problem_context(problem);
+        let eval = Evaluator::default();
+        for default in &self.manifest.default {
+            let holds = match &default.when {
+                Some(when) => {
+                    eval.holds(when, &context).map_err(|e| self.fault("default.when", e))?
+                }
+                None => true,
+            };
+            if holds {
+                // Axes in the manifest's order, so that one tile has one spelling.
+                let order = self.manifest.tile.keys();
+                let mut tile: Tile =
+                    Tile(order.filter_map(|a| Some((a.clone(), *default.tile.get(a)?))).collect());
+                tile.0.extend(default.tile.iter().map(|(a, x)| (a.clone(), *x)));
+                self.check_tile(problem, &tile).map_err(|e| self.fault("default", e))?;
+                return Ok(tile);
+            }
+        }
+        Err(self.fault("default", format!("none holds for {problem}")))
+    }
+
+    /// The PTX of one variant.
+    pub fn render(&self, problem: &Problem, tile: &Tile) -> Result<Ptx, KernelError> {
+        self.supports(problem)?;
+        self.check_tile(problem, tile)?;
+        let context = self.constants(problem, tile)?;
+        let mut env = environment();
+        let sources = self.sources.clone();
+        env.set_loader(move |name| Ok(sources.get(name).cloned()));
+        let path = self.template_path();
+        let template = env.get_template(&path).map_err(|e| template_error(&path, &e))?;
+        let (text, spans) = template
+            .render_with_spans(Value::from_pairs(context.clone()))
+            .map_err(|e| template_error(&path, &e))?;
+
+        // Template line at each byte where a span starts; inside raw spans lines advance together.
+        let names: Vec<Arc<str>> = spans.iter().map(|s| Arc::from(s.name())).collect();
+        let mut origin = Vec::new();
+        let mut lines = Vec::new();
+        let (mut at, mut span) = (0, 0);
+        for line in text.split_inclusive('\n') {
+            // The first visible character says where the line comes from.
+            let first = at + line.len() - line.trim_start().len();
+            while span + 1 < spans.len() && spans[span].output_range().end <= first {
+                span += 1;
+            }
+            let place = spans.get(span).map(|s| {
+                let raw = s.kind() == minijinja::OutputSpanKind::Raw;
+                let before = s.output_range().start.min(first);
+                let down = if raw { text[before..first].matches('\n').count() } else { 0 };
+                (names[span].clone(), (s.line() + down) as u32)
+            });
+            at += line.len();
+            let line = line.trim_end();
+            // Line statements and macro calls leave empty lines behind: keep one of a run.
+            if line.is_empty() && lines.last().is_none_or(|l: &&str| l.is_empty()) {
+                continue;
+            }
+            lines.push(line);
+            origin.push(place.unwrap_or_else(|| (Arc::from(path.as_str()), 0)));
+        }
+        let text = lines.join("\n") + "\n";
+        let sha256 = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Ptx { kernel: self.name.clone(), text, origin, sha256 })
+    }
+}
+
+/// minijinja's error with the chain of templates it went through.
+fn template_error(path: &str, error: &minijinja::Error) -> KernelError {
+    let mut text = format!("{path}: {error}");
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text += &format!("; from {inner}");
+        source = inner.source();
+    }
+    KernelError(text)
+}
