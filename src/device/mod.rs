@@ -3,6 +3,7 @@
 pub mod counts;
 pub mod cuda;
 pub mod emulator;
+pub mod model;
 
 use std::sync::Arc;
 
