@@ -244,8 +244,10 @@ pub trait Loaded {
     /// Poisons outputs and workspaces, runs every launch once, checks canaries and inputs.
     fn run(&mut self) -> Result<Outcome, DeviceError>;
 
-    /// Where times come from. Measured and modelled never mix.
-    fn clock(&mut self) -> Clock<'_>;
+    /// Where times come from. Measured and modelled never mix. A modelled time is that of `times`
+    /// disjoint copies of what [`Loaded::run`] executed, as when one head stands for many; a
+    /// measured one is that of the job itself, and `times` is 1.
+    fn clock(&mut self, times: u64) -> Clock<'_>;
 }
 
 pub enum Clock<'a> {
