@@ -1,10 +1,17 @@
 //! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
 
+pub mod file;
+mod nan;
+#[cfg(test)]
+pub(crate) mod sample;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Build, Counts, Facts, Health, Modelled, Regime, Sample};
 use crate::op::{Family, Phase, Problem, Scalar};
+
+pub use file::{RecordError, Records, Writer, done_ids, read};
 
 /// Version of the schema below.
 pub const SCHEMA: u32 = 1;
@@ -79,6 +86,7 @@ pub enum Timing {
         samples: Vec<Sample>,
         median_ns: f64,
         /// Distribution-free 95% confidence interval of the median.
+        #[serde(deserialize_with = "nan::pair")]
         ci_ns: (f64, f64),
         /// Why sampling stopped: `precise`, `plateau`, `time`, ...
         stopped: String,
@@ -142,20 +150,24 @@ pub struct Verification {
 pub struct OutputError {
     pub name: String,
     /// E: relative Frobenius error against fp64.
+    #[serde(deserialize_with = "nan::one")]
     pub error: f64,
     /// F: the same of the reference rounded to the output's precision.
+    #[serde(deserialize_with = "nan::one")]
     pub floor: f64,
     /// The largest E/F that passes.
+    #[serde(deserialize_with = "nan::one")]
     pub limit: f64,
     /// Elements that are NaN or infinite where the reference is not.
     pub nonfinite: u64,
     /// E of each block of 64 tokens along T; empty for outputs without T.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "nan::many")]
     pub blocks: Vec<f64>,
     /// Slope of log E over log T along the blocks; how fast the error drifts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slope: Option<f64>,
     /// Worst distance in units of the last place where |ref| > rms/1000.
+    #[serde(deserialize_with = "nan::one")]
     pub max_ulp: f64,
     /// For a wrong output: the first bad index, got and wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
