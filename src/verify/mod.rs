@@ -1,1 +1,165 @@
-//! (to come)
+//! Whether an output is right, and how far it is from fp64.
+//!
+//! The reference is computed in fp64 from the inputs as the kernel got them, already rounded.
+//! E is the relative Frobenius error against it, F the same error of the reference rounded to
+//! the precision of the problem, and E/F is what is held against a limit ([`limits`]). Beside
+//! it no single element may be grossly off, and nothing may be NaN or infinite where the
+//! reference is not. All comparisons are written so that NaN fails them.
+
+mod agree;
+mod error;
+pub mod limits;
+mod map;
+mod subset;
+
+use rayon::prelude::*;
+
+pub use agree::{Agreement, agreement};
+pub use subset::Subset;
+
+use crate::op::{Crop, Family, Problem, Role, Tensor, TensorSpec};
+use crate::record::{OutputError, Verification};
+
+/// Reference operations that [`verify`] spends in callers with no budget of their own: a few
+/// seconds on two cores.
+pub const BUDGET_FLOPS: f64 = 2e10;
+
+/// The fp64 results of a problem on given inputs, for a subset of its heads and rows.
+pub struct Reference {
+    problem: Problem,
+    specs: Vec<TensorSpec>,
+    subset: Subset,
+    /// One a crop of the subset, each with its outputs.
+    crops: Vec<(Crop, Vec<Vec<f64>>)>,
+}
+
+/// A verification with what a person wants to see of a wrong result.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    pub verification: Verification,
+    /// A text map of the bad tiles of each wrong output, by output name.
+    pub maps: Vec<(String, String)>,
+}
+
+impl Reference {
+    /// Computes the reference, heads (and blocks of rows) in parallel.
+    ///
+    /// # Panics
+    /// If `inputs` are not the problem's.
+    pub fn new(problem: &Problem, inputs: &[Tensor], subset: Subset) -> Reference {
+        let crops = subset
+            .crops(problem)
+            .into_par_iter()
+            .map(|crop| {
+                let small = problem.crop_tensors(Role::Input, inputs, &crop);
+                let values = problem.crop(&crop).reference(&small);
+                (crop, values)
+            })
+            .collect();
+        let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output).collect();
+        Reference { problem: problem.clone(), specs, subset, crops }
+    }
+
+    /// Holds outputs, in the order of the problem's tensors, against the reference. `family` is
+    /// what the inputs were drawn from; it chooses the limits.
+    ///
+    /// # Panics
+    /// If `outputs` are not the problem's.
+    pub fn hold(&self, family: &Family, outputs: &[Tensor]) -> Verdict {
+        let cut: Vec<Vec<Tensor>> = self
+            .crops
+            .par_iter()
+            .map(|(crop, _)| self.problem.crop_tensors(Role::Output, outputs, crop))
+            .collect();
+        let mut verification = Verification {
+            passed: true,
+            outputs: Vec::new(),
+            subset: self.subset.sentence.clone(),
+            deterministic: None,
+            damage: Vec::new(),
+        };
+        let mut maps = Vec::new();
+        for (i, spec) in self.specs.iter().enumerate() {
+            let parts: Vec<error::Part> = self
+                .crops
+                .iter()
+                .zip(&cut)
+                .map(|((crop, want), got)| error::Part { crop, want: &want[i], got: &got[i] })
+                .collect();
+            let limit = limits::limit(&self.problem, family, spec.name);
+            let (judged, map) = error::judge(&self.problem, spec, &parts, limit);
+            verification.passed &= output_passes(&judged);
+            maps.extend(map.map(|map| (spec.name.to_string(), map)));
+            verification.outputs.push(judged);
+        }
+        Verdict { verification, maps }
+    }
+}
+
+/// Holds `outputs` against the fp64 reference over `subset` ([`Subset::plan`]).
+///
+/// # Panics
+/// If `inputs` or `outputs` are not the problem's tensors.
+pub fn verify(
+    problem: &Problem,
+    family: &Family,
+    inputs: &[Tensor],
+    outputs: &[Tensor],
+    subset: Subset,
+) -> Verification {
+    Reference::new(problem, inputs, subset).hold(family, outputs).verification
+}
+
+/// Whether one output is right: E/F in its limit, all finite that should be, no element grossly
+/// off.
+pub fn output_passes(o: &OutputError) -> bool {
+    o.ratio() <= o.limit && o.nonfinite == 0 && o.first_bad.is_none()
+}
+
+/// Whether two runs left the same bits.
+pub fn same_bits(a: &[Tensor], b: &[Tensor]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.bytes == b.bytes)
+}
+
+/// Adds what the runs themselves told: damaged canaries and changed inputs (both runs'), and
+/// whether a second run was bit for bit equal. Either can fail the verification.
+pub fn add_run_facts(
+    v: &mut Verification,
+    damage: impl IntoIterator<Item = String>,
+    deterministic: Option<bool>,
+) {
+    v.damage.extend(damage);
+    v.deterministic = deterministic;
+    v.passed &= v.damage.is_empty() && deterministic != Some(false);
+}
+
+/// Why a verification failed, in one line; `None` if it passed.
+pub fn reason(v: &Verification) -> Option<String> {
+    if v.passed {
+        return None;
+    }
+    let mut why = Vec::new();
+    for o in v.outputs.iter().filter(|o| !output_passes(o)) {
+        why.push(output_reason(o));
+    }
+    why.extend(v.damage.iter().cloned());
+    if v.deterministic == Some(false) {
+        why.push("a second run gave other bits".to_string());
+    }
+    Some(why.join("; "))
+}
+
+/// What is wrong with one output, in one line.
+pub fn output_reason(o: &OutputError) -> String {
+    let mut text = format!("{}: E/F = {:.3} (limit {})", o.name, o.ratio(), o.limit);
+    if o.nonfinite > 0 {
+        text += &format!(", {} non-finite elements", o.nonfinite);
+    }
+    if let Some(bad) = &o.first_bad {
+        text += &format!(", {bad}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! One output against its reference: norms, blocks along T, bad elements.
+
+use super::limits::{GROSS, usual_floor};
+use super::map;
+use crate::op::{Crop, DType, Problem, Tensor, TensorSpec};
+use crate::record::OutputError;
+
+/// Tokens of a block along T.
+pub const BLOCK: usize = 64;
+
+/// The part of an output that lies in one crop: `rows` x `cols`, row-major.
+pub struct Part<'a> {
+    pub crop: &'a Crop,
+    pub want: &'a [f64],
+    pub got: &'a Tensor,
+}
+
+/// Sums over some elements; those whose reference is not finite have no part in them.
+#[derive(Default, Clone, Copy)]
+struct Sums {
+    error: f64,
+    reference: f64,
+    rounding: f64,
+    n: u64,
+}
+
+impl Sums {
+    fn add(&mut self, o: &Sums) {
+        self.error += o.error;
+        self.reference += o.reference;
+        self.rounding += o.rounding;
+        self.n += o.n;
+    }
+
+    fn rms(&self) -> f64 {
+        (self.reference / self.n.max(1) as f64).sqrt()
+    }
+}
+
+/// Rows and columns of an output inside one crop, and whether its rows are tokens.
+fn matrix(spec: &TensorSpec, len: usize) -> (usize, usize, bool) {
+    let last = spec.dims.rsplit(' ').next().unwrap_or_default();
+    let tokens = spec.dims.split(' ').any(|d| d == "T" || d == "Tq");
+    let cols = if last == "T" || last == "Tq" { 1 } else { spec.shape[spec.shape.len() - 1] };
+    (len / cols, cols, tokens)
+}
+
+/// The size of one unit in the last place at `x`, with `dtype`'s mantissa and smallest exponent.
+pub fn ulp(dtype: DType, x: f64) -> f64 {
+    let (mantissa, smallest) = match dtype {
+        DType::Bf16 => (7, -126),
+        DType::Fp16 => (10, -14),
+        DType::Tf32 => (10, -126),
+        DType::Fp32 => (23, -126),
+    };
+    let exponent = if x == 0.0 { smallest } else { (x.abs().log2().floor() as i32).max(smallest) };
+    2f64.powi(exponent - mantissa)
+}
+
+/// Judges one output over its parts; with a map of the bad tiles if it is wrong.
+pub fn judge(
+    problem: &Problem,
+    spec: &TensorSpec,
+    parts: &[Part],
+    limit: f64,
+) -> (OutputError, Option<String>) {
+    // fp32 outputs of a computation in lower precision are held against that precision.
+    let precision = problem.dtype();
+    let all_rows = spec.dims.split(' ').zip(&spec.shape).find(|(d, _)| matches!(*d, "T" | "Tq"));
+    let blocks = all_rows.map_or(0, |(_, &t)| t.div_ceil(BLOCK));
+    let mut total = Sums::default();
+    let mut by_block = vec![Sums::default(); blocks];
+    let mut by_part = Vec::new();
+    let mut nonfinite = 0;
+    for part in parts {
+        let (rows, cols, tokens) = matrix(spec, part.want.len());
+        let first = if tokens { part.crop.rows.start } else { 0 };
+        // Sums by block of rows of this part, the scale that its elements are judged by.
+        let mut local = vec![Sums::default(); (first + rows).div_ceil(BLOCK) - first / BLOCK];
+        for (i, &want) in part.want.iter().enumerate() {
+            let got = part.got.get(i);
+            let rounded = precision.round(want);
+            let mut one = Sums { n: 1, reference: want * want, ..Sums::default() };
+            if !want.is_finite() || !rounded.is_finite() {
+                nonfinite += u64::from(got != want && got != rounded);
+                continue;
+            }
+            // A missing value counts as zero, so that E stays a number.
+            let error = if got.is_finite() { got - want } else { want };
+            nonfinite += u64::from(!got.is_finite());
+            one.error = error * error;
+            one.rounding = (rounded - want) * (rounded - want);
+            local[(first + i / cols) / BLOCK - first / BLOCK].add(&one);
+        }
+        for (i, sums) in local.iter().enumerate() {
+            total.add(sums);
+            if tokens {
+                by_block[first / BLOCK + i].add(sums);
+            }
+        }
+        by_part.push(local);
+    }
+
+    let usual = usual_floor(precision);
+    let rms = total.rms();
+    // Where the reference is all zero, E is the plain root mean square and F the usual floor:
+    // an absolute test at the scale of inputs of unit size.
+    let (error, floor) = if total.reference > 0.0 {
+        let norm = total.reference.sqrt();
+        (total.error.sqrt() / norm, (total.rounding.sqrt() / norm).max(usual / 2.0))
+    } else {
+        ((total.error / total.n.max(1) as f64).sqrt(), usual)
+    };
+    let relative = |s: &Sums| {
+        let least = (rms * 1e-6).powi(2) * s.n as f64;
+        let norm = s.reference.max(least);
+        if norm > 0.0 { (s.error / norm).sqrt() } else { s.error.sqrt() }
+    };
+    // Rows that were left out would leave holes, so a subset of rows has no blocks.
+    let whole = by_block.iter().all(|s| s.n > 0);
+    let blocks: Vec<f64> = if whole { by_block.iter().map(relative).collect() } else { Vec::new() };
+
+    let mut max_ulp = 0f64;
+    let mut bad = map::BadTiles::default();
+    let mut first_bad = None;
+    let mut worst: (f64, Option<String>) = (0.0, None);
+    for (part, local) in parts.iter().zip(&by_part) {
+        let (rows, cols, tokens) = matrix(spec, part.want.len());
+        let first = if tokens { part.crop.rows.start } else { 0 };
+        bad.start(part.crop, first, rows, cols);
+        for (i, &want) in part.want.iter().enumerate() {
+            let (got, row) = (part.got.get(i), first + i / cols);
+            let off = (got - want).abs();
+            if want.abs() > rms * 1e-3 && off.is_finite() {
+                max_ulp = max_ulp.max(off / ulp(precision, want));
+            }
+            let block = local[row / BLOCK - first / BLOCK].rms();
+            let scale = if rms > 0.0 { want.abs().max(block).max(rms * 1e-3) } else { 1.0 };
+            let tolerance = GROSS * limit * floor * scale;
+            let right = if want.is_finite() && precision.round(want).is_finite() {
+                off <= tolerance
+            } else {
+                got == want || got == precision.round(want)
+            };
+            let say = |what: &str| {
+                let at = place(spec, part.crop, row, i % cols);
+                format!("{what} {}{at} got {got:.6e} wanted {want:.6e}", spec.name)
+            };
+            if !right {
+                bad.add(i / cols, i % cols, got.is_nan());
+                first_bad.get_or_insert_with(|| say("first bad"));
+            } else if off / tolerance > worst.0 {
+                worst = (off / tolerance, Some(say("no element grossly off; worst")));
+            }
+        }
+    }
+    if !(error <= limit * floor) && first_bad.is_none() {
+        first_bad = worst.1;
+    }
+    let judged = OutputError {
+        name: spec.name.to_string(),
+        error,
+        floor,
+        limit,
+        nonfinite,
+        slope: slope(&blocks),
+        blocks,
+        max_ulp,
+        first_bad,
+    };
+    (judged, bad.draw())
+}
+
+/// An index by the letters of the layout, such as `[B=0 Tq=63 Hq=1 D=5]`.
+fn place(spec: &TensorSpec, crop: &Crop, row: usize, col: usize) -> String {
+    let last = spec.dims.split(' ').count() - 1;
+    let index = |(i, letter): (usize, &str)| {
+        let x = match letter {
+            "B" | "N" => crop.b,
+            "T" | "Tq" => row,
+            "H" | "HV" | "Hq" | "Hkv" => crop.head,
+            _ if i == last => col,
+            _ => row,
+        };
+        format!("{letter}={x}")
+    };
+    let parts: Vec<_> = spec.dims.split(' ').enumerate().map(index).collect();
+    format!("[{}]", parts.join(" "))
+}
+
+/// Least-squares slope of log E over log T at the blocks' last tokens; `None` below three blocks
+/// or where some block has no error.
+fn slope(blocks: &[f64]) -> Option<f64> {
+    if blocks.len() < 3 || blocks.iter().any(|&e| !(e > 0.0)) {
+        return None;
+    }
+    let points: Vec<(f64, f64)> = blocks
+        .iter()
+        .enumerate()
+        .map(|(i, e)| (((i + 1) as f64 * BLOCK as f64).ln(), e.ln()))
+        .collect();
+    let n = points.len() as f64;
+    let (mx, my) = points.iter().fold((0.0, 0.0), |(x, y), p| (x + p.0 / n, y + p.1 / n));
+    let xy: f64 = points.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
+    let xx: f64 = points.iter().map(|p| (p.0 - mx).powi(2)).sum();
+    Some(xy / xx)
+}

@@ -1,0 +1,282 @@
+use super::*;
+use crate::op::{DType, attention, delta};
+
+fn attention(t: usize, hq: usize) -> Problem {
+    Problem::Attention(attention::Shape {
+        dtype: DType::Bf16,
+        b: 1,
+        tq: t,
+        tkv: t,
+        hq,
+        hkv: 1,
+        d: 64,
+        causal: true,
+        scale: 0.125,
+    })
+}
+
+fn gdn(t: usize) -> Problem {
+    Problem::GatedDeltaRule(delta::Shape {
+        dtype: DType::Bf16,
+        b: 1,
+        t,
+        h: 1,
+        hv: 2,
+        k: 64,
+        v: 64,
+        initial_state: true,
+        final_state: true,
+        scale: 0.125,
+    })
+}
+
+/// The reference rounded to the tensors' types: what a perfect kernel leaves.
+fn perfect(problem: &Problem, inputs: &[Tensor]) -> Vec<Tensor> {
+    let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    specs
+        .zip(problem.reference(inputs))
+        .map(|(s, x)| Tensor::from_f64(s.dtype, &s.shape, x))
+        .collect()
+}
+
+fn set(tensor: &mut Tensor, i: usize, x: f64) {
+    let mut bytes = Vec::new();
+    tensor.dtype.push(x, &mut bytes);
+    let size = bytes.len();
+    tensor.bytes[i * size..(i + 1) * size].copy_from_slice(&bytes);
+}
+
+struct Bench {
+    problem: Problem,
+    inputs: Vec<Tensor>,
+    reference: Reference,
+    outputs: Vec<Tensor>,
+}
+
+fn bench(problem: Problem, subset: impl Fn(&Problem) -> Subset) -> Bench {
+    let inputs = problem.inputs(&Family::default(), 5);
+    let outputs = perfect(&problem, &inputs);
+    let reference = Reference::new(&problem, &inputs, subset(&problem));
+    Bench { problem, inputs, reference, outputs }
+}
+
+impl Bench {
+    fn hold(&self) -> Verdict {
+        self.reference.hold(&Family::default(), &self.outputs)
+    }
+}
+
+#[test]
+fn a_perfect_kernel_stands_at_the_floor() {
+    for problem in [attention(130, 2), gdn(70)] {
+        let b = bench(problem, Subset::whole);
+        let v = b.hold();
+        assert!(v.verification.passed && v.maps.is_empty(), "{:?}", v.verification);
+        let o = &v.verification.outputs[0];
+        assert!((o.ratio() - 1.0).abs() < 0.05, "E/F {}", o.ratio());
+        assert!((1.3e-3..1.9e-3).contains(&o.floor), "F {}", o.floor);
+        assert!(o.max_ulp <= 0.5 + 1e-9, "{}", o.max_ulp);
+        // lse and the state are fp32: far below the floor of a 16-bit computation.
+        assert!(v.verification.outputs[1].ratio() < 1e-3);
+        assert_eq!(o.blocks.len(), b.problem.tokens().div_ceil(64));
+        assert_eq!(reason(&v.verification), None);
+        let same = verify(
+            &b.problem,
+            &Family::default(),
+            &b.inputs,
+            &b.outputs,
+            Subset::whole(&b.problem),
+        );
+        assert_eq!(same, v.verification);
+    }
+}
+
+#[test]
+fn one_nan_fails() {
+    let mut b = bench(attention(70, 2), Subset::whole);
+    set(&mut b.outputs[0], 64 * 2 * 64 + 64 + 3, f64::NAN);
+    let v = b.hold();
+    let o = &v.verification.outputs[0];
+    assert!(!v.verification.passed && o.nonfinite == 1 && o.error.is_finite());
+    let bad = o.first_bad.as_deref().unwrap();
+    assert!(bad.contains("o[B=0 Tq=64 Hq=1 D=3] got NaN"), "{bad}");
+    assert!(v.maps[0].1.contains("      64  N..."), "{}", v.maps[0].1);
+}
+
+#[test]
+fn untouched_poison_fails() {
+    let mut b = bench(gdn(5), Subset::whole);
+    for x in 0..b.outputs[1].len() {
+        set(&mut b.outputs[1], x, f64::NAN);
+    }
+    let v = b.hold().verification;
+    assert!(output_passes(&v.outputs[0]) && !output_passes(&v.outputs[1]));
+    assert_eq!(v.outputs[1].nonfinite, 2 * 64 * 64);
+    assert!((v.outputs[1].error - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn one_wrong_element_fails_though_the_norm_hardly_moves() {
+    let mut b = bench(attention(500, 4), Subset::whole);
+    let i = 77_777;
+    let wrong = b.outputs[0].get(i) + 0.2;
+    set(&mut b.outputs[0], i, wrong);
+    let v = b.hold();
+    let o = &v.verification.outputs[0];
+    assert!(o.ratio() < 4.0 && !v.verification.passed);
+    assert!(o.first_bad.as_deref().unwrap().starts_with("first bad o["));
+    assert!(v.maps[0].1.starts_with("1 of 128000 elements bad, in 1 of 4 heads"));
+}
+
+#[test]
+fn a_permuted_tile_fails_and_shows_where() {
+    let mut b = bench(gdn(64), Subset::whole);
+    // Two halves of 8 columns swapped in rows 16..32 of head 1.
+    let old = b.outputs[0].clone();
+    for t in 16..32 {
+        for c in 0..16 {
+            set(
+                &mut b.outputs[0],
+                (t * 2 + 1) * 64 + 32 + c,
+                old.get((t * 2 + 1) * 64 + 32 + (c ^ 8)),
+            );
+        }
+    }
+    let v = b.hold();
+    assert!(!v.verification.passed);
+    let map = &v.maps[0].1;
+    assert!(map.contains("head 1") && map.contains("      16  ..x.\n"), "{map}");
+}
+
+#[test]
+fn a_wrong_tail_fails() {
+    let mut b = bench(attention(65, 1), Subset::whole);
+    for c in 0..64 {
+        set(&mut b.outputs[0], 64 * 64 + c, 0.0);
+    }
+    let v = b.hold().verification;
+    assert!(!v.passed);
+    assert!(v.outputs[0].blocks[1] > 0.99 && v.outputs[0].blocks[0] < 2e-3);
+    assert!(v.outputs[0].first_bad.as_deref().unwrap().contains("Tq=64"));
+}
+
+#[test]
+fn a_wrong_state_fails_though_the_output_is_right() {
+    let mut b = bench(gdn(40), Subset::whole);
+    let x: Vec<f64> = b.outputs[1].to_f64().iter().map(|x| x * 1.02).collect();
+    b.outputs[1] = Tensor::from_f64(DType::Fp32, &b.outputs[1].shape.clone(), x);
+    let v = b.hold().verification;
+    assert!(output_passes(&v.outputs[0]) && !output_passes(&v.outputs[1]) && !v.passed);
+    assert!((v.outputs[1].error - 0.02).abs() < 1e-4);
+    let why = reason(&v).unwrap();
+    assert!(why.starts_with("final_state: E/F") && why.contains("no element grossly off"), "{why}");
+}
+
+#[test]
+fn rows_that_see_no_key() {
+    let Problem::Attention(mut s) = attention(90, 1) else { unreachable!() };
+    s.tkv = 30;
+    let mut b = bench(Problem::Attention(s), Subset::whole);
+    assert_eq!(b.outputs[1].get(0), f64::NEG_INFINITY);
+    assert!(b.hold().verification.passed);
+    set(&mut b.outputs[1], 0, f64::NAN);
+    assert!(!b.hold().verification.passed);
+    set(&mut b.outputs[1], 0, -1e30);
+    assert_eq!(b.hold().verification.outputs[1].nonfinite, 1);
+    set(&mut b.outputs[1], 0, f64::NEG_INFINITY);
+    set(&mut b.outputs[1], 89, f64::NEG_INFINITY);
+    assert_eq!(b.hold().verification.outputs[1].nonfinite, 1);
+}
+
+#[test]
+fn a_zero_reference_is_an_absolute_test() {
+    let Problem::GatedDeltaRule(mut s) = gdn(20) else { unreachable!() };
+    s.initial_state = false;
+    let problem = Problem::GatedDeltaRule(s);
+    let family: Family = "beta=0".parse().unwrap();
+    let inputs = problem.inputs(&family, 1);
+    let mut outputs = perfect(&problem, &inputs);
+    let reference = Reference::new(&problem, &inputs, Subset::whole(&problem));
+    let v = reference.hold(&family, &outputs).verification;
+    assert!(v.passed && v.outputs[0].error == 0.0 && v.outputs[0].floor > 0.0);
+    set(&mut outputs[0], 7, 1.0);
+    assert!(!reference.hold(&family, &outputs).verification.passed);
+}
+
+#[test]
+fn a_narrowed_decay_drifts() {
+    // exp(g) near 1 narrowed to bf16 becomes 1: nothing is forgotten.
+    let Problem::GatedDeltaRule(mut s) = gdn(1024) else { unreachable!() };
+    s.hv = 1;
+    let problem = Problem::GatedDeltaRule(s);
+    let family: Family = "gate=slow".parse().unwrap();
+    let inputs = problem.inputs(&family, 2);
+    let mut narrowed = inputs.clone();
+    let g: Vec<f64> = inputs[3].to_f64().iter().map(|g| DType::Bf16.round(g.exp()).ln()).collect();
+    narrowed[3] = Tensor::from_f64(DType::Fp32, &inputs[3].shape, g);
+    let wrong = perfect(&problem, &narrowed);
+    let v = verify(&problem, &family, &inputs, &wrong, Subset::whole(&problem));
+    assert!(!v.passed && v.outputs[0].slope.unwrap() > 0.2, "{:?}", v.outputs[0]);
+}
+
+#[test]
+fn a_subset_of_a_large_problem() {
+    let Problem::Attention(mut s) = attention(8192, 64) else { unreachable!() };
+    s.b = 2;
+    let problem = Problem::Attention(s);
+    let heads = Subset::plan(&problem, 1e11);
+    assert_eq!(heads.sentence.as_deref(), Some("11 of 128 heads"));
+    assert_eq!((heads.heads[0], heads.heads[10]), ((0, 0), (1, 63)));
+    let rows = Subset::plan(&problem, 1e9);
+    let sentence = rows.sentence.as_deref().unwrap();
+    assert!(sentence.starts_with("4 of 128 heads, rows 0..64, "), "{sentence}");
+    assert!(sentence.ends_with("8128..8192"), "{sentence}");
+    assert_eq!(Subset::whole(&problem).sentence, None);
+    // A delta rule keeps all of T, and one head at least.
+    let one = Subset::plan(&gdn(4096), 1.0);
+    assert_eq!((one.heads.len(), one.rows.len(), one.rows[0].end), (1, 1, 4096));
+
+    // What is wrong inside the subset is found, with its place in the whole.
+    let few = |p: &Problem| Subset::plan(p, 2e6);
+    let mut b = bench(attention(640, 6), few);
+    let v = b.hold().verification;
+    assert!(v.passed && v.outputs[0].blocks.is_empty(), "{v:?}");
+    assert!(v.subset.as_deref().unwrap().starts_with("4 of 6 heads, rows 0..64, "));
+    set(&mut b.outputs[0], (639 * 6 + 5) * 64 + 9, 3.0);
+    let bad = b.hold().verification.outputs[0].first_bad.clone().unwrap();
+    assert!(bad.contains("[B=0 Tq=639 Hq=5 D=9] got 3"), "{bad}");
+}
+
+#[test]
+fn run_facts_fail_a_right_result() {
+    let b = bench(gdn(3), Subset::whole);
+    let right = b.hold().verification;
+    let mut v = right.clone();
+    add_run_facts(&mut v, Vec::new(), Some(true));
+    assert!(v.passed);
+    add_run_facts(&mut v, Vec::new(), Some(false));
+    assert!(!v.passed && reason(&v).unwrap().contains("other bits"));
+    let mut v = right;
+    add_run_facts(&mut v, ["canary after o damaged".to_string()], None);
+    assert_eq!(reason(&v).as_deref(), Some("canary after o damaged"));
+}
+
+#[test]
+fn agreement_counts_units_in_the_last_place() {
+    let b = bench(gdn(50), Subset::whole);
+    let mut other = b.outputs.clone();
+    let same = agreement(&b.problem, &b.outputs, &other);
+    assert!(same.iter().all(|a| a.within_one_ulp == 1.0 && a.worst_ulp == 0.0));
+    // One neighbour in bf16 is within one unit, two are not, NaN is as far as can be.
+    let bits = |x: f64, steps: u16| {
+        f64::from(half::bf16::from_bits(half::bf16::from_f64(x).to_bits() + steps))
+    };
+    let o = b.outputs[0].to_f64();
+    set(&mut other[0], 0, bits(o[0], 1));
+    set(&mut other[0], 1, bits(o[1], 2));
+    let a = &agreement(&b.problem, &b.outputs, &other)[0];
+    assert_eq!(a.within_one_ulp, 1.0 - 1.0 / o.len() as f64);
+    assert_eq!(a.worst_at, 1);
+    set(&mut other[0], 2, f64::NAN);
+    assert_eq!(agreement(&b.problem, &b.outputs, &other)[0].worst_ulp, 2f64.powi(53));
+}
