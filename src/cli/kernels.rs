@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
+use serde_json::json;
+
 use super::{Failure, Result, problem};
+use crate::device::{BufferRole, Job};
 use crate::kernel::{Registry, Tile};
 
 /// List kernels and legal tiles; print rendered PTX.
@@ -13,7 +16,13 @@ pub struct Args {
     /// Print the rendered PTX of one variant.
     #[arg(long, requires = "name")]
     render: bool,
-    /// Tile of --render; the default tile if missing.
+    /// Print the launches of one variant on the problem as JSON: buffers, grids, arguments.
+    #[arg(long, requires = "name", conflicts_with = "render")]
+    job: bool,
+    /// Multiprocessors that --job is for.
+    #[arg(long, default_value_t = 132)]
+    sms: u32,
+    /// Tile of --render and --job; the default tile if missing.
     #[arg(long, value_name = "AXIS=N,..")]
     tile: Option<Tile>,
     /// Problem that tiles and PTX are for, over a small default one.
@@ -45,6 +54,10 @@ fn text(args: Args, registry: &Registry) -> Result<String> {
     problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
     kernel.supports(&problem)?;
     let default = kernel.default_tile(&problem)?;
+    if args.job {
+        let job = kernel.job_on(&problem, args.tile.as_ref().unwrap_or(&default), args.sms)?;
+        return Ok(describe(&job) + "\n");
+    }
     if args.render {
         return Ok(kernel.render(&problem, args.tile.as_ref().unwrap_or(&default))?.text);
     }
@@ -66,4 +79,24 @@ fn text(args: Args, registry: &Registry) -> Result<String> {
         text += &format!("  {tile}{mark}\n");
     }
     Ok(text)
+}
+
+/// The launches as a program outside this one would make them.
+fn describe(job: &Job) -> String {
+    let buffers: Vec<_> = job
+        .buffers
+        .iter()
+        .map(|b| {
+            let role = match b.role {
+                BufferRole::Input(_) => "input",
+                BufferRole::Output(_) => "output",
+                BufferRole::Workspace => "workspace",
+                BufferRole::ZeroedWorkspace => "zeroed workspace",
+            };
+            json!({ "name": b.name, "role": role, "dtype": b.dtype.name(), "shape": b.shape })
+        })
+        .collect();
+    json!({ "kernel": job.ptx.kernel, "ptx_sha256": job.ptx.sha256, "buffers": buffers,
+        "launches": job.launches })
+    .to_string()
 }

@@ -54,7 +54,7 @@ impl Buffer {
 }
 
 /// One kernel parameter.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Arg {
     /// `.u64`: the global address of a buffer of [`Job::buffers`].
     Buffer(usize),
@@ -66,7 +66,7 @@ pub enum Arg {
 }
 
 /// What cuTensorMapEncodeTiled is told.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorMap {
     pub buffer: usize,
     pub dtype: DType,
@@ -95,7 +95,7 @@ pub enum Swizzle {
 }
 
 /// One kernel launch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Launch {
     pub entry: String,
     pub grid: [u32; 3],

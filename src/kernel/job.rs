@@ -10,8 +10,19 @@ use crate::op::{Problem, Role};
 const OPTIONAL: [&str; 2] = ["initial_state", "final_state"];
 
 impl Kernel {
-    /// What a device needs to run this variant on this problem.
+    /// What a device needs to run this variant on this problem; for a grid that covers the
+    /// device (`SMS`), that of an H200.
     pub fn job(&self, problem: &Problem, tile: &Tile) -> Result<Job, KernelError> {
+        self.job_on(problem, tile, 132)
+    }
+
+    /// As [`Kernel::job`] for a device of `multiprocessors`, which manifests call `SMS`.
+    pub fn job_on(
+        &self,
+        problem: &Problem,
+        tile: &Tile,
+        multiprocessors: u32,
+    ) -> Result<Job, KernelError> {
         let ptx = self.render(problem, tile)?;
         let eval = Evaluator::default();
         let fault = |field: String, why: String| {
@@ -19,6 +30,7 @@ impl Kernel {
         };
         let mut context = self.problem_context(problem);
         context.extend(self.constants(problem, tile)?);
+        context.insert("SMS".into(), multiprocessors.into());
         for (name, expr) in &self.manifest.derived {
             let x = eval.number(expr, &context).map_err(|e| fault(format!("derived.{name}"), e))?;
             context.insert(name.clone(), x);
