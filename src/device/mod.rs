@@ -4,6 +4,7 @@ pub mod counts;
 pub mod cuda;
 pub mod emulator;
 pub mod model;
+pub mod open;
 
 use std::sync::Arc;
 

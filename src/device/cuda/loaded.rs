@@ -174,7 +174,7 @@ impl Loaded for CudaLoaded {
         Ok(Outcome { outputs, damage, counts: None })
     }
 
-    fn clock(&mut self) -> Clock<'_> {
+    fn clock(&mut self, _times: u64) -> Clock<'_> {
         Clock::Measured(self)
     }
 }

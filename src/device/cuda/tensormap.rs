@@ -107,7 +107,7 @@ fn validate(map: &TensorMap, buffer_bytes: u64) -> Result<(), String> {
         .zip(&map.strides_bytes)
         .try_fold(0u64, |sum, (dim, stride)| sum.checked_add((dim - 1).checked_mul(*stride)?));
     let end = last.and_then(|last| last.checked_add(map.dims[0] * element));
-    if !end.is_some_and(|end| end <= buffer_bytes) {
+    if end.is_none_or(|end| end > buffer_bytes) {
         return Err(format!(
             "dims {:?} with strides_bytes {:?} reach past the buffer's {buffer_bytes} bytes",
             map.dims, map.strides_bytes
