@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, thin.
 
 mod kernels;
+mod plan;
 pub mod problem;
 
 use std::path::PathBuf;
@@ -8,7 +9,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::kernel::Registry;
+use crate::device::model::DeviceModel;
+use crate::device::{DeviceError, Facts};
+use crate::kernel::{KernelError, Registry};
+use crate::sweep::SweepError;
 
 /// Benchmarks and autotunes attention kernels written by hand in PTX.
 #[derive(Parser)]
@@ -23,6 +27,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Plan(plan::Args),
     Kernels(kernels::Args),
 }
 
@@ -37,9 +42,21 @@ pub enum Failure {
     Negative(String),
 }
 
-impl<E: Into<crate::kernel::KernelError>> From<E> for Failure {
-    fn from(e: E) -> Failure {
-        Failure::Usage(e.into().0)
+impl From<KernelError> for Failure {
+    fn from(e: KernelError) -> Failure {
+        Failure::Usage(e.0)
+    }
+}
+
+impl From<SweepError> for Failure {
+    fn from(e: SweepError) -> Failure {
+        Failure::Usage(e.0)
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(e: DeviceError) -> Failure {
+        Failure::Usage(e.to_string())
     }
 }
 
@@ -52,10 +69,25 @@ fn registry(dir: Option<&PathBuf>) -> Result<Registry> {
     })
 }
 
+/// `1 case`, `2 cases`.
+fn cases(n: usize) -> String {
+    format!("{n} case{}", if n == 1 { "" } else { "s" })
+}
+
+/// The facts of a device; a described one need not be opened for them.
+fn facts(spec: &str) -> Result<Facts> {
+    match spec.strip_prefix("emulator") {
+        Some("") => Ok(DeviceModel::named("h200")?.facts()),
+        Some(model) if model.starts_with(':') => Ok(DeviceModel::named(&model[1..])?.facts()),
+        _ => Err(Failure::Usage(format!("todo {spec}"))),
+    }
+}
+
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = registry(cli.kernels.as_ref()).and_then(|registry| match cli.command {
+        Command::Plan(args) => plan::run(args, &registry),
         Command::Kernels(args) => kernels::run(args, &registry),
     });
     match result {

@@ -1,6 +1,6 @@
 //! Problems as a person writes them: `dtype=fp16,Tq=1000,causal=true`.
 
-use crate::op::{DType, Op, Problem, attention, delta};
+use crate::op::{DType, Op, Problem, Scalar, attention, delta};
 
 /// A small problem of the operator, the start for [`apply`].
 pub fn default(op: Op) -> Problem {
@@ -33,6 +33,25 @@ pub fn default(op: Op) -> Problem {
         Op::GatedDeltaRule => Problem::GatedDeltaRule(shape),
         Op::Kda => Problem::Kda(shape),
     }
+}
+
+/// The problem in a few words, for tables whose kernel names the operator:
+/// `bf16 B=1 T=512 Hq=16 Hkv=4 D=128 causal`.
+pub fn short(problem: &Problem) -> String {
+    let mut text = problem.dtype().name().to_string();
+    let square = matches!(problem, Problem::Attention(s) if s.tq == s.tkv);
+    for (name, value) in problem.vars() {
+        match (name, value) {
+            ("Tq", value) if square => text += &format!(" T={value}"),
+            ("Tkv", _) if square => {}
+            // What nearly every case has says nothing.
+            ("final_state", Scalar::Bool(yes)) => text += if yes { "" } else { " no_final_state" },
+            (name, Scalar::Bool(true)) => text += &format!(" {name}"),
+            (name, Scalar::Int(n)) => text += &format!(" {name}={n}"),
+            _ => {}
+        }
+    }
+    text
 }
 
 /// Sets variables of a problem, by the names of [`Problem::vars`] and `dtype`; for attention `T`

@@ -28,13 +28,7 @@ impl Kernel {
         let fault = |field: String, why: String| {
             KernelError(format!("{}: {field}: {why}", self.manifest_path()))
         };
-        let mut context = self.problem_context(problem);
-        context.extend(self.constants(problem, tile)?);
-        context.insert("SMS".into(), multiprocessors.into());
-        for (name, expr) in &self.manifest.derived {
-            let x = eval.number(expr, &context).map_err(|e| fault(format!("derived.{name}"), e))?;
-            context.insert(name.clone(), x);
-        }
+        let context = self.launch_context(problem, tile, multiprocessors, &eval)?;
 
         let mut buffers = Vec::new();
         let (mut inputs, mut outputs) = (0, 0);
@@ -105,6 +99,54 @@ impl Kernel {
             });
         }
         Ok(Job { ptx, buffers, launches })
+    }
+
+    /// The most dynamic shared memory a CTA of any launch asks for, without rendering.
+    pub fn shared_bytes(
+        &self,
+        problem: &Problem,
+        tile: &Tile,
+        multiprocessors: u32,
+    ) -> Result<u32, KernelError> {
+        let eval = Evaluator::default();
+        let context = self.launch_context(problem, tile, multiprocessors, &eval)?;
+        let mut most = 0;
+        for entry in &self.manifest.entry {
+            let fault = |field: &str, why: String| {
+                KernelError(format!(
+                    "{}: entry {}: {field}: {why}",
+                    self.manifest_path(),
+                    entry.name
+                ))
+            };
+            let runs = entry.when.as_ref().map_or(Ok(true), |when| eval.holds(when, &context));
+            if runs.map_err(|e| fault("when", e))? {
+                let bytes = eval.unsigned(&entry.shared, &context);
+                most = most.max(bytes.map_err(|e| fault("shared", e))?);
+            }
+        }
+        Ok(most)
+    }
+
+    /// What grids, workspaces and parameters may name: the problem, the template's constants
+    /// and the manifest's derived values.
+    fn launch_context(
+        &self,
+        problem: &Problem,
+        tile: &Tile,
+        multiprocessors: u32,
+        eval: &Evaluator,
+    ) -> Result<Context, KernelError> {
+        let mut context = self.problem_context(problem);
+        context.extend(self.constants(problem, tile)?);
+        context.insert("SMS".into(), multiprocessors.into());
+        for (name, expr) in &self.manifest.derived {
+            let x = eval.number(expr, &context).map_err(|e| {
+                KernelError(format!("{}: derived.{name}: {e}", self.manifest_path()))
+            })?;
+            context.insert(name.clone(), x);
+        }
+        Ok(context)
     }
 }
 
