@@ -1,5 +1,8 @@
 //! The command line: one file a subcommand, thin.
 
+mod check;
+mod devices;
+mod exec;
 mod kernels;
 mod plan;
 pub mod problem;
@@ -28,7 +31,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Plan(plan::Args),
+    Check(check::Args),
+    Exec(exec::Args),
     Kernels(kernels::Args),
+    Devices(devices::Args),
 }
 
 /// What ends a command early, by exit code.
@@ -88,7 +94,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = registry(cli.kernels.as_ref()).and_then(|registry| match cli.command {
         Command::Plan(args) => plan::run(args, &registry),
+        Command::Check(args) => check::run(args, &registry, cli.kernels.as_deref()),
+        Command::Exec(args) => exec::run(args, &registry),
         Command::Kernels(args) => kernels::run(args, &registry),
+        Command::Devices(args) => devices::run(args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

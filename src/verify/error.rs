@@ -154,7 +154,8 @@ pub fn judge(
             }
         }
     }
-    if !(error <= limit * floor) && first_bad.is_none() {
+    let passes = error <= limit * floor; // false for NaN
+    if !passes && first_bad.is_none() {
         first_bad = worst.1;
     }
     let judged = OutputError {
@@ -191,7 +192,7 @@ fn place(spec: &TensorSpec, crop: &Crop, row: usize, col: usize) -> String {
 /// Least-squares slope of log E over log T at the blocks' last tokens; `None` below three blocks
 /// or where some block has no error.
 fn slope(blocks: &[f64]) -> Option<f64> {
-    if blocks.len() < 3 || blocks.iter().any(|&e| !(e > 0.0)) {
+    if blocks.len() < 3 || !blocks.iter().all(|&e| e > 0.0) {
         return None;
     }
     let points: Vec<(f64, f64)> = blocks

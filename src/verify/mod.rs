@@ -11,6 +11,8 @@ mod error;
 pub mod limits;
 mod map;
 mod subset;
+pub mod suite;
+pub mod trial;
 
 use rayon::prelude::*;
 

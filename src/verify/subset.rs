@@ -1,5 +1,8 @@
 //! Which heads and rows of a large problem are held against the reference.
 
+// A list of row ranges may well have one range.
+#![allow(clippy::single_range_in_vec_init)]
+
 use std::ops::Range;
 
 use crate::op::{Crop, Problem};

@@ -1,0 +1,216 @@
+//! `crossover exec`: one kernel on the tensors of a file.
+
+mod file;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::{Failure, Result};
+use crate::device::open::open;
+use crate::device::{Clock, Counts, Modelled};
+use crate::kernel::{Registry, Tile};
+use crate::op::{Family, Problem, Role};
+use crate::record::Verification;
+use crate::verify::{self, Reference, Subset, trial};
+
+/// Run one kernel on the tensors of a safetensors file and write what it computes.
+///
+/// Shapes and precision come from the tensors; docs/exec.md lists names and layouts.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Kernel, such as attention/prefill.sm80.
+    kernel: String,
+    /// File with q, k, v and for the delta rules g, beta and perhaps initial_state.
+    #[arg(long, value_name = "FILE")]
+    inputs: PathBuf,
+    /// File to write the outputs to.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Tile; the kernel's default for the problem if missing.
+    #[arg(long, value_name = "AXIS=N,..")]
+    tile: Option<Tile>,
+    /// auto, cuda:N or emulator[:MODEL].
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// attention: mask keys after the query, aligned to the last token.
+    #[arg(long)]
+    causal: bool,
+    /// Factor on q; one over the square root of the head dimension if missing.
+    #[arg(long)]
+    scale: Option<f64>,
+    /// Delta rules: write the state after the last token as well.
+    #[arg(long)]
+    final_state: bool,
+    /// Hold the outputs against the fp64 reference; exit code 1 if they are wrong.
+    #[arg(long)]
+    verify: bool,
+    /// Input family whose limits --verify uses.
+    #[arg(long, requires = "verify", default_value = "random")]
+    family: Family,
+    /// Print what was run as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args, registry: &Registry) -> Result {
+    let kernel = registry.get(&args.kernel)?;
+    let options =
+        file::Options { causal: args.causal, scale: args.scale, final_state: args.final_state };
+    let (problem, inputs) =
+        file::read(&args.inputs, kernel.manifest.op, &options).map_err(Failure::Usage)?;
+    let in_file = |e: crate::kernel::KernelError| {
+        Failure::Usage(format!("{}: {problem}: {}", args.inputs.display(), e.0))
+    };
+    kernel.supports(&problem).map_err(in_file)?;
+    let tile = match &args.tile {
+        Some(tile) => tile.clone(),
+        None => kernel.default_tile(&problem).map_err(in_file)?,
+    };
+    kernel.check_tile(&problem, &tile)?;
+    file::writable(&args.out).map_err(Failure::Usage)?;
+
+    let device = open(&args.device)?;
+    let facts = device.facts();
+    if !kernel.runs_on(facts.compute_capability) {
+        return Err(Failure::Usage(format!(
+            "{} needs {}, which {} ({}) is not",
+            kernel.name, kernel.manifest.target, facts.id, facts.name
+        )));
+    }
+    let job = kernel.job_on(&problem, &tile, facts.multiprocessors)?;
+    let mut loaded = device.load(&job, &inputs)?;
+    let run = loaded.run()?;
+    let modelled = match loaded.clock(1) {
+        Clock::Modelled(modelled) => modelled,
+        Clock::Measured(_) => None,
+    };
+    let verification = args.verify.then(|| {
+        let subset = Subset::plan(&problem, verify::BUDGET_FLOPS);
+        let held = Reference::new(&problem, &inputs, subset).hold(&args.family, &run.outputs);
+        let mut v = held.verification;
+        verify::add_run_facts(&mut v, run.damage.clone(), None);
+        v
+    });
+    let facts_of_run = [
+        ("kernel", kernel.name.clone()),
+        ("tile", tile.to_string()),
+        ("ptx_sha256", job.ptx.sha256.clone()),
+        ("device", facts.id.clone()),
+        ("version", env!("CARGO_PKG_VERSION").to_string()),
+    ];
+    file::write(&args.out, &problem, &run.outputs, &facts_of_run).map_err(Failure::Usage)?;
+
+    let report = Report {
+        problem: &problem,
+        tile: &tile,
+        inputs: &args.inputs,
+        out: &args.out,
+        counts: run.counts.as_ref(),
+        modelled: modelled.as_ref(),
+        build: loaded.build(),
+        verification: verification.as_ref(),
+    };
+    let text = if args.json {
+        let object = report.json(&kernel.name, &kernel.manifest.target, &job.ptx.sha256, facts);
+        format!("{object}\n")
+    } else {
+        report.text(&kernel.name, &job.ptx.sha256, &facts.id)
+    };
+    // A closed pipe (| head) is no failure.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+
+    if let Some(why) = verification.as_ref().and_then(verify::reason) {
+        return Err(Failure::Negative(format!("{}: wrong: {why}", kernel.name)));
+    }
+    if !run.damage.is_empty() {
+        return Err(Failure::Negative(format!("{}: {}", kernel.name, run.damage.join("; "))));
+    }
+    Ok(())
+}
+
+/// What was run and what came of it.
+struct Report<'a> {
+    problem: &'a Problem,
+    tile: &'a Tile,
+    inputs: &'a Path,
+    out: &'a Path,
+    counts: Option<&'a Counts>,
+    modelled: Option<&'a Modelled>,
+    build: &'a crate::device::Build,
+    verification: Option<&'a Verification>,
+}
+
+impl Report<'_> {
+    fn json(
+        &self,
+        kernel: &str,
+        target: &str,
+        sha256: &str,
+        device: &crate::device::Facts,
+    ) -> serde_json::Value {
+        let outputs: serde_json::Map<_, _> = self
+            .problem
+            .tensors()
+            .into_iter()
+            .filter(|t| t.role == Role::Output)
+            .map(|t| {
+                let facts = json!({ "dtype": t.dtype, "dims": t.dims, "shape": t.shape });
+                (t.name.to_string(), facts)
+            })
+            .collect();
+        json!({
+            "kernel": kernel,
+            "tile": self.tile,
+            "target": target,
+            "ptx_sha256": sha256,
+            "problem": self.problem,
+            "device": device,
+            "inputs": self.inputs,
+            "out": self.out,
+            "outputs": outputs,
+            "build": self.build,
+            "counts": self.counts,
+            "modelled": self.modelled,
+            "verification": self.verification,
+        })
+    }
+
+    fn text(&self, kernel: &str, sha256: &str, device: &str) -> String {
+        let tile = if self.tile.0.is_empty() { String::new() } else { format!(" {}", self.tile) };
+        let mut text = format!(
+            "{kernel}{tile} on {device}\n  {}\n  PTX {sha256}\n",
+            trial::problem_text(self.problem)
+        );
+        if let Some(c) = self.counts {
+            text += &format!(
+                "  {} instructions, {} bytes of distinct memory touched, {} bank conflicts\n",
+                c.total_instructions(),
+                c.unique_bytes(),
+                c.bank_conflicts
+            );
+        }
+        if let Some(m) = self.modelled {
+            text +=
+                &format!("  {:.3} ms modelled for {}, bound by {}\n", m.ns / 1e6, m.model, m.bound);
+        }
+        for warning in &self.build.warnings {
+            text += &format!("  assembler: {warning}\n");
+        }
+        for o in self.verification.iter().flat_map(|v| &v.outputs) {
+            text += &format!(
+                "  {}: E {:.3e}, E/F {:.3} (limit {}), {} non-finite\n",
+                o.name,
+                o.error,
+                o.ratio(),
+                o.limit,
+                o.nonfinite
+            );
+        }
+        if let Some(subset) = self.verification.and_then(|v| v.subset.as_ref()) {
+            text += &format!("  verified: {subset}\n");
+        }
+        text + &format!("  wrote {}\n", self.out.display())
+    }
+}

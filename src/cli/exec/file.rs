@@ -1,0 +1,245 @@
+//! Problems from safetensors files, and results into them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize};
+
+use crate::op::{DType, Op, Problem, Role, Tensor, TensorSpec, attention, delta};
+
+/// What the tensors do not say.
+pub struct Options {
+    pub causal: bool,
+    pub scale: Option<f64>,
+    pub final_state: bool,
+}
+
+/// Reads a problem of the operator and its inputs, in the order of [`Problem::tensors`].
+///
+/// # Errors
+/// Naming the file, the tensor, what was found and what is expected.
+pub fn read(path: &Path, op: Op, options: &Options) -> Result<(Problem, Vec<Tensor>), String> {
+    let name = path.display();
+    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
+    let source = Source { name: name.to_string(), file };
+    let problem = source.problem(op, options)?;
+    let specs: Vec<TensorSpec> =
+        problem.tensors().into_iter().filter(|t| t.role == Role::Input).collect();
+    let inputs = specs.iter().map(|s| source.input(s)).collect::<Result<Vec<_>, _>>()?;
+    let mut ignored: Vec<_> = source.file.names();
+    ignored.retain(|n| !specs.iter().any(|s| s.name == *n));
+    ignored.sort_unstable();
+    if !ignored.is_empty() {
+        eprintln!("note: {name}: {op} has no input {}: ignored", ignored.join(", "));
+    }
+    for (spec, tensor) in specs.iter().zip(&inputs) {
+        let bad = (0..tensor.len()).filter(|&i| !tensor.get(i).is_finite()).count();
+        if bad > 0 {
+            eprintln!("warning: {name}: {}: {bad} values are NaN or infinite", spec.name);
+        }
+        if spec.name == "g" && (0..tensor.len()).any(|i| tensor.get(i) > 0.0) {
+            eprintln!("warning: {name}: g: values above 0 are no decay: g is a natural logarithm");
+        }
+    }
+    Ok((problem, inputs))
+}
+
+struct Source<'a> {
+    name: String,
+    file: SafeTensors<'a>,
+}
+
+impl Source<'_> {
+    fn tensor(&self, tensor: &str) -> Result<TensorView<'_>, String> {
+        self.file.tensor(tensor).map_err(|_| {
+            let mut known = self.file.names();
+            known.sort_unstable();
+            format!("{}: no tensor `{tensor}`: the file has {}", self.name, known.join(", "))
+        })
+    }
+
+    /// A tensor's four dimensions, none of them zero.
+    fn four(&self, tensor: &str, dims: &str) -> Result<[usize; 4], String> {
+        let view = self.tensor(tensor)?;
+        let shape = view.shape();
+        let fault = |why: &str| {
+            format!("{}: {tensor}: got shape {shape:?}, expected [{dims}]{why}", self.name)
+        };
+        let four: [usize; 4] = shape.try_into().map_err(|_| fault(", four dimensions"))?;
+        if four.iter().any(|&n| n == 0 || n > 1 << 30) {
+            return Err(fault(", each from 1 to 2^30"));
+        }
+        Ok(four)
+    }
+
+    fn problem(&self, op: Op, options: &Options) -> Result<Problem, String> {
+        let is_attention = op == Op::Attention;
+        let q_dims = if is_attention { "B, Tq, Hq, D" } else { "B, T, H, K" };
+        let [b, t, h, d] = self.four("q", q_dims)?;
+        let dtype = match self.tensor("q")?.dtype() {
+            Dtype::BF16 => DType::Bf16,
+            Dtype::F16 => DType::Fp16,
+            // fp32 in memory, tf32 in the products.
+            Dtype::F32 => DType::Tf32,
+            other => {
+                return Err(format!(
+                    "{}: q: got {other:?}, expected BF16, F16 or F32 (for tf32)",
+                    self.name
+                ));
+            }
+        };
+        let scale = options.scale.unwrap_or((d as f64).powf(-0.5));
+        if !scale.is_finite() {
+            return Err(format!("--scale {scale}: expected a finite number"));
+        }
+        let multiple = |many: usize, few: usize, tensor: &str, text: &str| {
+            if many.is_multiple_of(few) {
+                return Ok(());
+            }
+            Err(format!("{}: {tensor}: {text}: {many} is no multiple of {few}", self.name))
+        };
+        if is_attention {
+            if options.final_state {
+                return Err(format!("--final-state: {op} has no state"));
+            }
+            let [_, tkv, hkv, _] = self.four("k", "B, Tkv, Hkv, D")?;
+            multiple(h, hkv, "k", "query heads must be a multiple of key/value heads")?;
+            return Ok(Problem::Attention(attention::Shape {
+                dtype,
+                b,
+                tq: t,
+                tkv,
+                hq: h,
+                hkv,
+                d,
+                causal: options.causal,
+                scale,
+            }));
+        }
+        if options.causal {
+            return Err(format!("--causal: {op} is always causal; leave it out"));
+        }
+        let [_, _, hv, v] = self.four("v", "B, T, HV, V")?;
+        multiple(hv, h, "v", "value heads must be a multiple of query heads")?;
+        let shape = delta::Shape {
+            dtype,
+            b,
+            t,
+            h,
+            hv,
+            k: d,
+            v,
+            initial_state: self.file.names().contains(&"initial_state"),
+            final_state: options.final_state,
+            scale,
+        };
+        Ok(if op == Op::Kda { Problem::Kda(shape) } else { Problem::GatedDeltaRule(shape) })
+    }
+
+    /// The tensor of a spec. fp32 inputs of a 16-bit problem may come in 16 bits: widening
+    /// loses nothing.
+    fn input(&self, spec: &TensorSpec) -> Result<Tensor, String> {
+        let view = self.tensor(spec.name)?;
+        if view.shape() != spec.shape {
+            return Err(format!(
+                "{}: {}: got shape {:?}, expected {:?} ([{}] by the other tensors)",
+                self.name,
+                spec.name,
+                view.shape(),
+                spec.shape,
+                spec.dims.replace(' ', ", ")
+            ));
+        }
+        let from = match view.dtype() {
+            Dtype::BF16 => Some(DType::Bf16),
+            Dtype::F16 => Some(DType::Fp16),
+            Dtype::F32 => Some(DType::Fp32),
+            _ => None,
+        };
+        let widens = matches!(spec.name, "g" | "beta" | "initial_state");
+        match from {
+            Some(from) if from == spec.dtype => Ok(Tensor {
+                dtype: spec.dtype,
+                shape: spec.shape.clone(),
+                bytes: view.data().to_vec(),
+            }),
+            Some(from) if widens => {
+                let values = (0..spec.elements()).map(|i| from.get(view.data(), i));
+                Ok(Tensor::from_f64(spec.dtype, &spec.shape, values))
+            }
+            _ => Err(format!(
+                "{}: {}: got {:?}, expected {:?}{}",
+                self.name,
+                spec.name,
+                view.dtype(),
+                stored(spec.dtype),
+                if widens { ", BF16 or F16" } else { " as q" }
+            )),
+        }
+    }
+}
+
+fn stored(dtype: DType) -> Dtype {
+    match dtype {
+        DType::Bf16 => Dtype::BF16,
+        DType::Fp16 => Dtype::F16,
+        DType::Tf32 | DType::Fp32 => Dtype::F32,
+    }
+}
+
+/// Whether a file can be made there, before any work is done for it.
+pub fn writable(path: &Path) -> Result<(), String> {
+    if path.is_dir() {
+        return Err(format!("--out {}: is a folder; name a file", path.display()));
+    }
+    temporary(path).map(drop)
+}
+
+/// A file beside `path`, so that renaming it there is atomic.
+fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, String> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::Builder::new()
+        .prefix(".crossover-")
+        .tempfile_in(folder)
+        .map_err(|e| format!("--out {}: cannot write there: {e}", path.display()))
+}
+
+/// Writes outputs, in the order of the problem's tensors, with facts as the file's metadata.
+pub fn write(
+    path: &Path,
+    problem: &Problem,
+    outputs: &[Tensor],
+    facts: &[(&str, String)],
+) -> Result<(), String> {
+    let fault = |e: String| format!("--out {}: {e}", path.display());
+    let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let views = specs
+        .zip(outputs)
+        .map(|(spec, t)| {
+            let view = TensorView::new(stored(t.dtype), t.shape.clone(), &t.bytes);
+            view.map(|v| (spec.name, v)).map_err(|e| fault(e.to_string()))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let metadata: HashMap<String, String> =
+        facts.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    let bytes = serialize(views, Some(metadata)).map_err(|e| fault(e.to_string()))?;
+    let file = temporary(path)?;
+    std::fs::write(file.path(), bytes).map_err(|e| fault(e.to_string()))?;
+    set_readable(file.path()).map_err(|e| fault(e.to_string()))?;
+    file.persist(path).map_err(|e| fault(e.to_string()))?;
+    Ok(())
+}
+
+/// Temporary files are private to their owner; results are ordinary files.
+fn set_readable(path: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))?;
+    }
+    let _ = path;
+    Ok(())
+}

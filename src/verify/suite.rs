@@ -1,0 +1,323 @@
+//! The regression suite of a kernel: which cases it must pass.
+//!
+//! Every legal tile meets every precision and head dimension it is legal for; lengths, masks,
+//! heads, states and input families are spread over those variants so that values of any two
+//! axes meet wherever the number of cases allows.
+
+use crate::kernel::{Kernel, KernelError, Tile};
+use crate::op::{DType, Family, Op, Problem, attention, delta};
+
+use super::trial::Case;
+
+/// Cases a kernel gets at most, unless it has more variants than that.
+const CASES: usize = 400;
+/// Variants with many legal tiles still get this many cases each.
+const LEAST_PER_VARIANT: usize = 2;
+/// From this length on problems keep to few heads: the suite has to end in minutes on a CPU.
+const LONG: usize = 500;
+
+const ATTENTION_FAMILIES: [&str; 5] =
+    ["random", "keys=identical", "keys=correlated", "logits=huge", "logits=sink"];
+
+const DELTA_FAMILIES: [&str; 14] = [
+    "random",
+    "gate=strong",
+    "gate=slow",
+    "gate=mixed",
+    "gate=zero",
+    "gate=saturated",
+    "gate=unbounded",
+    "keys=identical",
+    "keys=correlated",
+    "beta=0",
+    "beta=1",
+    "gate=zero keys=identical beta=1",
+    "gate=slow keys=correlated beta=1",
+    "gate=saturated keys=identical",
+];
+
+/// Query and key/value heads; H and HV of the delta rules are the other way round.
+const HEADS: [(usize, usize); 4] = [(1, 1), (2, 1), (4, 2), (3, 1)];
+const BATCHES: [usize; 2] = [1, 2];
+/// Tq beside Tkv: as many, fewer, more, one.
+const CROSS: usize = 4;
+/// Off and on.
+const FLAG: usize = 2;
+
+/// The suite of a kernel, in an order that does not depend on the seed.
+pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Case>, KernelError> {
+    let variants = variants(kernel)?;
+    let axes = Axes::new(kernel, &variants);
+    let per_variant = (CASES / variants.len().max(1)).max(LEAST_PER_VARIANT);
+    let mut covering = Covering::new(axes.sizes());
+    let mut cases: Vec<Case> = Vec::new();
+    for v in &variants {
+        let mut used = Vec::new();
+        for _ in 0..per_variant.min(v.lengths.len()) {
+            let fits = |free: &[usize]| {
+                v.lengths.contains(&axes.lengths[free[0]])
+                    && !used.contains(&free[0])
+                    && axes.affordable(free)
+                    && kernel.supports(&axes.problem(v, free)).is_ok()
+                    && kernel.check_tile(&axes.problem(v, free), &v.tile).is_ok()
+            };
+            let Some(free) = covering.choose(&[v.tile_id, v.dtype_id, v.dims_id], fits) else {
+                break;
+            };
+            used.push(free[0]);
+            let problem = axes.problem(v, &free);
+            let family = axes.families[free[1]];
+            let prefix = has_prefix_property(&problem) && cases.len().is_multiple_of(3);
+            let (kernel, tile) = (kernel.name.clone(), v.tile.clone());
+            cases.push(Case { kernel, tile, problem, family, seed, prefix });
+        }
+    }
+    Ok(cases)
+}
+
+/// Whether outputs of early tokens cannot depend on later ones.
+pub fn has_prefix_property(problem: &Problem) -> bool {
+    match problem {
+        Problem::Attention(s) => s.causal && s.tq == s.tkv && s.tq > 1,
+        Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.t > 1,
+    }
+}
+
+/// A tile at a precision and head dimensions: what is compiled on its own.
+struct Variant {
+    tile: Tile,
+    dtype: DType,
+    dims: (usize, usize),
+    /// Lengths around this tile's edges.
+    lengths: Vec<usize>,
+    tile_id: usize,
+    dtype_id: usize,
+    dims_id: usize,
+}
+
+/// Head dimensions that the manifest allows: D twice, or K and V.
+fn head_dims(kernel: &Kernel) -> Vec<(usize, usize)> {
+    let of = |name: &str| -> Vec<usize> {
+        let listed = kernel.manifest.shapes.get(name);
+        listed.map_or(vec![64, 128], |all| all.iter().map(|&x| x as usize).collect())
+    };
+    match kernel.manifest.op {
+        Op::Attention => of("D").into_iter().map(|d| (d, d)).collect(),
+        Op::GatedDeltaRule | Op::Kda => {
+            of("K").into_iter().flat_map(|k| of("V").into_iter().map(move |v| (k, v))).collect()
+        }
+    }
+}
+
+/// A problem of the kernel's operator: one sequence, one head, all flags off.
+pub fn plain(op: Op, dtype: DType, dims: (usize, usize), t: usize) -> Problem {
+    let scale = (dims.0 as f64).powf(-0.5);
+    let shape = delta::Shape {
+        dtype,
+        b: 1,
+        t,
+        h: 1,
+        hv: 1,
+        k: dims.0,
+        v: dims.1,
+        initial_state: false,
+        final_state: false,
+        scale,
+    };
+    match op {
+        Op::Attention => Problem::Attention(attention::Shape {
+            dtype,
+            b: 1,
+            tq: t,
+            tkv: t,
+            hq: 1,
+            hkv: 1,
+            d: dims.0,
+            causal: false,
+            scale,
+        }),
+        Op::GatedDeltaRule => Problem::GatedDeltaRule(shape),
+        Op::Kda => Problem::Kda(shape),
+    }
+}
+
+fn variants(kernel: &Kernel) -> Result<Vec<Variant>, KernelError> {
+    let mut tiles: Vec<Tile> = Vec::new();
+    let mut all = Vec::new();
+    for (dtype_id, &dtype) in kernel.manifest.dtypes.iter().enumerate() {
+        for (dims_id, dims) in head_dims(kernel).into_iter().enumerate() {
+            let problem = plain(kernel.manifest.op, dtype, dims, 256);
+            for tile in kernel.tiles(&problem)? {
+                let tile_id = tiles.iter().position(|t| *t == tile).unwrap_or_else(|| {
+                    tiles.push(tile.clone());
+                    tiles.len() - 1
+                });
+                let lengths = lengths(&tile);
+                all.push(Variant { tile, dtype, dims, lengths, tile_id, dtype_id, dims_id });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// 1, 63, 1000, and one below, at and above each block length: those among the tile's values, and
+/// the delta rules' usual chunk.
+fn lengths(tile: &Tile) -> Vec<usize> {
+    let mut all = vec![1, 63, 1000];
+    let blocks = tile.0.values().filter(|&&x| (16..=256).contains(&x)).map(|&x| x as usize);
+    all.extend(blocks.chain([64]).flat_map(|n| [n - 1, n, n + 1]));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// The free axes: length, family, heads, batch and two of the operator's own.
+struct Axes {
+    op: Op,
+    fixed: [usize; 3],
+    lengths: Vec<usize>,
+    families: Vec<Family>,
+    own: [usize; 2],
+}
+
+impl Axes {
+    fn new(kernel: &Kernel, variants: &[Variant]) -> Axes {
+        let count = |id: fn(&Variant) -> usize| variants.iter().map(id).max().map_or(0, |n| n + 1);
+        let mut lengths: Vec<_> = variants.iter().flat_map(|v| v.lengths.clone()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let op = kernel.manifest.op;
+        let (families, own): (&[&str], _) = match op {
+            Op::Attention => (&ATTENTION_FAMILIES, [FLAG, CROSS]),
+            Op::GatedDeltaRule | Op::Kda => (&DELTA_FAMILIES, [FLAG, FLAG]),
+        };
+        Axes {
+            op,
+            fixed: [count(|v| v.tile_id), count(|v| v.dtype_id), count(|v| v.dims_id)],
+            lengths,
+            families: families.iter().map(|f| f.parse().expect("a family")).collect(),
+            own,
+        }
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        let free = [
+            self.lengths.len(),
+            self.families.len(),
+            HEADS.len(),
+            BATCHES.len(),
+            self.own[0],
+            self.own[1],
+        ];
+        self.fixed.iter().copied().chain(free).collect()
+    }
+
+    fn affordable(&self, free: &[usize]) -> bool {
+        self.lengths[free[0]] < LONG || (BATCHES[free[3]] == 1 && HEADS[free[2]].0 <= 2)
+    }
+
+    fn problem(&self, v: &Variant, free: &[usize]) -> Problem {
+        let &[length, _, heads, batch, own0, own1] = free else { unreachable!("six free axes") };
+        let (t, (many, few), b) = (self.lengths[length], HEADS[heads], BATCHES[batch]);
+        let mut problem = plain(self.op, v.dtype, v.dims, t);
+        match &mut problem {
+            Problem::Attention(s) => {
+                (s.b, s.hq, s.hkv, s.causal) = (b, many, few, own0 == 1);
+                s.tq = [t, (t - t / 3).max(1), t + 37, 1][own1];
+            }
+            Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
+                (s.b, s.h, s.hv) = (b, few, many);
+                (s.initial_state, s.final_state) = (own0 == 1, own1 == 1);
+            }
+        }
+        problem
+    }
+}
+
+/// Chooses values of the free axes so that pairs of values of any two axes are met evenly.
+struct Covering {
+    /// The first id of each axis' values, and of what follows the last.
+    first: Vec<usize>,
+    /// How often a pair of ids was met.
+    met: Vec<u32>,
+}
+
+impl Covering {
+    fn new(sizes: Vec<usize>) -> Covering {
+        let mut first = vec![0];
+        for size in sizes {
+            first.push(first[first.len() - 1] + size);
+        }
+        let n = first[first.len() - 1];
+        Covering { first, met: vec![0; n * n] }
+    }
+
+    fn cell(&self, a: usize, b: usize) -> usize {
+        a * self.first[self.first.len() - 1] + b
+    }
+
+    /// The free values that meet the least met pairs together with the fixed ones (the first
+    /// axes), among those that fit; `None` if none do.
+    fn choose(&mut self, fixed: &[usize], fits: impl Fn(&[usize]) -> bool) -> Option<Vec<usize>> {
+        let axes = self.first.len() - 1;
+        let size = |axis: usize| self.first[axis + 1] - self.first[axis];
+        let total: usize = (fixed.len()..axes).map(size).product();
+        let mut scored: Vec<(f64, usize, Vec<usize>)> = (0..total)
+            .map(|mut code| {
+                let order = code.wrapping_mul(0x9e37_79b9) % 0x1_0000;
+                let mut ids: Vec<usize> =
+                    fixed.iter().enumerate().map(|(a, v)| self.first[a] + v).collect();
+                for axis in fixed.len()..axes {
+                    ids.push(self.first[axis] + code % size(axis));
+                    code /= size(axis);
+                }
+                let mut score = 0.0;
+                for (i, &a) in ids.iter().enumerate() {
+                    for &b in &ids[i + 1..] {
+                        score += 1.0 / f64::from(1 + self.met[self.cell(a, b)]);
+                    }
+                }
+                (score, order, ids)
+            })
+            .collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        for (_, _, ids) in scored {
+            let values: Vec<usize> =
+                ids.iter().enumerate().map(|(axis, id)| id - self.first[axis]).collect();
+            if fits(&values[fixed.len()..]) {
+                for (i, &a) in ids.iter().enumerate() {
+                    for &b in &ids[i + 1..] {
+                        let cell = self.cell(a, b);
+                        self.met[cell] += 1;
+                    }
+                }
+                return Some(values[fixed.len()..].to_vec());
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn pairs_are_covered() {
+        let mut c = Covering::new(vec![3, 4, 5, 2]);
+        let mut pairs = HashSet::new();
+        for i in 0..30 {
+            let free = c.choose(&[i % 3], |_| true).unwrap();
+            pairs.insert((free[0], free[1]));
+        }
+        assert_eq!(pairs.len(), 20);
+        assert_eq!(c.choose(&[0], |f| f[2] > 1), None);
+    }
+
+    #[test]
+    fn lengths_surround_the_blocks() {
+        let tile: Tile = "BM=128,BN=32,STAGES=2".parse().unwrap();
+        assert_eq!(lengths(&tile), [1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000]);
+    }
+}

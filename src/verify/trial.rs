@@ -1,0 +1,460 @@
+//! One case of the regression suite: run twice, look at everything that can be wrong.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
+use crate::device::{Device, DeviceError, Job};
+use crate::kernel::{Kernel, Tile};
+use crate::op::{Family, Problem, Role, Scalar, Tensor};
+use crate::record::Verification;
+
+/// A kernel variant on a problem with inputs of a family.
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub kernel: String,
+    pub tile: Tile,
+    pub problem: Problem,
+    pub family: Family,
+    pub seed: u64,
+    /// Check as well that other inputs after some token leave all outputs before it as they are.
+    pub prefix: bool,
+}
+
+impl Case {
+    /// The problem as `crossover check --problem` reads it.
+    pub fn problem_text(&self) -> String {
+        problem_text(&self.problem)
+    }
+
+    /// The command that repeats this case alone; `kernels` is the kernel folder if not the
+    /// embedded one.
+    pub fn command(&self, device: &str, kernels: Option<&Path>) -> String {
+        let folder = kernels.map_or_else(String::new, |k| format!("--kernels {} ", k.display()));
+        let tile = match self.tile.0.is_empty() {
+            true => String::new(),
+            false => format!(" --tile {}", self.tile),
+        };
+        format!(
+            "crossover {folder}check {} --device {device} --seed {}{tile} --problem {} --family '{}'",
+            self.kernel,
+            self.seed,
+            self.problem_text(),
+            self.family
+        )
+    }
+
+    /// One line, of words that a filter can name.
+    pub fn label(&self) -> String {
+        let tile = self.tile.to_string().replace(',', " ");
+        let problem = self.problem_text().replace(',', " ");
+        format!("{} {tile} {problem} {}", self.kernel, self.family)
+    }
+}
+
+/// A problem as `NAME=VALUE,..`, the scale only where it is not the usual one.
+pub fn problem_text(problem: &Problem) -> String {
+    let width = match problem {
+        Problem::Attention(s) => s.d,
+        Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.k,
+    };
+    let mut parts = vec![format!("dtype={}", problem.dtype())];
+    for (name, value) in problem.vars() {
+        match value {
+            Scalar::Float(x) if x == (width as f64).powf(-0.5) => {}
+            value => parts.push(format!("{name}={value}")),
+        }
+    }
+    parts.join(",")
+}
+
+/// What a case is looked at for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// Template, manifest or PTX.
+    Build,
+    /// A fault or trap while it runs.
+    Trap,
+    /// Did not end.
+    Timeout,
+    /// A canary, or an input after the run.
+    Damage,
+    /// NaN or infinity where the reference is finite; poison that was never overwritten.
+    Nonfinite,
+    /// E/F over its limit, or an element grossly off.
+    Accuracy,
+    /// A second run gave other bits.
+    Determinism,
+    /// Later inputs changed earlier outputs.
+    Prefix,
+    /// Another device gave other results.
+    Agreement,
+}
+
+impl Check {
+    pub fn name(self) -> &'static str {
+        match self {
+            Check::Build => "build",
+            Check::Trap => "trap",
+            Check::Timeout => "timeout",
+            Check::Damage => "damage",
+            Check::Nonfinite => "nonfinite",
+            Check::Accuracy => "accuracy",
+            Check::Determinism => "determinism",
+            Check::Prefix => "prefix",
+            Check::Agreement => "agreement",
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fault {
+    pub check: Check,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Passed,
+    Failed,
+    /// Not run, never counted as passed.
+    Skipped,
+}
+
+/// What came of a case.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    pub verdict: Verdict,
+    pub faults: Vec<Fault>,
+    /// Why it was skipped.
+    pub skipped: Option<String>,
+    pub verification: Option<Verification>,
+    /// Maps of bad tiles, by output.
+    pub maps: Vec<(String, String)>,
+    pub agreement: Vec<Agreement>,
+    pub seconds: f64,
+    /// The device may be unusable after this.
+    pub fatal: bool,
+}
+
+impl Trial {
+    fn new() -> Trial {
+        Trial {
+            verdict: Verdict::Passed,
+            faults: Vec::new(),
+            skipped: None,
+            verification: None,
+            maps: Vec::new(),
+            agreement: Vec::new(),
+            seconds: 0.0,
+            fatal: false,
+        }
+    }
+
+    /// A case that is not run.
+    pub fn skip(why: impl Into<String>) -> Trial {
+        Trial { verdict: Verdict::Skipped, skipped: Some(why.into()), ..Trial::new() }
+    }
+
+    fn fault(&mut self, check: Check, message: impl Into<String>) {
+        self.faults.push(Fault { check, message: message.into() });
+        self.verdict = Verdict::Failed;
+    }
+
+    fn device_fault(&mut self, context: &str, error: &DeviceError) {
+        let check = match error {
+            DeviceError::Build(_) => Check::Build,
+            DeviceError::Timeout(_) => Check::Timeout,
+            DeviceError::Launch(_) | DeviceError::Unavailable(_) => Check::Trap,
+        };
+        self.fatal |= check != Check::Build;
+        self.fault(check, format!("{context}{error}"));
+    }
+}
+
+/// Runs a case on a device, and on a second one to compare with if given.
+pub fn run(
+    kernel: &Kernel,
+    case: &Case,
+    device: &dyn Device,
+    against: Option<&dyn Device>,
+) -> Trial {
+    if !kernel.runs_on(device.facts().compute_capability) {
+        let (major, minor) = device.facts().compute_capability;
+        return Trial::skip(format!(
+            "{} needs {}; {} has compute capability {major}.{minor}",
+            kernel.name,
+            kernel.manifest.target,
+            device.facts().id
+        ));
+    }
+    match kernel.job_on(&case.problem, &case.tile, device.facts().multiprocessors) {
+        Ok(job) => run_job(&job, case, device, against),
+        Err(e) => {
+            let mut trial = Trial::new();
+            trial.fault(Check::Build, e.0);
+            trial
+        }
+    }
+}
+
+/// As [`run`], of a job that is made already.
+pub fn run_job(job: &Job, case: &Case, device: &dyn Device, against: Option<&dyn Device>) -> Trial {
+    let start = Instant::now();
+    let room = device.facts().shared_bytes_per_cta;
+    if let Some(launch) = job.launches.iter().find(|l| l.shared_bytes > room) {
+        return Trial::skip(format!(
+            "{} takes {} bytes of shared memory; {} has {room} a CTA",
+            launch.entry,
+            launch.shared_bytes,
+            device.facts().id
+        ));
+    }
+    let mut trial = Trial::new();
+    let inputs = case.problem.inputs(&case.family, case.seed);
+    if let Some(outputs) = twice(job, case, &inputs, device, &mut trial) {
+        if case.prefix {
+            prefix(job, case, &inputs, &outputs, device, &mut trial);
+        }
+        if let Some(other) = against {
+            compare(job, case, &inputs, &outputs, other, &mut trial);
+        }
+    }
+    trial.seconds = start.elapsed().as_secs_f64();
+    trial
+}
+
+/// Two runs and what they left.
+fn twice(
+    job: &Job,
+    case: &Case,
+    inputs: &[Tensor],
+    device: &dyn Device,
+    trial: &mut Trial,
+) -> Option<Vec<Tensor>> {
+    let runs = device.load(job, inputs).and_then(|mut loaded| Ok((loaded.run()?, loaded.run()?)));
+    let (first, second) = match runs {
+        Ok(runs) => runs,
+        Err(e) => {
+            trial.device_fault("", &e);
+            return None;
+        }
+    };
+    let same = super::same_bits(&first.outputs, &second.outputs);
+    let reference = Reference::new(&case.problem, inputs, Subset::whole(&case.problem));
+    let mut held = reference.hold(&case.family, &first.outputs);
+    let mut damage = first.damage;
+    damage.extend(second.damage);
+    damage.dedup();
+    add_run_facts(&mut held.verification, damage, Some(same));
+    for text in &held.verification.damage {
+        trial.fault(Check::Damage, text);
+    }
+    for o in held.verification.outputs.iter().filter(|o| !output_passes(o)) {
+        let check = if o.nonfinite > 0 { Check::Nonfinite } else { Check::Accuracy };
+        trial.fault(check, output_reason(o));
+    }
+    if !same {
+        trial.fault(
+            Check::Determinism,
+            first_difference(&case.problem, &first.outputs, &second.outputs, |_| true)
+                .map_or_else(String::new, |at| format!("a second run gave other bits: {at}")),
+        );
+    }
+    trial.maps = held.maps;
+    trial.verification = Some(held.verification);
+    Some(first.outputs)
+}
+
+/// Runs again with other inputs from a token on; outputs before it must keep their bits.
+fn prefix(
+    job: &Job,
+    case: &Case,
+    inputs: &[Tensor],
+    outputs: &[Tensor],
+    device: &dyn Device,
+    trial: &mut Trial,
+) {
+    let t = case.problem.tokens();
+    // Somewhere inside, rarely at a block's edge.
+    let cut = (t / 2 + 3).min(t - 1);
+    let other = case.problem.inputs(&case.family, case.seed.wrapping_add(0x5eed));
+    let specs: Vec<_> =
+        case.problem.tensors().into_iter().filter(|s| s.role == Role::Input).collect();
+    let mixed: Vec<Tensor> = specs
+        .iter()
+        .zip(inputs.iter().zip(&other))
+        .map(|(spec, (a, b))| {
+            let mut mixed = a.clone();
+            let is_time = |d: &str| matches!(d, "T" | "Tq" | "Tkv");
+            let Some(axis) = spec.dims.split(' ').position(is_time) else { return mixed };
+            let row = spec.shape[axis + 1..].iter().product::<usize>() * spec.dtype.bytes();
+            for start in (0..mixed.bytes.len()).step_by(row * t) {
+                let changed = start + cut * row..start + t * row;
+                mixed.bytes[changed.clone()].copy_from_slice(&b.bytes[changed]);
+            }
+            mixed
+        })
+        .collect();
+    let run = device.load(job, &mixed).and_then(|mut loaded| loaded.run());
+    match run {
+        Err(e) => trial.device_fault(&format!("with other inputs from token {cut} on: "), &e),
+        Ok(run) => {
+            let early = |token: Option<usize>| token.is_some_and(|t| t < cut);
+            if let Some(at) = first_difference(&case.problem, outputs, &run.outputs, early) {
+                trial.fault(
+                    Check::Prefix,
+                    format!("other inputs from token {cut} on change an earlier output: {at}"),
+                );
+            }
+        }
+    }
+}
+
+/// The first element whose bits differ, among those whose token passes; outputs without tokens
+/// have none.
+fn first_difference(
+    problem: &Problem,
+    a: &[Tensor],
+    b: &[Tensor],
+    held: impl Fn(Option<usize>) -> bool,
+) -> Option<String> {
+    let specs = problem.tensors().into_iter().filter(|s| s.role == Role::Output);
+    for (spec, (a, b)) in specs.zip(a.iter().zip(b)) {
+        let dims: Vec<&str> = spec.dims.split(' ').collect();
+        let size = spec.dtype.bytes();
+        let index = |i: usize| {
+            let mut rest = i;
+            let mut at: Vec<usize> = spec
+                .shape
+                .iter()
+                .rev()
+                .map(|n| {
+                    let x = rest % n;
+                    rest /= n;
+                    x
+                })
+                .collect();
+            at.reverse();
+            at
+        };
+        let token = dims.iter().position(|d| matches!(*d, "T" | "Tq"));
+        let differs = |i: &usize| {
+            a.bytes[i * size..(i + 1) * size] != b.bytes[i * size..(i + 1) * size]
+                && held(token.map(|axis| index(*i)[axis]))
+        };
+        if let Some(i) = (0..a.len()).find(differs) {
+            let at: Vec<_> =
+                dims.iter().zip(index(i)).map(|(letter, x)| format!("{letter}={x}")).collect();
+            return Some(format!(
+                "{}[{}] {:e} and {:e}",
+                spec.name,
+                at.join(" "),
+                a.get(i),
+                b.get(i)
+            ));
+        }
+    }
+    None
+}
+
+fn compare(
+    job: &Job,
+    case: &Case,
+    inputs: &[Tensor],
+    outputs: &[Tensor],
+    other: &dyn Device,
+    trial: &mut Trial,
+) {
+    match other.load(job, inputs).and_then(|mut loaded| loaded.run()) {
+        Err(e) => trial.device_fault(&format!("on {}: ", other.facts().id), &e),
+        Ok(run) => {
+            trial.agreement = agreement(&case.problem, outputs, &run.outputs);
+            for a in trial.agreement.clone().iter().filter(|a| !a.passes()) {
+                trial.fault(
+                    Check::Agreement,
+                    format!(
+                        "{}: {:.3}% of elements within one unit in the last place of {}; worst {:.1} at element {}",
+                        a.name,
+                        a.within_one_ulp * 100.0,
+                        other.facts().id,
+                        a.worst_ulp,
+                        a.worst_at
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// Opens a device for one worker.
+pub type Open<'a> = &'a (dyn Fn() -> Result<Box<dyn Device>, DeviceError> + Sync);
+
+/// Runs cases over `workers` threads, each with a device of its own, and hands every trial to
+/// `done` as it ends, with its index.
+///
+/// Once a device that is not emulated faults, the driver's context may be lost: what is left is
+/// skipped and says so.
+///
+/// # Errors
+/// If a device cannot be opened.
+pub fn run_all(
+    work: &[(&Kernel, Case)],
+    workers: usize,
+    device: Open,
+    against: Option<Open>,
+    mut done: impl FnMut(usize, Trial),
+) -> Result<(), DeviceError> {
+    let next = AtomicUsize::new(0);
+    let lost = AtomicBool::new(false);
+    let (send, receive) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..workers.max(1) {
+            let send = send.clone();
+            let (next, lost) = (&next, &lost);
+            scope.spawn(move || {
+                let opened =
+                    device().and_then(|d| Ok((d, against.map(|open| open()).transpose()?)));
+                let (device, against) = match opened {
+                    Ok(devices) => devices,
+                    Err(e) => {
+                        let _ = send.send(Err(e));
+                        return;
+                    }
+                };
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((kernel, case)) = work.get(i) else { return };
+                    let trial = if lost.load(Ordering::Relaxed) {
+                        Trial::skip(format!("{} faulted in an earlier case", device.facts().id))
+                    } else {
+                        run(kernel, case, device.as_ref(), against.as_deref())
+                    };
+                    if trial.fatal && !device.facts().emulated {
+                        lost.store(true, Ordering::Relaxed);
+                    }
+                    if send.send(Ok((i, trial))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for message in receive {
+            let (i, trial) = message?;
+            done(i, trial);
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+#[path = "trial_tests.rs"]
+mod tests;
