@@ -6,6 +6,8 @@ mod exec;
 mod kernels;
 mod plan;
 pub mod problem;
+mod report;
+mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::device::model::DeviceModel;
+use crate::device::open::{self, DEFAULT_MODEL};
 use crate::device::{DeviceError, Facts};
 use crate::kernel::{KernelError, Registry};
 use crate::sweep::SweepError;
@@ -30,8 +33,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Args),
     Plan(plan::Args),
     Check(check::Args),
+    Report(report::Args),
     Exec(exec::Args),
     Kernels(kernels::Args),
     Devices(devices::Args),
@@ -46,6 +51,9 @@ pub enum Failure {
     /// The work was done and its answer is no (a check failed, say): exit code 1.
     #[error("{0}")]
     Negative(String),
+    /// Stopped by Ctrl-C: exit code 130, as shells have it.
+    #[error("{0}")]
+    Interrupted(String),
 }
 
 impl From<KernelError> for Failure {
@@ -82,19 +90,25 @@ fn cases(n: usize) -> String {
 
 /// The facts of a device; a described one need not be opened for them.
 fn facts(spec: &str) -> Result<Facts> {
-    match spec.strip_prefix("emulator") {
-        Some("") => Ok(DeviceModel::named("h200")?.facts()),
-        Some(model) if model.starts_with(':') => Ok(DeviceModel::named(&model[1..])?.facts()),
-        _ => Err(Failure::Usage(format!("todo {spec}"))),
-    }
+    let model = match spec.strip_prefix("emulator") {
+        Some("") => Some(DEFAULT_MODEL),
+        Some(rest) => rest.strip_prefix(':'),
+        None => None,
+    };
+    Ok(match model {
+        Some(model) => DeviceModel::named(model)?.facts(),
+        None => open::open(spec)?.facts().clone(),
+    })
 }
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = registry(cli.kernels.as_ref()).and_then(|registry| match cli.command {
+        Command::Run(args) => run::run(args, &registry),
         Command::Plan(args) => plan::run(args, &registry),
         Command::Check(args) => check::run(args, &registry, cli.kernels.as_deref()),
+        Command::Report(args) => report::run(args),
         Command::Exec(args) => exec::run(args, &registry),
         Command::Kernels(args) => kernels::run(args, &registry),
         Command::Devices(args) => devices::run(args),
@@ -106,6 +120,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(match e {
                 Failure::Usage(_) => 2,
                 Failure::Negative(_) => 1,
+                Failure::Interrupted(_) => 130,
             })
         }
     }

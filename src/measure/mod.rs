@@ -1,1 +1,11 @@
-//! (to come)
+//! From a case to its record: run, verify, time. A wrong result never gets a time, and whatever
+//! happens there is a record that says so. docs/method.md tells why it is done this way.
+
+pub mod case;
+pub mod sampling;
+pub mod stats;
+pub mod warning;
+
+pub use case::{Bench, Lost};
+pub use sampling::{Limits, Series, Stop};
+pub use warning::Warning;

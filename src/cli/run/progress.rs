@@ -1,0 +1,141 @@
+//! A line a case, and on a terminal a bar with the time left.
+
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::super::problem;
+use crate::device::Facts;
+use crate::op::{Op, Problem};
+use crate::record::{Record, Status, Timing};
+use crate::sweep::Case;
+
+/// Prints a line; a closed pipe is no failure.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+pub fn word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Skipped => "skipped",
+        Status::Invalid => "invalid",
+        Status::BuildFailed => "build failed",
+        Status::LaunchFailed => "launch failed",
+        Status::Wrong => "wrong",
+        Status::Timeout => "timeout",
+    }
+}
+
+pub struct Bar {
+    bar: ProgressBar,
+    emulated: bool,
+    done: usize,
+    all: usize,
+    /// Widths of the columns.
+    kernel: usize,
+    problem: usize,
+    family: usize,
+}
+
+impl Bar {
+    pub fn new(cases: &[&Case], facts: &Facts) -> Bar {
+        let emulated = facts.emulated;
+        let bar = ProgressBar::new(cases.iter().map(|c| cost(&c.problem, emulated)).sum());
+        let style = ProgressStyle::with_template("{bar:40} {msg}, {eta} left")
+            .expect("a valid template")
+            .progress_chars("=> ");
+        bar.set_style(style);
+        // Hidden anyway where stderr is no terminal.
+        bar.enable_steady_tick(Duration::from_secs(1));
+        let width = |f: &dyn Fn(&Case) -> usize| cases.iter().map(|c| f(c)).max().unwrap_or(0);
+        let this = Bar {
+            bar,
+            emulated,
+            done: 0,
+            all: cases.len(),
+            kernel: width(&|c| c.kernel.len()),
+            problem: width(&|c| problem::short(&c.problem).len()),
+            family: width(&|c| c.family.to_string().len()),
+        };
+        this.message();
+        this
+    }
+
+    fn message(&self) {
+        self.bar.set_message(format!("{}/{}", self.done, self.all));
+    }
+
+    /// Says how a case ended.
+    pub fn finished(&mut self, record: &Record) {
+        self.done += 1;
+        let line = self.line(record);
+        self.bar.suspend(|| say(&line));
+        self.bar.inc(cost(&record.problem, self.emulated));
+        self.message();
+    }
+
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn line(&self, record: &Record) -> String {
+        let digits = self.all.to_string().len();
+        let head = format!(
+            "{:digits$}/{}  {:kw$}  {:pw$}  {:fw$}",
+            self.done,
+            self.all,
+            record.kernel.name,
+            problem::short(&record.problem),
+            record.family.to_string(),
+            kw = self.kernel,
+            pw = self.problem,
+            fw = self.family,
+        );
+        let worst = record.verification.iter().flat_map(|v| &v.outputs).map(|o| o.ratio());
+        let worst = worst.fold(None, |worst: Option<f64>, x| Some(worst.map_or(x, |w| w.max(x))));
+        let mut text = head;
+        if let Some(timing) = &record.timing {
+            let ns = timing.ns();
+            let kind = match timing {
+                Timing::Measured { .. } => "ms",
+                Timing::Modelled(_) => "ms modelled",
+            };
+            text += &format!("  {:>9} {kind}  {:>6.1} TFLOP/s", ms(ns), record.flops / ns / 1e3);
+        }
+        if let Some(worst) = worst {
+            text += &format!("  E/F {worst:.2}");
+        }
+        text += &format!("  {}", word(record.status));
+        if let Some(reason) = &record.reason {
+            for line in reason.lines() {
+                text += &format!("\n      {line}");
+            }
+        }
+        text
+    }
+}
+
+/// Four digits, whatever the size.
+fn ms(ns: f64) -> String {
+    let ms = ns / 1e6;
+    match ms {
+        x if x >= 100.0 => format!("{x:.1}"),
+        x if x >= 10.0 => format!("{x:.2}"),
+        x if x >= 1.0 => format!("{x:.3}"),
+        x => format!("{x:.4}"),
+    }
+}
+
+/// About how long a case takes, against others on the same device.
+fn cost(problem: &Problem, emulated: bool) -> u64 {
+    if !emulated {
+        // Mostly verification, which is bounded, and the making of inputs.
+        return 300 + (problem.min_bytes() / 1e6) as u64;
+    }
+    let executed = problem.one_head_group().0;
+    // The delta rules' small products and exponentials emulate slower, FLOP for FLOP.
+    let weight = if problem.op() == Op::Attention { 1.0 } else { 3.0 };
+    20 + (executed.flops() * weight / 1e6) as u64
+}

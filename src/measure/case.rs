@@ -1,0 +1,253 @@
+//! One case from plan to record.
+
+use std::time::Instant;
+
+use super::{Limits, sampling, warning};
+use crate::device::{Clock, Device, DeviceError, Loaded};
+use crate::kernel::{KernelError, Registry};
+use crate::op::{Family, Problem, Tensor};
+use crate::record::{Kernel as KernelFacts, Record, SCHEMA, Sampled, Status, Timing, Traffic};
+use crate::sweep::Case;
+use crate::verify::{Reference, Subset, add_run_facts, reason, same_bits};
+
+/// Reference operations a core may spend on one case: about a second.
+const REFERENCE_FLOPS_PER_CORE: f64 = 5e9;
+/// An emulated run that took longer is not repeated to compare its bits.
+const REPEATED_EMULATION_SECONDS: f64 = 0.25;
+
+/// The device is gone, and with it the rest of the run: why, and the way out.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Lost(pub String);
+
+/// Measures cases on a device.
+pub struct Bench<'a> {
+    registry: &'a Registry,
+    device: &'a dyn Device,
+    sweep: String,
+    command: String,
+    limits: Limits,
+    /// Inputs and reference of the last case: its other tiles and kernels use them again.
+    last: Option<(Question, Answer)>,
+}
+
+/// What decides inputs and reference.
+type Question = (Problem, Family, u64);
+
+struct Answer {
+    inputs: Vec<Tensor>,
+    reference: Reference,
+}
+
+/// How a case ended early.
+struct End(Status, String);
+
+enum Fail {
+    End(End),
+    Lost(Lost),
+}
+
+impl From<End> for Fail {
+    fn from(end: End) -> Fail {
+        Fail::End(end)
+    }
+}
+
+impl From<KernelError> for Fail {
+    fn from(e: KernelError) -> Fail {
+        Fail::End(End(Status::BuildFailed, e.0))
+    }
+}
+
+impl From<DeviceError> for Fail {
+    fn from(e: DeviceError) -> Fail {
+        let status = match e {
+            DeviceError::Unavailable(why) => return Fail::Lost(Lost(why)),
+            DeviceError::Build(_) => Status::BuildFailed,
+            DeviceError::Launch(_) => Status::LaunchFailed,
+            DeviceError::Timeout(_) => Status::Timeout,
+        };
+        Fail::End(End(status, e.to_string()))
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// `sweep` and `command` go into every record.
+    pub fn new(
+        registry: &'a Registry,
+        device: &'a dyn Device,
+        sweep: &str,
+        command: &str,
+        limits: Limits,
+    ) -> Bench<'a> {
+        let (sweep, command) = (sweep.to_string(), command.to_string());
+        Bench { registry, device, sweep, command, limits, last: None }
+    }
+
+    /// The record of a case that is left out.
+    pub fn skipped(&self, case: &Case, why: &str) -> Record {
+        let mut record = self.blank(case);
+        record.status = Status::Skipped;
+        record.reason = Some(why.to_string());
+        record
+    }
+
+    /// Runs, verifies and times a case. However it ends there is a record.
+    ///
+    /// # Errors
+    /// The device can run nothing any more; the case has no record and should be run again.
+    pub fn measure(&mut self, case: &Case) -> Result<Record, Lost> {
+        let mut record = self.blank(case);
+        match self.fill(case, &mut record) {
+            Ok(()) => {}
+            Err(Fail::End(End(status, why))) => {
+                (record.status, record.reason, record.timing) = (status, Some(why), None);
+            }
+            Err(Fail::Lost(lost)) => return Err(lost),
+        }
+        Ok(record)
+    }
+
+    fn blank(&self, case: &Case) -> Record {
+        let facts = self.device.facts();
+        let target = self.registry.get(&case.kernel).map(|k| k.manifest.target.clone());
+        let tile = case.tile.0.iter().map(|(a, x)| (a.clone(), crate::op::Scalar::Int(*x)));
+        Record {
+            schema: SCHEMA,
+            id: case.id(&self.sweep, &facts.id),
+            sweep: self.sweep.clone(),
+            time: format!("{:.3}", jiff::Timestamp::now()),
+            command: self.command.clone(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            problem: case.problem.clone(),
+            phase: case.phase,
+            family: case.family,
+            seed: case.seed,
+            kernel: KernelFacts {
+                name: case.kernel.clone(),
+                tile: tile.collect(),
+                ptx_sha256: String::new(),
+                target: target.unwrap_or_default(),
+            },
+            device: facts.clone(),
+            status: Status::Ok,
+            reason: None,
+            build: None,
+            verification: None,
+            timing: None,
+            traffic: None,
+            flops: case.problem.flops(),
+            flops_formula: case.problem.flops_formula().to_string(),
+        }
+    }
+
+    fn fill(&mut self, case: &Case, record: &mut Record) -> Result<(), Fail> {
+        let device = self.device;
+        let facts = device.facts();
+        let kernel = self.registry.get(&case.kernel)?;
+        kernel.supports(&case.problem).map_err(|e| End(Status::Invalid, e.0))?;
+        // The work does not depend on the data: on the emulator one head (with its group)
+        // stands for all, and its counts are multiplied.
+        let (executed, times) = match facts.emulated {
+            true => case.problem.one_head_group(),
+            false => (case.problem.clone(), 1),
+        };
+        let times = times as u64;
+        let job = kernel.job_on(&executed, &case.tile, facts.multiprocessors)?;
+        record.kernel.ptx_sha256 = job.ptx.sha256.clone();
+        let mut traffic =
+            Traffic { min_bytes: case.problem.min_bytes(), counts: None, sampled: None };
+
+        let Answer { inputs, reference } =
+            answer(&mut self.last, (executed.clone(), case.family, case.seed));
+        let mut loaded = device.load(&job, inputs)?;
+        record.build = Some(loaded.build().clone());
+        let start = Instant::now();
+        let first = loaded.run()?;
+        let seconds = start.elapsed().as_secs_f64();
+        if let Some(counts) = &first.counts {
+            traffic.counts = Some(counts.times(times));
+            traffic.sampled = (times > 1).then_some(Sampled { executed, times });
+        }
+        record.traffic = Some(traffic);
+
+        let mut verification = reference.hold(&case.family, &first.outputs).verification;
+        let mut damage = first.damage;
+        let mut same = None;
+        if !facts.emulated || seconds < REPEATED_EMULATION_SECONDS {
+            let second = loaded.run()?;
+            same = Some(same_bits(&first.outputs, &second.outputs));
+            for sentence in second.damage {
+                if !damage.contains(&sentence) {
+                    damage.push(sentence);
+                }
+            }
+        }
+        add_run_facts(&mut verification, damage, same);
+        let why = reason(&verification);
+        record.verification = Some(verification);
+        if let Some(why) = why {
+            return Err(End(Status::Wrong, why).into());
+        }
+        record.timing = Some(time(device, loaded.as_mut(), case, times, &self.limits)?);
+        Ok(())
+    }
+}
+
+/// Inputs and their reference, from `last` where it answers the same question.
+fn answer(last: &mut Option<(Question, Answer)>, question: Question) -> &Answer {
+    if last.as_ref().is_none_or(|(asked, _)| *asked != question) {
+        // The old one goes first: two of the largest need not fit.
+        *last = None;
+        let (problem, family, seed) = &question;
+        let inputs = problem.inputs(family, *seed);
+        let budget = REFERENCE_FLOPS_PER_CORE * rayon::current_num_threads() as f64;
+        let reference = Reference::new(problem, &inputs, Subset::plan(problem, budget));
+        *last = Some((question, Answer { inputs, reference }));
+    }
+    &last.as_ref().expect("just answered").1
+}
+
+/// The time of a verified job.
+fn time(
+    device: &dyn Device,
+    loaded: &mut dyn Loaded,
+    case: &Case,
+    times: u64,
+    limits: &Limits,
+) -> Result<Timing, DeviceError> {
+    match loaded.clock(times) {
+        Clock::Modelled(Some(modelled)) => Ok(Timing::Modelled(modelled)),
+        Clock::Modelled(None) => {
+            Err(DeviceError::Launch(format!("{}: nothing was counted", case.kernel)))
+        }
+        Clock::Measured(sampler) => {
+            let before = device.health();
+            let max_mhz = before.as_ref().and_then(|h| h.max_sm_mhz).map(f64::from);
+            let start = Instant::now();
+            let mut elapsed = || start.elapsed();
+            let series = sampling::series(sampler, case.regime, limits, max_mhz, &mut elapsed)?;
+            let after = device.health();
+            let warnings = warning::warnings(
+                &series,
+                limits.precision,
+                before.as_ref(),
+                after.as_ref(),
+                device.facts(),
+            );
+            Ok(Timing::Measured {
+                regime: case.regime,
+                median_ns: series.median_ns,
+                ci_ns: series.ci_ns,
+                stopped: series.stopped.to_string(),
+                samples: series.samples,
+                before,
+                after,
+                warnings: warnings.iter().map(ToString::to_string).collect(),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

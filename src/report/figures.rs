@@ -1,0 +1,333 @@
+//! What is plotted: time, memory traffic and drift, one figure a precision.
+
+use std::collections::BTreeMap;
+
+use crate::device::Counts;
+use crate::op::{DType, Op};
+use crate::record::{Record, Timing, Traffic};
+
+use super::crossover::comparisons;
+use super::format::integer;
+use super::group::{Curve, Panel, Section, Source, length};
+use super::plot::{self, Line, Mark, Marker};
+use super::svg::{Ink, Svg};
+
+/// A plot with its words.
+pub struct Figure {
+    /// File name without `.svg`; unique in a report.
+    pub slug: String,
+    pub title: String,
+    pub caption: String,
+    pub svg: Svg,
+}
+
+const T: &str = "T, tokens";
+
+/// Figures of a section: time, memory (bytes, rate), drift (over T, along T), for each precision.
+pub fn figures(section: &Section) -> Vec<Figure> {
+    let mut dtypes: Vec<DType> = section.panels.iter().map(|p| p.dtype).collect();
+    dtypes.dedup();
+    let mut all = Vec::new();
+    for (title, name, caption, panels) in [
+        ("Time against T", "time", time_caption(section), time as fn(&Section, &Panel) -> _),
+        ("Memory traffic per token", "memory", memory_caption(section), memory),
+        ("Memory rate", "rate", rate_caption(section), rate),
+        ("Drift against T", "drift", DRIFT.to_string(), drift),
+        ("Drift along T", "blocks", BLOCKS.to_string(), blocks),
+    ] {
+        for dtype in &dtypes {
+            let of = section.panels.iter().filter(|p| p.dtype == *dtype);
+            let panels: Vec<plot::Panel> = of.flat_map(|p| panels(section, p)).collect();
+            let title = format!("{title}, {dtype} ({})", section.source.word());
+            if let Some(svg) = plot::draw(&title, &panels) {
+                let slug = format!("{name}-{dtype}-{}", section.slug);
+                all.push(Figure { slug, title, caption: caption.clone(), svg });
+            }
+        }
+    }
+    all
+}
+
+fn name_of(panel: &Panel) -> String {
+    format!("{}, B = {}", panel.dtype, panel.b)
+}
+
+fn marker(op: Op) -> Marker {
+    match op {
+        Op::Attention => Marker::Circle,
+        Op::GatedDeltaRule => Marker::Square,
+        Op::Kda => Marker::Triangle,
+    }
+}
+
+/// Labels of a panel's curves: the operator, and what else tells a curve from its siblings.
+fn label(panel: &Panel, curve: &Curve) -> String {
+    let same_op = || panel.curves.iter().filter(|c| c.setting.op == curve.setting.op);
+    let mut label = curve.setting.op.name().to_string();
+    if same_op().any(|c| c.kernel != curve.kernel) {
+        let name = curve.kernel.split_once('/').map_or(curve.kernel, |(_, rest)| rest);
+        label = format!("{label} {name}");
+    }
+    if same_op().any(|c| c.family != curve.family) {
+        label = format!("{label} {}", curve.family);
+    }
+    if same_op().any(|c| c.setting != curve.setting) {
+        label = format!("{label} {}", curve.setting.heads_text());
+    }
+    label
+}
+
+/// Place of a curve among its operator's curves: its dash.
+fn dash(panel: &Panel, curve: &Curve) -> usize {
+    let of = panel.curves.iter().filter(|c| c.setting.op == curve.setting.op);
+    of.take_while(|c| !std::ptr::eq(*c, curve)).count()
+}
+
+/// One line a curve, of a value of its fastest records.
+fn lines(panel: &Panel, value: impl Fn(&Record) -> Option<f64>) -> Vec<Line> {
+    let line = |c: &Curve| Line {
+        label: label(panel, c),
+        ink: Ink::Op(c.setting.op),
+        dash: dash(panel, c),
+        marker: marker(c.setting.op),
+        points: (c.best.iter())
+            .filter_map(|(t, r)| value(r).map(|y| (*t as f64, y)))
+            .filter(|p| p.1.is_finite() && p.1 > 0.0)
+            .collect(),
+        spread: vec![],
+    };
+    panel.curves.iter().map(line).filter(|l| !l.points.is_empty()).collect()
+}
+
+/// Lines of one operator and setting that nowhere differ by more than `tolerance` become one.
+fn merge(panel: &Panel, lines: Vec<Line>, tolerance: f64) -> Vec<Line> {
+    let mut kept: Vec<(Line, usize)> = Vec::new();
+    for line in lines {
+        let alike = |other: &Line| {
+            other.ink == line.ink
+                && other.points.len() == line.points.len()
+                && other
+                    .points
+                    .iter()
+                    .zip(&line.points)
+                    .all(|(a, b)| a.0 == b.0 && (a.1 / b.1).ln().abs() <= tolerance)
+        };
+        match kept.iter_mut().find(|(other, _)| alike(other)) {
+            Some((_, n)) => *n += 1,
+            None => kept.push((line, 1)),
+        }
+    }
+    let total = |ink: Ink| panel.curves.iter().filter(|c| Ink::Op(c.setting.op) == ink).count();
+    let name = |(mut line, n): (Line, usize)| {
+        if n > 1 {
+            let op = line.label.split(' ').next().unwrap_or_default();
+            let all = if n == total(line.ink) { "all " } else { "" };
+            line.label = format!("{op} ({all}{n})");
+        }
+        line
+    };
+    kept.into_iter().map(name).collect()
+}
+
+fn time_caption(section: &Section) -> String {
+    let what = match section.source {
+        Source::Measured(_) => {
+            "Median of the samples of the fastest tile; bands and whiskers reach from the 5th to \
+             the 95th percentile of the samples, mostly within the markers"
+        }
+        Source::Modelled => {
+            "Modelled, not measured: a roofline over exact counts of the fastest tile"
+        }
+    };
+    format!(
+        "{what}. Rings mark where a linear operator overtakes attention. Input families of one \
+         operator whose times agree within 3% are drawn as one line, with their number."
+    )
+}
+
+fn time(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
+    let mut lines = lines(panel, |r| r.timing.as_ref().map(|t| t.ns() / 1e6));
+    for line in &mut lines {
+        let curve = panel.curves.iter().find(|c| label(panel, c) == line.label);
+        line.spread = curve.map_or_else(Vec::new, spread);
+    }
+    let lines = merge(panel, lines, 0.03);
+    let unit = format!("time, ms ({})", section.source.word());
+    let mut plot = plot::Panel::new(name_of(panel), panel.heads(), T, &unit, lines, vec![]);
+    let mut marks: Vec<Mark> = Vec::new();
+    for c in comparisons(panel) {
+        for x in &c.crossings {
+            let label = format!("T ≈ {}", integer(x.t));
+            let mark = Mark { at: (x.t, x.ns / 1e6), label, ink: Ink::Op(c.linear.op) };
+            // Families that agree cross at one place.
+            let near = |m: &Mark| m.ink == mark.ink && (m.at.0 / x.t).ln().abs() < 0.05;
+            if !marks.iter().any(near) {
+                marks.push(mark);
+            }
+        }
+    }
+    plot.marks = marks;
+    vec![plot]
+}
+
+/// 5th and 95th percentile of each record's samples, ms.
+fn spread(curve: &Curve) -> Vec<(f64, f64, f64)> {
+    let of = |(t, r): (&usize, &&Record)| {
+        let Some(Timing::Measured { samples, .. }) = &r.timing else { return None };
+        let mut ns: Vec<f64> = samples.iter().map(|s| s.ns).filter(|x| x.is_finite()).collect();
+        ns.sort_by(f64::total_cmp);
+        let at = |q: f64| ns.get(((ns.len() as f64 - 1.0) * q).round() as usize).copied();
+        Some((*t as f64, at(0.05)? / 1e6, at(0.95)? / 1e6))
+    };
+    curve.best.iter().filter_map(of).collect()
+}
+
+fn tokens(r: &Record) -> f64 {
+    let b = super::group::Setting::of(&r.problem).b;
+    (b * length(r)) as f64
+}
+
+fn memory_caption(section: &Section) -> String {
+    let counted = match section.source {
+        Source::Measured(_) => String::new(),
+        Source::Modelled => " Requested counts every 32-byte sector that a request touches, \
+                             distinct each sector once."
+            .to_string(),
+    };
+    format!("Minimum reads each input once and writes each output once.{counted}")
+}
+
+fn memory(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
+    let per_token = |value: fn(&Traffic) -> Option<f64>| {
+        lines(panel, |r| r.traffic.as_ref().and_then(value).map(|x| x / tokens(r) / 1024.0))
+    };
+    let kinds: [(&str, usize, fn(&Traffic) -> Option<f64>); 3] = [
+        ("minimum", 0, |t| Some(t.min_bytes)),
+        ("distinct", 1, |t| t.counts.as_ref().map(|c| c.unique_bytes() as f64)),
+        ("requested", 2, |t| {
+            let requested = |c: &Counts| c.global_read_sectors + c.global_write_sectors;
+            t.counts.as_ref().map(|c| (requested(c) * Counts::SECTOR_BYTES) as f64)
+        }),
+    ];
+    let found: Vec<_> = kinds.map(|(name, dash, value)| (name, dash, per_token(value))).into();
+    let counted = found.iter().any(|(_, dash, lines)| *dash > 0 && !lines.is_empty());
+    let mut all = Vec::new();
+    for (name, dash, lines) in found {
+        for mut line in merge(panel, lines, 1e-9) {
+            if counted {
+                let op = line.label.split(' ').next().unwrap_or_default();
+                line.label = format!("{op} {name}");
+                line.dash = dash;
+            }
+            all.push(line);
+        }
+    }
+    let unit = if counted { "traffic, KiB per token" } else { "minimum traffic, KiB per token" };
+    vec![plot::Panel::new(name_of(panel), panel.heads(), T, unit, all, vec![])]
+}
+
+fn rate_caption(section: &Section) -> String {
+    format!(
+        "Minimum bytes over the {} time. The dashed rule is the device's memory bandwidth, {} \
+         GB/s.",
+        section.source.word(),
+        section.device.peak.memory_gbps
+    )
+}
+
+fn rate(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
+    let gbps = |r: &Record| Some(r.traffic.as_ref()?.min_bytes / r.timing.as_ref()?.ns());
+    let lines = merge(panel, lines(panel, gbps), 0.03);
+    let peak = section.device.peak.memory_gbps;
+    let rules = if peak > 0.0 { vec![(peak, format!("peak {peak} GB/s"))] } else { vec![] };
+    vec![plot::Panel::new(
+        name_of(panel),
+        panel.heads(),
+        T,
+        "GB/s (minimum bytes over time)",
+        lines,
+        rules,
+    )]
+}
+
+const DRIFT: &str = "E is the relative Frobenius error against fp64, F that of the fp64 result \
+    rounded to the output's precision: 1 is as good as the precision allows. The worst over tiles \
+    and seeds.";
+
+/// Outputs of a panel's records, in the order met.
+fn outputs(panel: &Panel) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let verified = panel.curves.iter().flat_map(|c| &c.all).filter_map(|r| r.verification.as_ref());
+    for output in verified.flat_map(|v| &v.outputs) {
+        if !names.contains(&output.name) {
+            names.push(output.name.clone());
+        }
+    }
+    names
+}
+
+fn drift(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
+    let of = |name: String| {
+        let line = |c: &Curve| {
+            let mut worst: BTreeMap<usize, f64> = BTreeMap::new();
+            for r in &c.all {
+                let outputs = r.verification.iter().flat_map(|v| &v.outputs);
+                for o in outputs.filter(|o| o.name == name) {
+                    let at = worst.entry(length(r)).or_insert(o.ratio());
+                    *at = at.max(o.ratio());
+                }
+            }
+            let finite = |(t, y): (usize, f64)| (y.is_finite() && y > 0.0).then_some((t as f64, y));
+            Line {
+                label: label(panel, c),
+                ink: Ink::Op(c.setting.op),
+                dash: dash(panel, c),
+                marker: marker(c.setting.op),
+                points: worst.into_iter().filter_map(finite).collect(),
+                spread: vec![],
+            }
+        };
+        let lines = panel.curves.iter().map(line).filter(|l| !l.points.is_empty()).collect();
+        let title = format!("{}, output {name}", name_of(panel));
+        plot::Panel::new(title, panel.heads(), T, "E/F, error over rounding floor", lines, vec![])
+    };
+    outputs(panel).into_iter().map(of).collect()
+}
+
+const BLOCKS: &str = "Error E of each block of 64 tokens along the longest case of each line; a \
+    line that rises tells of an error that grows with the tokens gone by.";
+
+/// Errors by block of the record's first output.
+fn first_blocks(r: &Record) -> &[f64] {
+    let output = r.verification.as_ref().and_then(|v| v.outputs.first());
+    output.map_or(&[], |o| &o.blocks)
+}
+
+fn blocks(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
+    let line = |c: &Curve| {
+        let longest = c.all.iter().filter(|r| first_blocks(r).len() > 1);
+        let blocks = longest.max_by_key(|r| length(r)).map_or(&[][..], |r| first_blocks(r));
+        let points = blocks.iter().enumerate();
+        Line {
+            label: label(panel, c),
+            ink: Ink::Op(c.setting.op),
+            dash: dash(panel, c),
+            marker: Marker::None,
+            points: points
+                .map(|(i, e)| (64.0 * (i as f64 + 1.0), *e))
+                .filter(|p| p.1.is_finite() && p.1 > 0.0)
+                .collect(),
+            spread: vec![],
+        }
+    };
+    let lines: Vec<_> = panel.curves.iter().map(line).filter(|l| !l.points.is_empty()).collect();
+    let x = "token at the end of the block";
+    vec![plot::Panel::new(
+        name_of(panel),
+        panel.heads(),
+        x,
+        "E of the block, first output",
+        lines,
+        vec![],
+    )]
+}

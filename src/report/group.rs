@@ -1,0 +1,464 @@
+//! Sorts records into what may stand side by side: sections (one device, measured or modelled),
+//! in them panels (one precision, batch and layer width), in them curves over T.
+
+use std::collections::BTreeMap;
+
+use crate::device::{Facts, Regime};
+use crate::op::{DType, Family, Op, Phase, Problem, inputs};
+use crate::record::{Record, Status, Timing};
+
+/// Where the times of a section come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Measured(Regime),
+    Modelled,
+}
+
+impl Source {
+    fn of(record: &Record) -> Option<Source> {
+        record.timing.as_ref().map(|t| match t {
+            Timing::Measured { regime, .. } => Source::Measured(*regime),
+            Timing::Modelled(_) => Source::Modelled,
+        })
+    }
+
+    pub fn is_measured(self) -> bool {
+        matches!(self, Source::Measured(_))
+    }
+
+    /// `measured` or `modelled`.
+    pub fn word(self) -> &'static str {
+        if self.is_measured() { "measured" } else { "modelled" }
+    }
+}
+
+/// Records of one device and phase whose times come from one source.
+pub struct Section<'a> {
+    pub source: Source,
+    pub phase: Phase,
+    pub device: &'a Facts,
+    /// Unique among the sections of a report, fit for a file name.
+    pub slug: String,
+    pub records: Vec<&'a Record>,
+    pub panels: Vec<Panel<'a>>,
+}
+
+impl Section<'_> {
+    /// `Measured on NVIDIA H200, cold L2`
+    pub fn title(&self) -> String {
+        let phase = if self.phase == Phase::Decode { ", decode" } else { "" };
+        match self.source {
+            Source::Measured(regime) => {
+                format!("Measured on {}, {} L2{phase}", self.device.name, regime_word(regime))
+            }
+            Source::Modelled => format!("Modelled for {}{phase}", self.device.name),
+        }
+    }
+
+    /// `measured on NVIDIA H200`, for the end of a sentence.
+    pub fn provenance(&self) -> String {
+        let (name, how) = (&self.device.name, self.source.word());
+        match self.source {
+            Source::Measured(Regime::Cold) => format!("{how} on {name}"),
+            Source::Measured(regime) => format!("{how} on {name}, {} L2", regime_word(regime)),
+            Source::Modelled => format!("{how} for {name}"),
+        }
+    }
+}
+
+pub fn regime_word(regime: Regime) -> &'static str {
+    match regime {
+        Regime::Cold => "cold",
+        Regime::Hot => "hot",
+    }
+}
+
+/// Sections in order: measured before modelled, and as the records come.
+pub fn sections(records: &[Record]) -> Vec<Section<'_>> {
+    let mut all: Vec<Section> = Vec::new();
+    // Records with a time first: the others join the section that their device has.
+    let timed = records.iter().filter(|r| r.timing.is_some());
+    for r in timed.chain(records.iter().filter(|r| r.timing.is_none())) {
+        let source = Source::of(r);
+        let same = |s: &&mut Section| {
+            (&s.device.id, &s.device.name, s.device.emulated, s.phase)
+                == (&r.device.id, &r.device.name, r.device.emulated, r.phase)
+                && source.is_none_or(|source| source == s.source)
+        };
+        if let Some(section) = all.iter_mut().find(same) {
+            section.records.push(r);
+            continue;
+        }
+        let default =
+            if r.device.emulated { Source::Modelled } else { Source::Measured(Regime::Cold) };
+        all.push(Section {
+            source: source.unwrap_or(default),
+            phase: r.phase,
+            device: &r.device,
+            slug: String::new(),
+            records: vec![r],
+            panels: vec![],
+        });
+    }
+    all.sort_by_key(|s| !s.source.is_measured());
+    let mut words: BTreeMap<&str, usize> = BTreeMap::new();
+    for s in &mut all {
+        let n = words.entry(s.source.word()).or_default();
+        *n += 1;
+        s.slug = match *n {
+            1 => s.source.word().to_string(),
+            n => format!("{}-{n}", s.source.word()),
+        };
+        s.panels = panels(&s.records);
+    }
+    all
+}
+
+/// Everything of a problem but its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Setting {
+    pub op: Op,
+    pub dtype: DType,
+    pub b: usize,
+    pub heads: Heads,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heads {
+    /// `tkv` where it is not Tq.
+    Attention {
+        hq: usize,
+        hkv: usize,
+        d: usize,
+        causal: bool,
+        tkv: Option<usize>,
+    },
+    Delta {
+        h: usize,
+        hv: usize,
+        k: usize,
+        v: usize,
+        initial_state: bool,
+        final_state: bool,
+    },
+}
+
+impl Setting {
+    pub fn of(problem: &Problem) -> Setting {
+        let (op, dtype) = (problem.op(), problem.dtype());
+        let (b, heads) = match problem {
+            Problem::Attention(s) => {
+                let tkv = (s.tkv != s.tq).then_some(s.tkv);
+                (s.b, Heads::Attention { hq: s.hq, hkv: s.hkv, d: s.d, causal: s.causal, tkv })
+            }
+            Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
+                let (initial_state, final_state) = (s.initial_state, s.final_state);
+                let (h, hv, k, v) = (s.h, s.hv, s.k, s.v);
+                (s.b, Heads::Delta { h, hv, k, v, initial_state, final_state })
+            }
+        };
+        Setting { op, dtype, b, heads }
+    }
+
+    /// Width of the layer's output: heads times head dimension.
+    fn width(&self) -> usize {
+        match self.heads {
+            Heads::Attention { hq, d, .. } => hq * d,
+            Heads::Delta { hv, v, .. } => hv * v,
+        }
+    }
+
+    /// Heads and head dimension of the output.
+    fn out(&self) -> (usize, usize) {
+        match self.heads {
+            Heads::Attention { hq, d, .. } => (hq, d),
+            Heads::Delta { hv, v, .. } => (hv, v),
+        }
+    }
+
+    fn is_causal(&self) -> bool {
+        matches!(self.heads, Heads::Attention { causal: true, .. })
+    }
+
+    /// `Hq 16, Hkv 4, D 128, causal`
+    pub fn heads_text(&self) -> String {
+        match self.heads {
+            Heads::Attention { hq, hkv, d, causal, tkv } => {
+                let causal = if causal { ", causal" } else { ", full" };
+                let tkv = tkv.map(|n| format!(", Tkv {n}")).unwrap_or_default();
+                format!("Hq {hq}, Hkv {hkv}, D {d}{causal}{tkv}")
+            }
+            Heads::Delta { h, hv, k, v, initial_state, final_state } => {
+                let dims = if k == v { format!("K = V = {k}") } else { format!("K {k}, V {v}") };
+                let state = match (initial_state, final_state) {
+                    (false, _) => "",
+                    (true, false) => ", state in",
+                    (true, true) => ", state in and out",
+                };
+                format!("H {h}, HV {hv}, {dims}{state}")
+            }
+        }
+    }
+}
+
+/// The parts of a family that matter to an operator, as text.
+pub fn family_of(op: Op, family: &Family) -> String {
+    let mut f = *family;
+    match op {
+        Op::Attention => {
+            f.gate = inputs::Gate::default();
+            f.beta = inputs::Beta::default();
+            f.to_string()
+        }
+        Op::GatedDeltaRule | Op::Kda => {
+            f.logits = inputs::Logits::default();
+            let text = f.to_string();
+            if f.gate != inputs::Gate::default() {
+                text
+            } else if text == "random" {
+                "gate=mid".to_string()
+            } else {
+                format!("gate=mid {text}")
+            }
+        }
+    }
+}
+
+/// The axis that curves run along: Tq, which is T, or for decoding the tokens looked back on.
+pub fn length(record: &Record) -> usize {
+    match (&record.problem, record.phase) {
+        (Problem::Attention(s), Phase::Decode) => s.tkv,
+        (problem, _) => problem.tokens(),
+    }
+}
+
+/// Settings that are one layer done in several ways: a fair comparison.
+pub struct Panel<'a> {
+    pub dtype: DType,
+    pub b: usize,
+    pub settings: Vec<Setting>,
+    pub curves: Vec<Curve<'a>>,
+}
+
+impl<'a> Panel<'a> {
+    /// `bf16, B 1 · attention Hq 16, Hkv 4, D 128, causal · kda H 16, HV 16, K = V = 128`
+    pub fn title(&self) -> String {
+        format!("{}, B {} · {}", self.dtype, self.b, self.heads().join(" · "))
+    }
+
+    /// Operators with their heads, one entry for those that share them.
+    pub fn heads(&self) -> Vec<String> {
+        let mut parts: Vec<(String, Vec<&str>)> = Vec::new();
+        for s in &self.settings {
+            let text = s.heads_text();
+            match parts.iter_mut().find(|(t, _)| *t == text) {
+                Some((_, ops)) => ops.push(s.op.name()),
+                None => parts.push((text, vec![s.op.name()])),
+            }
+        }
+        parts.into_iter().map(|(text, ops)| format!("{}: {text}", ops.join(", "))).collect()
+    }
+
+    /// Records of a setting with a time, the fastest of all kernels and tiles at each length.
+    pub fn best(&self, setting: &Setting, family: &str) -> BTreeMap<usize, &'a Record> {
+        let mut best = BTreeMap::new();
+        let of = |c: &&Curve<'a>| c.setting == *setting && c.family == family;
+        for (t, r) in self.curves.iter().filter(of).flat_map(|c| &c.best) {
+            keep_faster(&mut best, *t, r);
+        }
+        best
+    }
+
+    /// Families of a setting, in the order met.
+    pub fn families(&self, setting: &Setting) -> Vec<&str> {
+        let mut all: Vec<&str> = Vec::new();
+        for c in self.curves.iter().filter(|c| c.setting == *setting) {
+            if !all.contains(&c.family.as_str()) {
+                all.push(&c.family);
+            }
+        }
+        all
+    }
+}
+
+/// One kernel on one setting with inputs of one family, over T.
+pub struct Curve<'a> {
+    pub setting: Setting,
+    pub kernel: &'a str,
+    pub family: String,
+    /// By length: the fastest tile.
+    pub best: BTreeMap<usize, &'a Record>,
+    /// Every record, of every tile, seed and status.
+    pub all: Vec<&'a Record>,
+}
+
+fn keep_faster<'a>(best: &mut BTreeMap<usize, &'a Record>, t: usize, r: &'a Record) {
+    let ns = |r: &Record| r.timing.as_ref().map_or(f64::INFINITY, Timing::ns);
+    if best.get(&t).is_none_or(|old| ns(r) < ns(old)) {
+        best.insert(t, r);
+    }
+}
+
+/// Whether a record has a time that may be shown.
+pub fn has_time(r: &Record) -> bool {
+    r.status == Status::Ok && r.timing.as_ref().is_some_and(|t| t.ns() > 0.0)
+}
+
+fn panels<'a>(records: &[&'a Record]) -> Vec<Panel<'a>> {
+    let mut settings: Vec<Setting> = records.iter().map(|r| Setting::of(&r.problem)).collect();
+    settings.sort();
+    settings.dedup();
+    let attention: Vec<_> = settings.iter().filter(|s| s.op == Op::Attention).collect();
+    let delta: Vec<_> = settings.iter().filter(|s| s.op != Op::Attention).collect();
+    // Each attention setting gathers the delta rules that would take its place.
+    let mut groups: Vec<Vec<Setting>> = attention.iter().map(|a| vec![**a]).collect();
+    for d in delta {
+        let partners = partners(d, &attention);
+        for group in groups.iter_mut().filter(|g| partners.contains(&&g[0])) {
+            group.push(*d);
+        }
+        if partners.is_empty() {
+            let alike = |g: &&mut Vec<Setting>| {
+                let s = g[0];
+                s.op != Op::Attention && (s.dtype, s.b, s.out()) == (d.dtype, d.b, d.out())
+            };
+            match groups.iter_mut().find(alike) {
+                Some(group) => group.push(*d),
+                None => groups.push(vec![*d]),
+            }
+        }
+    }
+    groups.sort_by_key(|g| (g[0].dtype, g[0].b, g[0].width()));
+    let panel = |settings: Vec<Setting>| Panel {
+        dtype: settings[0].dtype,
+        b: settings[0].b,
+        curves: settings.iter().flat_map(|s| curves(s, records)).collect(),
+        settings,
+    };
+    groups.into_iter().map(panel).collect()
+}
+
+/// Attention settings that a delta rule is held against: of the same precision and batch, with
+/// the same output heads; failing that of the same output width; failing that all. Where there
+/// are causal and full ones, the causal ones, as a delta rule is causal.
+fn partners<'s>(d: &Setting, attention: &[&'s Setting]) -> Vec<&'s Setting> {
+    let square = |a: &&Setting| !matches!(a.heads, Heads::Attention { tkv: Some(_), .. });
+    let same = |a: &&Setting| (a.dtype, a.b) == (d.dtype, d.b);
+    let mut found: Vec<_> = attention.iter().copied().filter(same).filter(square).collect();
+    let narrow = |found: &mut Vec<&Setting>, fits: &dyn Fn(&Setting) -> bool| {
+        if found.iter().any(|a| fits(a)) {
+            found.retain(|a| fits(a));
+        }
+    };
+    narrow(&mut found, &|a| a.width() == d.width());
+    narrow(&mut found, &|a| a.out() == d.out());
+    narrow(&mut found, &Setting::is_causal);
+    found
+}
+
+fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
+    let mut all: Vec<Curve> = Vec::new();
+    for &r in records.iter().filter(|r| Setting::of(&r.problem) == *setting) {
+        let family = family_of(setting.op, &r.family);
+        let same = |c: &&mut Curve| c.kernel == r.kernel.name && c.family == family;
+        let curve = match all.iter_mut().position(|c| same(&c)) {
+            Some(i) => &mut all[i],
+            None => {
+                let (best, kernel) = (BTreeMap::new(), r.kernel.name.as_str());
+                all.push(Curve { setting: *setting, kernel, family, best, all: vec![] });
+                all.last_mut().expect("just pushed")
+            }
+        };
+        curve.all.push(r);
+        if has_time(r) {
+            keep_faster(&mut curve.best, length(r), r);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::sample::{self, Case};
+
+    #[test]
+    fn measured_and_modelled_never_share_a_section() {
+        let mut records = sample::sweep();
+        records.push(Case { measured: false, ..Case::new(Op::Kda, 512, 5e4) }.record());
+        // A failure has no time: it stays with its own device.
+        let mut failed = Case { measured: false, ..Case::new(Op::Kda, 1024, 5e4) }.record();
+        (failed.status, failed.timing) = (Status::Wrong, None);
+        records.insert(0, failed);
+        let sections = sections(&records);
+        assert_eq!(sections.len(), 2);
+        assert_eq!(sections[0].source, Source::Measured(Regime::Cold));
+        assert_eq!(sections[1].source, Source::Modelled);
+        assert_eq!(sections[1].records.len(), 2);
+        for s in &sections {
+            let of_device = |r: &&Record| r.device.emulated != s.source.is_measured();
+            assert!(s.records.iter().all(of_device));
+            let timed = s.panels.iter().flat_map(|p| &p.curves).flat_map(|c| c.best.values());
+            assert!(timed.count() > 0);
+        }
+    }
+
+    #[test]
+    fn hot_and_cold_are_two_sections() {
+        let mut records = vec![Case::new(Op::Kda, 512, 5e4).record()];
+        records.push(Case::new(Op::Kda, 1024, 5e4).record());
+        if let Some(Timing::Measured { regime, .. }) = &mut records[1].timing {
+            *regime = Regime::Hot;
+        }
+        let sections = sections(&records);
+        assert_eq!(sections.len(), 2);
+        assert_eq!(sections[1].title(), "Measured on NVIDIA H200, hot L2");
+    }
+
+    #[test]
+    fn panels_pair_by_precision_batch_and_heads() {
+        let mut records = Vec::new();
+        for dtype in [DType::Bf16, DType::Fp16] {
+            for (b, heads) in [(1, 16), (1, 32), (4, 16)] {
+                for op in Op::ALL {
+                    let case = Case { dtype, b, heads, ..Case::new(op, 512, 1e4) };
+                    records.push(case.record());
+                }
+            }
+        }
+        let sections = sections(&records);
+        let panels = &sections[0].panels;
+        assert_eq!(panels.len(), 6);
+        for p in panels {
+            assert_eq!(p.settings.len(), 3, "{}", p.title());
+            assert_eq!(p.curves.len(), 3);
+            assert!(p.settings.iter().all(|s| s.out() == p.settings[0].out()));
+        }
+        assert_eq!(
+            panels[0].title(),
+            "bf16, B 1 · attention: Hq 16, Hkv 4, D 128, causal · gated_delta_rule, kda: H 16, \
+             HV 16, K = V = 128"
+        );
+    }
+
+    #[test]
+    fn a_delta_rule_alone_has_a_panel_and_the_fastest_tile_is_taken() {
+        let slow = Case::new(Op::GatedDeltaRule, 512, 2e4);
+        let mut fast = Case { ns: 1e4, ..slow.clone() };
+        fast.tile.insert("BV".into(), crate::op::Scalar::Int(32));
+        let records = [slow.record(), fast.record()];
+        let sections = sections(&records);
+        let panel = &sections[0].panels[0];
+        let best = panel.best(&panel.settings[0], "gate=mid");
+        assert_eq!(best[&512].timing.as_ref().unwrap().ns(), 1e4);
+        assert_eq!(panel.curves[0].all.len(), 2);
+    }
+
+    #[test]
+    fn families_keep_only_what_an_operator_uses() {
+        let f: Family = "gate=slow keys=identical logits=huge".parse().unwrap();
+        assert_eq!(family_of(Op::Attention, &f), "keys=identical logits=huge");
+        assert_eq!(family_of(Op::Kda, &f), "gate=slow keys=identical");
+        assert_eq!(family_of(Op::Kda, &Family::default()), "gate=mid");
+    }
+}

@@ -1,0 +1,340 @@
+//! Tables of results, failures, rankings, and speed against attention.
+
+use std::collections::BTreeMap;
+
+use crate::device::Facts;
+use crate::op::DType;
+use crate::record::{Record, Status, Timing};
+
+use super::crossover::comparisons;
+use super::format::{factor, list, percent, plural, three, tokens};
+use super::group::{Panel, Section, family_of, length};
+use super::rank;
+
+/// Rows of text; HTML and Markdown render the same tables.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Table {
+    pub title: String,
+    pub head: Vec<String>,
+    /// Columns from this one on hold numbers, set flush right.
+    pub numbers_from: usize,
+    pub rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cell {
+    pub text: String,
+    pub mood: Mood,
+}
+
+/// What a cell says beyond its text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mood {
+    #[default]
+    Plain,
+    Good,
+    Bad,
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        Cell { text, mood: Mood::Plain }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        text.to_string().into()
+    }
+}
+
+const NONE: &str = "–";
+
+/// The peak rate of matrix products on operands of that type, FLOP/s.
+fn peak_flops(device: &Facts, dtype: DType) -> f64 {
+    1e12 * match dtype {
+        DType::Bf16 | DType::Fp16 => device.peak.bf16_tflops,
+        DType::Tf32 | DType::Fp32 => device.peak.tf32_tflops,
+    }
+}
+
+/// The least time of the record's problem on its device, ns: all FLOPs at peak or all minimum
+/// bytes at peak, whichever takes longer. `None` where a peak is not known.
+pub fn limit_ns(r: &Record) -> Option<f64> {
+    let (flops, bytes) = (peak_flops(&r.device, r.problem.dtype()), r.device.peak.memory_gbps);
+    let min_bytes = r.traffic.as_ref()?.min_bytes;
+    (flops > 0.0 && bytes > 0.0).then(|| (r.flops / flops * 1e9).max(min_bytes / bytes))
+}
+
+/// Every record of the panel with a time, by length, operator and time.
+pub fn results(panel: &Panel) -> Option<Table> {
+    let mut timed: Vec<&Record> = panel
+        .curves
+        .iter()
+        .flat_map(|c| &c.all)
+        .filter(|r| r.status == Status::Ok)
+        .copied()
+        .collect();
+    if timed.is_empty() {
+        return None;
+    }
+    let ns = |r: &Record| r.timing.as_ref().map_or(f64::INFINITY, Timing::ns);
+    timed.sort_by(|a, b| {
+        let key = |r: &Record| (length(r), r.problem.op(), r.family.to_string());
+        key(a).cmp(&key(b)).then(ns(a).total_cmp(&ns(b)))
+    });
+    let head =
+        ["T", "kernel", "tile", "inputs", "ms", "95% CI", "TFLOP/s", "GB/s", "of limit", "E/F"];
+    let row = |r: &&Record| -> Vec<Cell> {
+        let ns = r.timing.as_ref().map(Timing::ns);
+        let rate = |amount: f64, unit: f64| ns.map_or(NONE.into(), |ns| three(amount / ns / unit));
+        let bytes = r.traffic.as_ref().map_or(f64::NAN, |t| t.min_bytes);
+        let mut inputs = family_of(r.problem.op(), &r.family);
+        if timed.iter().any(|o| o.seed != r.seed) {
+            inputs += &format!(" seed {}", r.seed);
+        }
+        vec![
+            length(r).to_string().into(),
+            r.kernel.name.clone().into(),
+            tile(r).into(),
+            inputs.into(),
+            ns.map_or(NONE.into(), |ns| three(ns / 1e6)).into(),
+            interval(r).into(),
+            rate(r.flops, 1e3).into(),
+            rate(bytes, 1.0).into(),
+            limit_ns(r).zip(ns).map_or(NONE.into(), |(limit, ns)| percent(limit / ns)).into(),
+            errors(r).into(),
+        ]
+    };
+    Some(Table {
+        title: panel.title(),
+        head: head.map(String::from).to_vec(),
+        numbers_from: 4,
+        rows: timed.iter().map(row).collect(),
+    })
+}
+
+fn tile(r: &Record) -> String {
+    let parts: Vec<_> = r.kernel.tile.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    if parts.is_empty() { NONE.to_string() } else { parts.join(" ") }
+}
+
+/// Confidence interval of the median, or `model`.
+fn interval(r: &Record) -> String {
+    match &r.timing {
+        Some(Timing::Measured { ci_ns: (lo, hi), median_ns, .. }) if lo.is_finite() => {
+            let (down, up) = ((lo / median_ns - 1.0) * 100.0, (hi / median_ns - 1.0) * 100.0);
+            format!("{down:+.1}% {up:+.1}%").replace('-', "−")
+        }
+        Some(Timing::Modelled(m)) => format!("model: {}", m.bound),
+        _ => NONE.to_string(),
+    }
+}
+
+/// `o 1.4 · final_state 1.2`
+fn errors(r: &Record) -> String {
+    let Some(v) = &r.verification else { return NONE.to_string() };
+    let one = |o: &crate::record::OutputError| {
+        let ratio =
+            if o.ratio().is_finite() { format!("{:.2}", o.ratio()) } else { three(o.error) };
+        let broken = match o.nonfinite {
+            0 => String::new(),
+            n => format!(" ({n} not finite)"),
+        };
+        format!("{} {ratio}{broken}", o.name)
+    };
+    v.outputs.iter().map(one).collect::<Vec<_>>().join(" · ")
+}
+
+/// Cases that ended badly, each with its status and reason.
+pub fn failures(section: &Section) -> Option<Table> {
+    let failed: Vec<_> = section
+        .records
+        .iter()
+        .filter(|r| !matches!(r.status, Status::Ok | Status::Skipped))
+        .collect();
+    let row = |r: &&&Record| -> Vec<Cell> {
+        let status = Cell { text: status_word(r.status).to_string(), mood: Mood::Bad };
+        let bad = r.verification.iter().flat_map(|v| &v.outputs).find_map(|o| o.first_bad.clone());
+        let damage = r.verification.iter().flat_map(|v| v.damage.iter().cloned());
+        let why: Vec<_> = r.reason.iter().cloned().chain(bad).chain(damage).collect();
+        vec![
+            status,
+            rank::variant(r).into(),
+            r.problem.to_string().into(),
+            family_of(r.problem.op(), &r.family).into(),
+            errors(r).into(),
+            if why.is_empty() { "no reason recorded".into() } else { why.join("; ").into() },
+        ]
+    };
+    (!failed.is_empty()).then(|| Table {
+        title: format!("{} without a time", plural(failed.len(), "case")),
+        head: ["status", "kernel", "problem", "inputs", "E/F", "reason"].map(String::from).to_vec(),
+        numbers_from: usize::MAX,
+        rows: failed.iter().map(row).collect(),
+    })
+}
+
+pub fn status_word(status: Status) -> &'static str {
+    match status {
+        Status::Ok => "ok",
+        Status::Skipped => "skipped",
+        Status::Invalid => "invalid",
+        Status::BuildFailed => "build failed",
+        Status::LaunchFailed => "launch failed",
+        Status::Wrong => "wrong",
+        Status::Timeout => "timeout",
+    }
+}
+
+/// Skipped cases counted by reason.
+pub fn skipped(section: &Section) -> Option<Table> {
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for r in section.records.iter().filter(|r| r.status == Status::Skipped) {
+        *reasons.entry(r.reason.as_deref().unwrap_or("no reason recorded")).or_default() += 1;
+    }
+    let total = reasons.values().sum();
+    (total > 0).then(|| Table {
+        title: format!("{} skipped", plural(total, "case")),
+        head: ["reason", "cases"].map(String::from).to_vec(),
+        numbers_from: 1,
+        rows: reasons.iter().map(|(why, n)| vec![(*why).into(), n.to_string().into()]).collect(),
+    })
+}
+
+/// Attention's time over the linear operator's, over T: above one, the linear operator wins.
+pub fn speed(section: &Section) -> Option<Table> {
+    let all: Vec<_> = section
+        .panels
+        .iter()
+        .flat_map(|p| comparisons(p).into_iter().map(move |c| (p, c)))
+        .collect();
+    let mut lengths: Vec<usize> =
+        all.iter().flat_map(|(_, c)| c.race.points.iter().map(|p| p.0)).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    // Settings whose families agree to the digits shown share a row.
+    let mut rows: Vec<(Vec<Cell>, Vec<String>, Vec<Cell>)> = Vec::new();
+    for (panel, c) in all.iter().filter(|(_, c)| !c.race.points.is_empty()) {
+        let cell = |t: &usize| match c.race.points.iter().find(|p| p.0 == *t) {
+            Some((_, a, l)) => {
+                let mood = if a > l { Mood::Good } else { Mood::Plain };
+                Cell { text: factor(a / l), mood }
+            }
+            None => NONE.into(),
+        };
+        let numbers: Vec<Cell> = lengths.iter().map(cell).collect();
+        let start = vec![
+            c.linear.op.name().into(),
+            panel.dtype.name().into(),
+            panel.b.to_string().into(),
+            format!("{} against {}", c.linear.heads_text(), c.attention.heads_text()).into(),
+        ];
+        match rows.iter_mut().find(|(s, _, n)| *s == start && *n == numbers) {
+            Some((_, families, _)) => families.push(c.family.clone()),
+            None => rows.push((start, vec![c.family.clone()], numbers)),
+        }
+    }
+    let names = ["operator", "dtype", "B", "heads", "inputs"].map(String::from);
+    (!rows.is_empty()).then(|| Table {
+        title: "Speed against attention at each T".to_string(),
+        head: names.into_iter().chain(lengths.iter().map(|t| tokens(*t as f64))).collect(),
+        numbers_from: 5,
+        rows: rows
+            .into_iter()
+            .map(|(mut row, families, numbers)| {
+                row.push(list(&families).into());
+                row.extend(numbers);
+                row
+            })
+            .collect(),
+    })
+}
+
+/// One table an operator whose variants met.
+pub fn ranking(section: &Section) -> Vec<Table> {
+    let table = |r: rank::Ranking| Table {
+        title: format!("{}: {}", r.op, plural(r.cases, "contested case")),
+        head: ["variant", "slower than best", "mean reciprocal rank", "won", "timed"]
+            .map(String::from)
+            .to_vec(),
+        numbers_from: 1,
+        rows: (r.ranks.iter())
+            .map(|k| {
+                let ratio =
+                    if k.ratio.is_finite() { format!("{:.3}x", k.ratio) } else { NONE.into() };
+                let timed = Cell {
+                    text: format!("{}/{}", k.timed, k.tried),
+                    mood: if k.timed < k.tried { Mood::Bad } else { Mood::Plain },
+                };
+                vec![
+                    k.variant.clone().into(),
+                    ratio.into(),
+                    format!("{:.3}", k.reciprocal).into(),
+                    k.won.to_string().into(),
+                    timed,
+                ]
+            })
+            .collect(),
+    };
+    rank::rankings(&section.records).into_iter().map(table).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::Op;
+    use crate::record::sample::{self, Case};
+    use crate::report::group::sections;
+
+    #[test]
+    fn the_limit_is_the_slower_of_flops_and_bytes() {
+        let mut r = Case::new(Op::Attention, 8192, 1e6).record();
+        r.flops = 989e12 * 1e-3;
+        r.traffic.as_mut().unwrap().min_bytes = 4800e9 * 5e-4;
+        assert!((limit_ns(&r).unwrap() - 1e6).abs() < 1.0);
+        r.traffic.as_mut().unwrap().min_bytes = 4800e9 * 2e-3;
+        assert!((limit_ns(&r).unwrap() - 2e6).abs() < 1.0);
+        r.device.peak.memory_gbps = 0.0;
+        assert_eq!(limit_ns(&r), None);
+    }
+
+    #[test]
+    fn results_hold_rates_and_errors() {
+        let mut r = Case::new(Op::GatedDeltaRule, 512, 1e6).record();
+        r.flops = 2e9;
+        r.traffic.as_mut().unwrap().min_bytes = 3e6;
+        let records = [r];
+        let sections = sections(&records);
+        let table = results(&sections[0].panels[0]).unwrap();
+        let row: Vec<_> = table.rows[0].iter().map(|c| c.text.as_str()).collect();
+        assert_eq!(row[..4], ["512", "gated_delta_rule/prefill.sm80", "BV=64", "gate=mid"]);
+        assert_eq!(row[4..8], ["1.00", "−1.0% +1.0%", "2.00", "3.00"]);
+        assert!(row[9].starts_with("o 1.") && row[9].contains("final_state 1."), "{row:?}");
+    }
+
+    #[test]
+    fn failures_are_rows_and_skips_are_counted() {
+        let mut records = sample::sweep();
+        for (r, status) in records.iter_mut().zip([Status::Wrong, Status::Skipped, Status::Skipped])
+        {
+            (r.status, r.timing, r.reason) = (status, None, Some(format!("because {status:?}")));
+        }
+        let sections = sections(&records);
+        let failed = failures(&sections[0]).unwrap();
+        assert_eq!((failed.rows.len(), failed.rows[0][0].text.as_str()), (1, "wrong"));
+        assert!(failed.rows[0][5].text.contains("because Wrong"));
+        let skips = skipped(&sections[0]).unwrap();
+        assert_eq!(skips.rows[0][1].text, "2");
+    }
+
+    #[test]
+    fn every_timed_record_is_a_row() {
+        let records = sample::sweep();
+        let sections = sections(&records);
+        let rows: usize = sections[0].panels.iter().filter_map(results).map(|t| t.rows.len()).sum();
+        assert_eq!(rows, records.len());
+        let speed = speed(&sections[0]).unwrap();
+        assert_eq!((speed.rows.len(), speed.head.len()), (2, 5 + 7));
+    }
+}

@@ -1,0 +1,158 @@
+use super::*;
+use crate::device::Regime;
+use crate::op::{DType, Op, Scalar};
+use crate::record::sample::{self, Case, law};
+use crate::record::{Status, Timing};
+
+fn prose() -> Prose {
+    Prose {
+        name: "At which length does a delta rule overtake attention?".into(),
+        question: "From which T on is a linear operator faster than full attention, and what \
+                   does it cost in traffic and accuracy?"
+            .into(),
+        analysis: "Attention's work grows with `T^2`, that of the delta rules with `T`.".into(),
+    }
+}
+
+/// A sweep over precisions, batches and gates, with failures, and a part of it modelled.
+fn rich() -> Vec<Record> {
+    let mut all = Vec::new();
+    for dtype in [DType::Bf16, DType::Fp16] {
+        for (b, heads) in [(1, 16), (1, 32), (4, 32)] {
+            let size = (b * heads) as f64 / 16.0;
+            for t in (8..16).map(|e| 1usize << e) {
+                for op in Op::ALL {
+                    let ns = law(op, t) * if op == Op::Attention { size } else { size.sqrt() };
+                    let case = Case { dtype, b, heads, ..Case::new(op, t, ns) };
+                    if op == Op::Attention {
+                        for (bm, slow) in [(64, 1.15), (128, 1.0)] {
+                            let mut tiled = Case { ns: ns * slow, ..case.clone() };
+                            tiled.tile.insert("BM".into(), Scalar::Int(bm));
+                            all.push(tiled.record());
+                        }
+                        continue;
+                    }
+                    for (family, slow) in
+                        [("gate=strong", 1.0), ("gate=mid", 1.01), ("gate=slow", 1.4)]
+                    {
+                        let slow = if op == Op::Kda { slow } else { 1.0 + (slow - 1.0) / 40.0 };
+                        all.push(Case { family, ns: ns * slow, ..case.clone() }.record());
+                    }
+                }
+            }
+        }
+    }
+    for t in (8..12).map(|e| 1usize << e) {
+        for op in Op::ALL {
+            let ns = 0.8 * law(op, t);
+            all.push(Case { measured: false, ..Case::new(op, t, ns) }.record());
+        }
+    }
+    let n = all.len();
+    for (i, status, reason) in [
+        (3, Status::Wrong, "o: E/F 7.1 exceeds 4 at [0, 17, 3, 5]: got 0.5, wanted 0.25 <script>"),
+        (9, Status::Timeout, "no end after 60 s"),
+        (n - 1, Status::Skipped, "needs more memory than the device has"),
+        (40, Status::LaunchFailed, "too many resources requested for launch"),
+    ] {
+        (all[i].status, all[i].reason, all[i].timing) = (status, Some(reason.into()), None);
+    }
+    all
+}
+
+#[test]
+fn a_report_is_whole_and_its_links_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a/b");
+    let records = rich();
+    let summary = write(&records, &prose(), &out).unwrap();
+    let html = fs::read_to_string(&summary.index).unwrap();
+    let md = fs::read_to_string(out.join("report.md")).unwrap();
+    let svgs: Vec<_> =
+        summary.files.iter().filter(|f| f.extension().is_some_and(|e| e == "svg")).collect();
+    assert!(svgs.len() >= 3 && summary.files.iter().all(|f| f.is_file()));
+    for svg in &svgs {
+        let name = svg.file_name().unwrap().to_str().unwrap();
+        assert!(md.contains(&format!("({name})")), "{name} is not linked");
+        let text = fs::read_to_string(svg).unwrap();
+        assert!(text.contains("prefers-color-scheme") && !text.contains("#E5"), "{name}");
+        assert!(!text.contains("NaN") && !text.contains("inf,"), "{name}");
+    }
+    assert_eq!(html.matches("<svg").count(), svgs.len());
+    // Self-contained, without scripts, and nothing of a record is taken for HTML.
+    for outside in ["<script", "<link", "src=", "@import", "url("] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    assert!(html.contains("wanted 0.25 &lt;script&gt;"));
+    // Every case is somewhere: timed in a row, failed in a row, skipped in a count.
+    let timed = records.iter().filter(|r| r.status == Status::Ok).count();
+    let page = Page::new(&records, &prose());
+    let rows: usize = page.parts.iter().flat_map(|p| &p.results).map(|t| t.rows.len()).sum();
+    assert_eq!(rows, timed);
+    assert_eq!(page.parts[0].failures.as_ref().unwrap().rows.len(), 3);
+    assert!(page.parts[1].skipped.is_some());
+    assert!(summary.crossovers.iter().all(|s| s.contains("measured") || s.contains("modelled")));
+    assert!(summary.crossovers.iter().any(|s| s.contains("overtakes attention at T ≈")));
+    assert!(!summary.headlines.is_empty());
+    for s in &summary.crossovers {
+        assert!(html.contains(&html::escape(s.split(" (").next().unwrap())), "{s}");
+    }
+}
+
+#[test]
+fn measured_and_modelled_have_separate_parts() {
+    let page = Page::new(&rich(), &prose());
+    let words: Vec<_> = page.parts.iter().map(|p| p.word).collect();
+    assert_eq!(words, ["measured", "modelled"]);
+    assert!(page.parts[0].note.is_none() && page.parts[1].note.is_some());
+    for part in &page.parts {
+        let other = if part.word == "measured" { "modelled" } else { "measured " };
+        assert!(part.sentences.iter().all(|s| !s.contains(other)), "{:?}", part.sentences);
+        assert!(part.figures.iter().all(|f| f.slug.ends_with(part.word)));
+    }
+}
+
+#[test]
+fn odd_records_do_no_harm() {
+    // Nothing timed; one length; no traffic, verification or samples; NaN errors.
+    let mut bare = Case::new(Op::Kda, 1, 1e3).record();
+    (bare.verification, bare.traffic, bare.build) = (None, None, None);
+    if let Some(Timing::Measured { samples, ci_ns, regime, .. }) = &mut bare.timing {
+        samples.clear();
+        (*ci_ns, *regime) = ((f64::NAN, f64::NAN), Regime::Hot);
+    }
+    let mut nan = Case::new(Op::Attention, 64, 1e3).record();
+    for o in &mut nan.verification.as_mut().unwrap().outputs {
+        (o.error, o.nonfinite, o.blocks) = (f64::NAN, 5, vec![f64::NAN; 3]);
+    }
+    (nan.status, nan.timing, nan.device.peak) = (Status::Wrong, None, Default::default());
+    for records in [vec![bare.clone()], vec![nan.clone()], vec![nan, bare]] {
+        let dir = tempfile::tempdir().unwrap();
+        let summary = write(&records, &Prose::default(), dir.path()).unwrap();
+        assert!(!summary.crossovers.is_empty());
+        let html = fs::read_to_string(&summary.index).unwrap();
+        assert!(html.contains("<h1>sample</h1>"));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(write(&[], &Prose::default(), dir.path()), Err(ReportError::NoRecords)));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let said = write(&sample::sweep(), &prose(), &file.join("x")).unwrap_err().to_string();
+    assert!(said.starts_with("cannot write ") && said.contains("file/x"), "{said}");
+}
+
+/// Draws the sample into the folder that CROSSOVER_SAMPLE_REPORT names, to be looked at.
+#[test]
+#[ignore = "writes files to look at"]
+fn draw_the_sample() {
+    let out = std::env::var_os("CROSSOVER_SAMPLE_REPORT").expect("CROSSOVER_SAMPLE_REPORT=DIR");
+    let out = Path::new(&out);
+    write(&rich(), &prose(), &out.join("rich")).unwrap();
+    let summary = write(&sample::sweep(), &prose(), &out.join("small")).unwrap();
+    println!("{summary:#?}");
+}
