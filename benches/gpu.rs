@@ -119,7 +119,7 @@ fn main() {
         Criterion::default().with_measurement(GpuTime).sample_size(20).configure_from_args();
     for problem in problems() {
         let inputs = problem.inputs(&Family::default(), 1);
-        for kernel in registry.kernels().iter().filter(|k| k.runs_on(facts.compute_capability)) {
+        for kernel in registry.kernels().iter().filter(|k| k.unfit(facts).is_none()) {
             if kernel.supports(&problem).is_err() {
                 continue;
             }

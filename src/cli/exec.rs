@@ -73,11 +73,8 @@ pub fn run(args: Args, registry: &Registry) -> Result {
 
     let device = open(&args.device)?;
     let facts = device.facts();
-    if !kernel.runs_on(facts.compute_capability) {
-        return Err(Failure::Usage(format!(
-            "{} needs {}, which {} ({}) is not",
-            kernel.name, kernel.manifest.target, facts.id, facts.name
-        )));
+    if let Some(why) = kernel.unfit(facts) {
+        return Err(Failure::Usage(why));
     }
     let job = kernel.job_on(&problem, &tile, facts.multiprocessors)?;
     let mut loaded = device.load(&job, &inputs)?;

@@ -8,6 +8,7 @@ use globset::Glob;
 use include_dir::{Dir, include_dir};
 
 use super::{KernelError, Manifest};
+use crate::device::Facts;
 use crate::op::{Op, Phase};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/kernels");
@@ -39,15 +40,27 @@ impl Kernel {
         &self.sources[&self.template_path()]
     }
 
-    /// Whether PTX of this target runs on a device of that compute capability.
-    pub fn runs_on(&self, capability: (u32, u32)) -> bool {
-        let target = self.manifest.target.trim_start_matches("sm_");
-        let (digits, exact) = match target.strip_suffix('a') {
+    /// Why PTX of this target cannot run on a device, if it cannot.
+    pub fn unfit(&self, facts: &Facts) -> Option<String> {
+        let target = &self.manifest.target;
+        let digits = target.trim_start_matches("sm_");
+        let (digits, exact) = match digits.strip_suffix('a') {
             Some(digits) => (digits, true),
-            None => (target, false),
+            None => (digits, false),
         };
+        if exact && facts.emulated {
+            return Some(format!("{} needs {target}, which the emulator does not run", self.name));
+        }
         let need = digits.parse::<u32>().map(|n| (n / 10, n % 10)).unwrap_or((u32::MAX, 0));
-        if exact { capability == need } else { capability >= need }
+        let has = facts.compute_capability;
+        if if exact { has == need } else { has >= need } {
+            return None;
+        }
+        let (major, minor) = has;
+        Some(format!(
+            "{} needs {target}; {} ({}) has compute capability {major}.{minor}",
+            self.name, facts.id, facts.name
+        ))
     }
 }
 

@@ -323,13 +323,8 @@ fn tiles(
 
 /// Why the device cannot run the case, if it cannot.
 fn unfit(kernel: &Kernel, case: &Case, facts: &Facts) -> Option<String> {
-    let (major, minor) = facts.compute_capability;
-    if !kernel.runs_on(facts.compute_capability) {
-        let target = &kernel.manifest.target;
-        return Some(format!(
-            "{} needs {target}; {} has compute capability {major}.{minor}",
-            kernel.name, facts.name
-        ));
+    if let Some(why) = kernel.unfit(facts) {
+        return Some(why);
     }
     match kernel.shared_bytes(&case.problem, &case.tile, facts.multiprocessors) {
         Err(e) => return Some(e.0),

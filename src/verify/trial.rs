@@ -186,14 +186,8 @@ pub fn run(
     device: &dyn Device,
     against: Option<&dyn Device>,
 ) -> Trial {
-    if !kernel.runs_on(device.facts().compute_capability) {
-        let (major, minor) = device.facts().compute_capability;
-        return Trial::skip(format!(
-            "{} needs {}; {} has compute capability {major}.{minor}",
-            kernel.name,
-            kernel.manifest.target,
-            device.facts().id
-        ));
+    if let Some(why) = kernel.unfit(device.facts()) {
+        return Trial::skip(why);
     }
     match kernel.job_on(&case.problem, &case.tile, device.facts().multiprocessors) {
         Ok(job) => run_job(&job, case, device, against),
