@@ -119,7 +119,7 @@ pub fn sentences(section: &Section, panel: &Panel) -> Vec<String> {
         }
         let alike: Vec<usize> = (i..all.len())
             .filter(|&j| {
-                !done[j] && all[j].linear == all[i].linear && shape(&all[j]) == shape(&all[i])
+                !done[j] && all[j].linear == all[i].linear && outcome(&all[j]) == outcome(&all[i])
             })
             .collect();
         alike.iter().for_each(|&j| done[j] = true);
@@ -130,10 +130,22 @@ pub fn sentences(section: &Section, panel: &Panel) -> Vec<String> {
 }
 
 /// What two comparisons must share to be told in one sentence.
-fn shape(c: &Comparison) -> (Vec<usize>, Vec<((usize, usize), bool)>, bool) {
-    let leads = c.race.points.last().is_some_and(|(_, a, l)| l < a);
-    let lengths = c.race.points.iter().map(|p| p.0).collect();
-    (lengths, c.crossings.iter().map(|x| (x.between, x.overtakes)).collect(), leads)
+#[derive(PartialEq)]
+struct Outcome {
+    crossings: Vec<((usize, usize), bool)>,
+    /// Without a crossing: first and last length, and whether the linear operator is faster.
+    throughout: Option<(usize, usize, bool)>,
+    empty: bool,
+}
+
+fn outcome(c: &Comparison) -> Outcome {
+    let points = &c.race.points;
+    let range = points.first().zip(points.last()).filter(|_| c.crossings.is_empty());
+    Outcome {
+        crossings: c.crossings.iter().map(|x| (x.between, x.overtakes)).collect(),
+        throughout: range.map(|(first, last)| (first.0, last.0, last.2 < last.1)),
+        empty: points.is_empty(),
+    }
 }
 
 /// One sentence for comparisons that agree on who leads where.
@@ -142,7 +154,7 @@ fn sentence(section: &Section, group: &[&Comparison]) -> Vec<String> {
     let families: Vec<&str> = group.iter().map(|c| c.family.as_str()).collect();
     let (op, dtype) = (c.linear.op.name(), c.linear.dtype);
     let place = format!(
-        "{dtype}, B={}, attention {}, {op} {}, {}; {}",
+        "{dtype}, B={}; attention {}; {op} {}; {}; {}",
         c.linear.b,
         c.attention.heads_text(),
         c.linear.heads_text(),
@@ -280,7 +292,7 @@ mod tests {
         let said = sentences(&sections[0], &sections[0].panels[0]);
         assert_eq!(said.len(), 2, "{said:#?}");
         assert!(said[0].starts_with("gated_delta_rule overtakes attention at T ≈ "), "{said:?}");
-        assert!(said[0].contains("between measured 4096 and 8192 (bf16, B=1, attention Hq 16"));
+        assert!(said[0].contains("between measured 4096 and 8192 (bf16, B=1; attention Hq 16"));
         assert!(said[0].ends_with("gate=mid; measured on NVIDIA H200)"), "{said:?}");
     }
 

@@ -37,7 +37,8 @@ pub fn figures(section: &Section) -> Vec<Figure> {
     ] {
         for dtype in &dtypes {
             let of = section.panels.iter().filter(|p| p.dtype == *dtype);
-            let panels: Vec<plot::Panel> = of.flat_map(|p| panels(section, p)).collect();
+            let mut panels: Vec<plot::Panel> = of.flat_map(|p| panels(section, p)).collect();
+            panels.sort_by_key(|p| p.order);
             let title = format!("{title}, {dtype} ({})", section.source.word());
             if let Some(svg) = plot::draw(&title, &panels) {
                 let slug = format!("{name}-{dtype}-{}", section.slug);
@@ -77,18 +78,25 @@ fn label(panel: &Panel, curve: &Curve) -> String {
     label
 }
 
-/// Place of a curve among its operator's curves: its dash.
-fn dash(panel: &Panel, curve: &Curve) -> usize {
-    let of = panel.curves.iter().filter(|c| c.setting.op == curve.setting.op);
-    of.take_while(|c| !std::ptr::eq(*c, curve)).count()
+/// What tells a curve from others of its operator, counted over the whole section: one family
+/// has one dash in every panel.
+fn dash(section: &Section, curve: &Curve) -> usize {
+    let kind = |c: &Curve| (c.kernel.to_string(), c.family.clone());
+    let curves = section.panels.iter().flat_map(|p| &p.curves);
+    let mut kinds: Vec<_> = curves.filter(|c| c.setting.op == curve.setting.op).map(kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    // The default family is drawn solid.
+    kinds.sort_by_key(|(_, family)| !matches!(family.as_str(), "gate=mid" | "random"));
+    kinds.iter().position(|k| *k == kind(curve)).unwrap_or(0)
 }
 
 /// One line a curve, of a value of its fastest records.
-fn lines(panel: &Panel, value: impl Fn(&Record) -> Option<f64>) -> Vec<Line> {
+fn lines(section: &Section, panel: &Panel, value: impl Fn(&Record) -> Option<f64>) -> Vec<Line> {
     let line = |c: &Curve| Line {
         label: label(panel, c),
         ink: Ink::Op(c.setting.op),
-        dash: dash(panel, c),
+        dash: dash(section, c),
         marker: marker(c.setting.op),
         points: (c.best.iter())
             .filter_map(|(t, r)| value(r).map(|y| (*t as f64, y)))
@@ -99,34 +107,47 @@ fn lines(panel: &Panel, value: impl Fn(&Record) -> Option<f64>) -> Vec<Line> {
     panel.curves.iter().map(line).filter(|l| !l.points.is_empty()).collect()
 }
 
-/// Lines of one operator and setting that nowhere differ by more than `tolerance` become one.
+/// Lines of one operator that nowhere differ by more than `tolerance` (a logarithm) become one,
+/// named after what they share.
 fn merge(panel: &Panel, lines: Vec<Line>, tolerance: f64) -> Vec<Line> {
-    let mut kept: Vec<(Line, usize)> = Vec::new();
+    let mut kept: Vec<(Line, Vec<String>)> = Vec::new();
     for line in lines {
         let alike = |other: &Line| {
+            let near = |(a, b): (&(f64, f64), &(f64, f64))| {
+                a.0 == b.0 && (a.1 / b.1).ln().abs() <= tolerance
+            };
             other.ink == line.ink
                 && other.points.len() == line.points.len()
-                && other
-                    .points
-                    .iter()
-                    .zip(&line.points)
-                    .all(|(a, b)| a.0 == b.0 && (a.1 / b.1).ln().abs() <= tolerance)
+                && other.points.iter().zip(&line.points).all(near)
         };
         match kept.iter_mut().find(|(other, _)| alike(other)) {
-            Some((_, n)) => *n += 1,
-            None => kept.push((line, 1)),
+            Some((other, labels)) => {
+                other.dash = other.dash.min(line.dash);
+                labels.push(line.label);
+            }
+            None => kept.push((line.clone(), vec![line.label])),
         }
     }
     let total = |ink: Ink| panel.curves.iter().filter(|c| Ink::Op(c.setting.op) == ink).count();
-    let name = |(mut line, n): (Line, usize)| {
-        if n > 1 {
-            let op = line.label.split(' ').next().unwrap_or_default();
-            let all = if n == total(line.ink) { "all " } else { "" };
-            line.label = format!("{op} ({all}{n})");
+    let name = |(mut line, labels): (Line, Vec<String>)| {
+        let op = labels[0].split(' ').next().unwrap_or_default().to_string();
+        if labels.len() > 1 {
+            line.label = if labels.len() == total(line.ink) { op } else { joined(&labels) };
         }
         line
     };
     kept.into_iter().map(name).collect()
+}
+
+/// `kda gate=strong, mid` of `kda gate=strong` and `kda gate=mid`: what all begin with is said
+/// once.
+fn joined(labels: &[String]) -> String {
+    let first = &labels[0];
+    let shared = |n: &usize| labels.iter().all(|l| l.get(..*n) == first.get(..*n));
+    let start = (0..=first.len()).rev().filter(|n| first.is_char_boundary(*n)).find(shared);
+    let start = first[..start.unwrap_or(0)].rfind([' ', '=']).map_or(0, |i| i + 1);
+    let rest: Vec<_> = labels.iter().map(|l| &l[start..]).collect();
+    format!("{}{}", &first[..start], rest.join(", "))
 }
 
 fn time_caption(section: &Section) -> String {
@@ -141,12 +162,12 @@ fn time_caption(section: &Section) -> String {
     };
     format!(
         "{what}. Rings mark where a linear operator overtakes attention. Input families of one \
-         operator whose times agree within 3% are drawn as one line, with their number."
+         operator whose times agree within 3% are drawn as one line."
     )
 }
 
 fn time(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
-    let mut lines = lines(panel, |r| r.timing.as_ref().map(|t| t.ns() / 1e6));
+    let mut lines = lines(section, panel, |r| r.timing.as_ref().map(|t| t.ns() / 1e6));
     for line in &mut lines {
         let curve = panel.curves.iter().find(|c| label(panel, c) == line.label);
         line.spread = curve.map_or_else(Vec::new, spread);
@@ -197,11 +218,14 @@ fn memory_caption(section: &Section) -> String {
     format!("Minimum reads each input once and writes each output once.{counted}")
 }
 
-fn memory(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
-    let per_token = |value: fn(&Traffic) -> Option<f64>| {
-        lines(panel, |r| r.traffic.as_ref().and_then(value).map(|x| x / tokens(r) / 1024.0))
+fn memory(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
+    type Value = fn(&Traffic) -> Option<f64>;
+    let per_token = |value: Value| {
+        lines(section, panel, |r| {
+            r.traffic.as_ref().and_then(value).map(|x| x / tokens(r) / 1024.0)
+        })
     };
-    let kinds: [(&str, usize, fn(&Traffic) -> Option<f64>); 3] = [
+    let kinds: [(&str, usize, Value); 3] = [
         ("minimum", 0, |t| Some(t.min_bytes)),
         ("distinct", 1, |t| t.counts.as_ref().map(|c| c.unique_bytes() as f64)),
         ("requested", 2, |t| {
@@ -237,7 +261,7 @@ fn rate_caption(section: &Section) -> String {
 
 fn rate(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     let gbps = |r: &Record| Some(r.traffic.as_ref()?.min_bytes / r.timing.as_ref()?.ns());
-    let lines = merge(panel, lines(panel, gbps), 0.03);
+    let lines = merge(panel, lines(section, panel, gbps), 0.03);
     let peak = section.device.peak.memory_gbps;
     let rules = if peak > 0.0 { vec![(peak, format!("peak {peak} GB/s"))] } else { vec![] };
     vec![plot::Panel::new(
@@ -254,20 +278,19 @@ const DRIFT: &str = "E is the relative Frobenius error against fp64, F that of t
     rounded to the output's precision: 1 is as good as the precision allows. The worst over tiles \
     and seeds.";
 
-/// Outputs of a panel's records, in the order met.
-fn outputs(panel: &Panel) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    let verified = panel.curves.iter().flat_map(|c| &c.all).filter_map(|r| r.verification.as_ref());
-    for output in verified.flat_map(|v| &v.outputs) {
-        if !names.contains(&output.name) {
-            names.push(output.name.clone());
-        }
-    }
-    names
+/// Outputs of the panel's records with their places among those of the section.
+fn outputs(section: &Section, panel: &Panel) -> Vec<(usize, String)> {
+    let of = |panel: &Panel| -> Vec<String> {
+        let all = panel.curves.iter().flat_map(|c| &c.all).filter_map(|r| r.verification.as_ref());
+        all.flat_map(|v| v.outputs.iter().map(|o| o.name.clone())).collect()
+    };
+    let names: indexmap::IndexSet<String> = section.panels.iter().flat_map(of).collect();
+    let here = of(panel);
+    names.into_iter().enumerate().filter(|(_, name)| here.contains(name)).collect()
 }
 
-fn drift(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
-    let of = |name: String| {
+fn drift(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
+    let of = |(order, name): (usize, String)| {
         let line = |c: &Curve| {
             let mut worst: BTreeMap<usize, f64> = BTreeMap::new();
             for r in &c.all {
@@ -281,7 +304,7 @@ fn drift(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
             Line {
                 label: label(panel, c),
                 ink: Ink::Op(c.setting.op),
-                dash: dash(panel, c),
+                dash: dash(section, c),
                 marker: marker(c.setting.op),
                 points: worst.into_iter().filter_map(finite).collect(),
                 spread: vec![],
@@ -289,9 +312,13 @@ fn drift(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
         };
         let lines = panel.curves.iter().map(line).filter(|l| !l.points.is_empty()).collect();
         let title = format!("{}, output {name}", name_of(panel));
-        plot::Panel::new(title, panel.heads(), T, "E/F, error over rounding floor", lines, vec![])
+        let floor = vec![(1.0, "rounding floor, E = F".to_string())];
+        let unit = "E/F, error over rounding floor";
+        let mut plot = plot::Panel::new(title, panel.heads(), T, unit, lines, floor);
+        plot.order = order;
+        plot
     };
-    outputs(panel).into_iter().map(of).collect()
+    outputs(section, panel).into_iter().map(of).collect()
 }
 
 const BLOCKS: &str = "Error E of each block of 64 tokens along the longest case of each line; a \
@@ -303,7 +330,7 @@ fn first_blocks(r: &Record) -> &[f64] {
     output.map_or(&[], |o| &o.blocks)
 }
 
-fn blocks(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
+fn blocks(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     let line = |c: &Curve| {
         let longest = c.all.iter().filter(|r| first_blocks(r).len() > 1);
         let blocks = longest.max_by_key(|r| length(r)).map_or(&[][..], |r| first_blocks(r));
@@ -311,7 +338,7 @@ fn blocks(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
         Line {
             label: label(panel, c),
             ink: Ink::Op(c.setting.op),
-            dash: dash(panel, c),
+            dash: dash(section, c),
             marker: Marker::None,
             points: points
                 .map(|(i, e)| (64.0 * (i as f64 + 1.0), *e))
@@ -330,4 +357,18 @@ fn blocks(_: &Section, panel: &Panel) -> Vec<plot::Panel> {
         lines,
         vec![],
     )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_labels_say_what_is_shared_once() {
+        let of =
+            |labels: &[&str]| joined(&labels.iter().map(|l| l.to_string()).collect::<Vec<_>>());
+        assert_eq!(of(&["kda gate=strong", "kda gate=slow"]), "kda gate=strong, slow");
+        assert_eq!(of(&["kda gate=mid", "kda prefill.sm80"]), "kda gate=mid, prefill.sm80");
+        assert_eq!(of(&["kda", "kda gate=mid"]), "kda, kda gate=mid");
+    }
 }

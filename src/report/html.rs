@@ -76,13 +76,16 @@ fn folded(out: &mut String, t: &Table, open: bool) {
     let open = if open { " open" } else { "" };
     let rows = super::format::plural(t.rows.len(), "row");
     let _ =
-        write!(out, "<details{open}><summary>{} <span>{rows}</span></summary>\n", escape(&t.title));
+        writeln!(out, "<details{open}><summary>{} <span>{rows}</span></summary>", escape(&t.title));
     table(out, t);
     out.push_str("</details>\n");
 }
 
 /// Rows of results up to which they are shown without a click.
 const OPEN_ROWS: usize = 120;
+
+/// Sentences on crossovers up to which they are shown without a click.
+const OPEN_SENTENCES: usize = 8;
 
 /// The whole page.
 pub fn render(page: &Page) -> String {
@@ -120,7 +123,17 @@ pub fn render(page: &Page) -> String {
         for w in &s.facts.warnings {
             let _ = writeln!(out, "<p class=\"warning\">{}</p>", escape(w));
         }
-        out.push_str("<h3>Crossover</h3>\n<ul class=\"plain\">\n");
+        out.push_str("<h3>Crossover</h3>\n");
+        let fold = s.sentences.len() > OPEN_SENTENCES;
+        if fold {
+            let count = super::format::plural(s.sentences.len(), "sentence");
+            let _ = writeln!(
+                out,
+                "<details><summary>Every comparison <span>{count}; the table below tells the \
+                 same</span></summary>"
+            );
+        }
+        out.push_str("<ul class=\"plain\">\n");
         for sentence in &s.sentences {
             // What it comes to stands out; the setting in brackets is quiet.
             let (what, place) = match sentence.split_once(" (") {
@@ -135,6 +148,9 @@ pub fn render(page: &Page) -> String {
             );
         }
         out.push_str("</ul>\n");
+        if fold {
+            out.push_str("</details>\n");
+        }
         if let Some(t) = &s.speed {
             titled(&mut out, 3, t);
             let _ = writeln!(out, "<p class=\"caption\">{}</p>", super::SPEED_NOTE);

@@ -118,6 +118,8 @@ pub struct Panel {
     pub title: String,
     /// Lines below the title.
     pub notes: Vec<String>,
+    /// Panels of a figure stand in this order, else as they come.
+    pub order: usize,
     pub x: Axis,
     pub y: Axis,
     pub lines: Vec<Line>,
@@ -141,7 +143,7 @@ impl Panel {
         let points = lines.iter().flat_map(|l| l.points.iter().map(|p| p.1));
         let ys = points.chain(spread).chain(rules.iter().map(|r| r.0));
         let (x, y) = (Axis::tokens(xs, x), Axis::values(ys, y));
-        Panel { title, notes, x, y, lines, marks: vec![], rules }
+        Panel { title, notes, order: 0, x, y, lines, marks: vec![], rules }
     }
 }
 
@@ -198,7 +200,7 @@ fn draw_panel(area: &Root, panel: &Panel) -> Drawn {
     let (width, height) = (f64::from(ax.0) / ay, f64::from(ax.1) / ay);
     // Widest label, by an average letter.
     let longest = panel.lines.iter().map(|l| l.label.chars().count()).max().unwrap_or(0);
-    let right = (longest as f64 * 7.2 + 24.0).clamp(40.0, width * 0.4);
+    let right = (longest as f64 * 7.3 + 24.0).clamp(40.0, width * 0.5);
     let (left, top, bottom) = (54.0, 56.0 + 17.0 * panel.notes.len() as f64, 46.0);
     let text = |at: (f64, f64), text: &str, style: TextStyle<'static>| -> Drawn {
         area.draw(&Text::new(text.to_string(), (px(at.0), px(at.1)), style))?;
@@ -327,16 +329,23 @@ fn draw_marks(
 ) -> Drawn {
     let mut marks: Vec<_> = panel.marks.iter().collect();
     marks.sort_by(|a, b| b.at.0.total_cmp(&a.at.0));
-    for (i, mark) in marks.into_iter().enumerate() {
+    for mark in &marks {
         let (x, y) = at(mark.at.0, mark.at.1);
         let drop = vec![(px(x), px(y + 6.0)), (px(x), px(y1))];
         area.draw(&PathElement::new(drop, stroke(mark.ink, 2, 1.2)))?;
         let centre = (px(x), px(y));
         area.draw(&Circle::new(centre, px(6.0), Ink::Paper.colour(0).filled()))?;
         area.draw(&Circle::new(centre, px(6.0), stroke(mark.ink, 0, 2.0)))?;
+    }
+    for (i, mark) in marks.into_iter().enumerate() {
+        let x = at(mark.at.0, mark.at.1).0 + 6.0;
+        let y = y1 - 6.0 - 17.0 * i as f64;
+        // Paper behind the name: other marks' drops pass there.
+        let wide = mark.label.chars().count() as f64 * 7.4;
+        let (from, to) = ((px(x - 3.0), px(y - 15.0)), (px(x + wide), px(y)));
+        area.draw(&Rectangle::new([from, to], Ink::Paper.colour(0).filled()))?;
         let style = font(mark.ink, 12.0, true, HPos::Left, VPos::Bottom);
-        let place = (px(x + 6.0), px(y1 - 8.0 - 16.0 * i as f64));
-        area.draw(&Text::new(mark.label.clone(), place, style))?;
+        area.draw(&Text::new(mark.label.clone(), (px(x), px(y - 1.0)), style))?;
     }
     Ok(())
 }
