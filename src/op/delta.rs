@@ -8,6 +8,7 @@
 
 use indexmap::{IndexMap, indexmap};
 use ndarray::{Array2, ArrayView1};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::inputs::{self, Family, Keys};
@@ -110,10 +111,10 @@ pub fn inputs(s: &Shape, gate: Gate, family: &Family, seed: u64) -> Vec<Tensor> 
         }
     }
     for x in [&mut q, &mut k] {
-        for row in x.chunks_mut(s.k) {
+        x.par_chunks_mut(s.k).for_each(|row| {
             let norm = (row.iter().map(|x| x * x).sum::<f32>() + 1e-6).sqrt();
             row.iter_mut().for_each(|x| *x /= norm);
-        }
+        });
     }
     let channels = if gate == Gate::Scalar { 1 } else { s.k };
     let g = inputs::gates(specs[3].elements(), s.hv, channels, family, gate, seed);

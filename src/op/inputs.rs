@@ -192,7 +192,9 @@ pub fn fill_normal(out: &mut [f32], seed: u64, stream: u64) {
 pub fn normal_tensor(spec: &TensorSpec, seed: u64, stream: u64, scale: f32) -> Tensor {
     let mut x = vec![0f32; spec.elements()];
     fill_normal(&mut x, seed, stream);
-    x.iter_mut().for_each(|x| *x *= scale);
+    if scale != 1.0 {
+        x.par_iter_mut().for_each(|x| *x *= scale);
+    }
     Tensor::from_f32(spec.dtype, &spec.shape, &x)
 }
 
@@ -216,7 +218,7 @@ pub fn gates(
 ) -> Vec<f32> {
     let mut g = vec![0f32; n];
     fill_normal(&mut g, seed, 3);
-    for (i, row) in g.chunks_mut(channels).enumerate() {
+    g.par_chunks_mut(channels).enumerate().for_each(|(i, row)| {
         let gate = match family.gate {
             Gate::Mixed => [Gate::Strong, Gate::Mid, Gate::Slow][i % heads % 3],
             gate => gate,
@@ -233,7 +235,7 @@ pub fn gates(
                 Gate::Mean(m) => 2.0 * m as f32 * uniform(*x),
             };
         }
-    }
+    });
     g
 }
 

@@ -1,6 +1,12 @@
 //! Tensors on the host.
 
+use half::{bf16, f16};
+use rayon::prelude::*;
+
 use super::DType;
+
+/// Elements one core converts at a time.
+const CHUNK: usize = 1 << 16;
 
 /// What a kernel does with a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +74,27 @@ impl Tensor {
         Tensor { dtype, shape: shape.to_vec(), bytes }
     }
 
-    /// As [`Tensor::from_f64`], from fp32 values.
+    /// As [`Tensor::from_f64`], from fp32 values, on all cores.
+    ///
+    /// # Panics
+    /// If `values` do not fill `shape`.
     pub fn from_f32(dtype: DType, shape: &[usize], values: &[f32]) -> Tensor {
-        Tensor::from_f64(dtype, shape, values.iter().map(|&x| f64::from(x)))
+        let dtype = dtype.storage();
+        let n: usize = shape.iter().product();
+        assert_eq!(values.len(), n, "values do not fill the shape {shape:?}");
+        let size = dtype.bytes();
+        let mut bytes = vec![0; n * size];
+        let chunks = bytes.par_chunks_mut(CHUNK * size).zip(values.par_chunks(CHUNK));
+        chunks.for_each(|(bytes, values)| {
+            for (to, x) in bytes.chunks_exact_mut(size).zip(values) {
+                match dtype {
+                    DType::Bf16 => to.copy_from_slice(&bf16::from_f32(*x).to_le_bytes()),
+                    DType::Fp16 => to.copy_from_slice(&f16::from_f32(*x).to_le_bytes()),
+                    DType::Tf32 | DType::Fp32 => to.copy_from_slice(&x.to_le_bytes()),
+                }
+            }
+        });
+        Tensor { dtype, shape: shape.to_vec(), bytes }
     }
 
     pub fn len(&self) -> usize {
