@@ -1,1 +1,121 @@
-//! Emulator.
+//! The emulator: a device that executes PTX on the CPU, warp by warp, and counts what it does.
+//!
+//! ```text
+//! ptx (text -> syntax tree) -> decode (-> Program) -> launch (CTAs over cores) -> cta -> warp
+//! ```
+//!
+//! A [`Program`](program::Program) is an entry with its operands resolved to slots and its
+//! instructions to functions over 32 lanes. Global memory is words with relaxed atomic access, so
+//! that CTAs run in parallel; shadows beside all memories know what has been written.
+//!
+//! Registers of a [`Build`] are the most 32-bit virtual registers alive at once, by data-flow
+//! analysis of the PTX: close to what an assembler without spills needs, and not what it uses.
+
+mod access;
+mod alu_cvt;
+mod alu_float;
+mod alu_int;
+mod cta;
+mod decode;
+mod launch;
+mod memory;
+mod num;
+mod program;
+mod ptx;
+mod raw;
+mod regs;
+mod session;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod trap;
+mod warp;
+mod warpwide;
+
+pub use raw::{RawArg, RawOutcome, run_raw};
+pub use session::{LaunchProfile, Session};
+pub use trap::{FaultKind, Trap};
+pub use warp::Line;
+
+use super::{
+    Counts, Device, DeviceError, EntryBuild, Facts, Health, Job, Launch, Loaded, Modelled, Peak,
+};
+use crate::op::Tensor;
+
+/// Turns the counts of a job's launches into a time.
+pub type Model = dyn Fn(&[(Launch, Counts, EntryBuild)]) -> Modelled + Send + Sync;
+
+/// Executes kernels on the CPU in place of a GPU that it is told the facts of.
+pub struct Emulator {
+    facts: Facts,
+    model: Option<Box<Model>>,
+    step_limit: u64,
+}
+
+impl Emulator {
+    /// Warp instructions that a CTA may execute before it is taken to hang.
+    pub const STEP_LIMIT: u64 = 1_000_000_000;
+
+    pub fn new(facts: Facts) -> Emulator {
+        Emulator { facts, model: None, step_limit: Emulator::STEP_LIMIT }
+    }
+
+    /// Models times with `model`.
+    pub fn with_model(
+        mut self,
+        model: impl Fn(&[(Launch, Counts, EntryBuild)]) -> Modelled + Send + Sync + 'static,
+    ) -> Emulator {
+        self.model = Some(Box::new(model));
+        self
+    }
+
+    /// Stops a CTA after so many warp instructions, see [`Emulator::STEP_LIMIT`].
+    pub fn with_step_limit(mut self, steps: u64) -> Emulator {
+        self.step_limit = steps;
+        self
+    }
+
+    /// As [`Device::load`], with the session's own type: it knows more than [`Loaded`] tells.
+    ///
+    /// # Errors
+    /// PTX that the emulator cannot read or that the described device cannot run, with the line;
+    /// a launch whose parameters, block or shared memory do not fit its entry.
+    pub fn session(&self, job: &Job, inputs: &[Tensor]) -> Result<Session<'_>, DeviceError> {
+        Session::new(self, job, inputs)
+    }
+
+    /// Facts of no device in particular, with the limits of compute capability 9.0.
+    pub fn plain_facts() -> Facts {
+        Facts {
+            id: "emulator".into(),
+            name: "emulator".into(),
+            emulated: true,
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            l2_bytes: 50 << 20,
+            memory_bytes: 80 << 30,
+            shared_bytes_per_cta: 227 << 10,
+            peak: Peak::default(),
+            driver: String::new(),
+            more: Default::default(),
+        }
+    }
+}
+
+impl Device for Emulator {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn health(&self) -> Option<Health> {
+        None
+    }
+
+    fn load<'d>(
+        &'d self,
+        job: &Job,
+        inputs: &[Tensor],
+    ) -> Result<Box<dyn Loaded + 'd>, DeviceError> {
+        Ok(Box::new(self.session(job, inputs)?))
+    }
+}

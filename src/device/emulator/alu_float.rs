@@ -1,0 +1,363 @@
+//! Floating-point instructions of one lane: fp32, fp64, fp16 and bf16, scalar and in pairs.
+
+use std::marker::PhantomData;
+
+use super::alu_int::{compares, lanes};
+use super::num::{self, canon, canon64, flush};
+use super::regs::{Compare, El, Lane};
+
+/// fp32 with `.ftz` and `.sat` as type parameters.
+macro_rules! floats {
+    ($($name:ident ($a:ident $(, $b:ident $(, $c:ident)?)?) = $e:expr;)*) => {$(
+        pub struct $name<const FTZ: bool, const SAT: bool>;
+        impl<const FTZ: bool, const SAT: bool> Lane for $name<FTZ, SAT> {
+            type A = u32;
+            type B = floats!(@ty $($b)?);
+            type C = floats!(@ty $($($c)?)?);
+            type D = u32;
+            #[inline(always)]
+            fn f(a: u32, b: Self::B, c: Self::C, _: u32) -> u32 {
+                let _ = (b, c);
+                let arg = |x: u32| {
+                    let x = f32::from_bits(x);
+                    if FTZ { flush(x) } else { x }
+                };
+                let $a = arg(a);
+                $(let $b = arg(b); $(let $c = arg(c);)?)?
+                let y: f32 = $e;
+                let y = if FTZ { flush(y) } else { y };
+                if SAT { num::saturate(y).to_bits() } else { canon(y) }
+            }
+        }
+    )*};
+    (@ty) => { () };
+    (@ty $t:ident) => { u32 };
+}
+
+floats! {
+    Add(a, b) = a + b;
+    Sub(a, b) = a - b;
+    Mul(a, b) = a * b;
+    Fma(a, b, c) = a.mul_add(b, c);
+    Div(a, b) = a / b;
+    Rcp(a) = 1.0 / a;
+    Sqrt(a) = a.sqrt();
+    Rsqrt(a) = num::rsqrt(a);
+    Ex2(a) = num::exp2(a);
+    Lg2(a) = num::log2(a);
+    Sin(a) = f64::from(a).sin() as f32;
+    Cos(a) = f64::from(a).cos() as f32;
+    Tanh(a) = f64::from(a).tanh() as f32;
+    Id(a) = a;
+}
+
+/// Sign changes and comparisons keep a NaN's bits out of arithmetic; `imm` 1 is `.NaN`.
+macro_rules! signs {
+    ($($name:ident($a:ident $(, $b:ident)?; $imm:ident) = $e:expr;)*) => {$(
+        pub struct $name<const FTZ: bool>;
+        impl<const FTZ: bool> Lane for $name<FTZ> {
+            type A = u32;
+            type B = floats!(@ty $($b)?);
+            type C = ();
+            type D = u32;
+            #[inline(always)]
+            fn f(a: u32, b: Self::B, (): (), $imm: u32) -> u32 {
+                let _ = (b, $imm);
+                let arg = |x: u32| if FTZ { flush(f32::from_bits(x)).to_bits() } else { x };
+                let $a = arg(a);
+                $(let $b = arg(b);)?
+                $e
+            }
+        }
+    )*};
+}
+
+signs! {
+    NegF(a; imm) = a ^ 0x8000_0000;
+    AbsF(a; imm) = a & 0x7fff_ffff;
+    MinF(a, b; imm) = {
+        let (a, b) = (f32::from_bits(a), f32::from_bits(b));
+        if imm != 0 && (a.is_nan() || b.is_nan()) { num::NAN32 } else { num::min(a, b) }
+    };
+    MaxF(a, b; imm) = {
+        let (a, b) = (f32::from_bits(a), f32::from_bits(b));
+        if imm != 0 && (a.is_nan() || b.is_nan()) { num::NAN32 } else { num::max(a, b) }
+    };
+}
+
+#[inline(always)]
+fn d(x: u64) -> f64 {
+    f64::from_bits(x)
+}
+
+lanes! {
+    AddD(a: u64, b: u64) -> u64 = canon64(d(a) + d(b));
+    SubD(a: u64, b: u64) -> u64 = canon64(d(a) - d(b));
+    MulD(a: u64, b: u64) -> u64 = canon64(d(a) * d(b));
+    FmaD(a: u64, b: u64, c: u64) -> u64 = canon64(d(a).mul_add(d(b), d(c)));
+    DivD(a: u64, b: u64) -> u64 = canon64(d(a) / d(b));
+    RcpD(a: u64) -> u64 = canon64(1.0 / d(a));
+    SqrtD(a: u64) -> u64 = canon64(d(a).sqrt());
+    RsqrtD(a: u64) -> u64 = canon64(1.0 / d(a).sqrt());
+    NegD(a: u64) -> u64 = a ^ 1 << 63;
+    AbsD(a: u64) -> u64 = a & !(1 << 63);
+    MinD(a: u64, b: u64) -> u64 = d(a).min(d(b)).to_bits();
+    MaxD(a: u64, b: u64) -> u64 = d(a).max(d(b)).to_bits();
+}
+
+/// A 16-bit float format.
+pub trait Half {
+    fn to(h: u32) -> f32;
+    fn from(x: f32) -> u32;
+}
+
+pub struct F16;
+impl Half for F16 {
+    #[inline(always)]
+    fn to(h: u32) -> f32 {
+        num::f16_to_f32(h)
+    }
+    #[inline(always)]
+    fn from(x: f32) -> u32 {
+        num::f32_to_f16(x)
+    }
+}
+
+pub struct Bf16;
+impl Half for Bf16 {
+    #[inline(always)]
+    fn to(h: u32) -> f32 {
+        num::bf16_to_f32(h)
+    }
+    #[inline(always)]
+    fn from(x: f32) -> u32 {
+        num::f32_to_bf16(x)
+    }
+}
+
+/// An operation on 16-bit floats, on their bits.
+pub trait HalfOp {
+    type B: El;
+    type C: El;
+    fn h(a: u32, b: u32, c: u32, imm: u32) -> u32;
+}
+
+/// The low 16 bits of a register, where there is an operand.
+pub trait Part: El {
+    fn part(self, shift: u32) -> u32;
+}
+
+impl Part for u32 {
+    #[inline(always)]
+    fn part(self, shift: u32) -> u32 {
+        self >> shift & 0xffff
+    }
+}
+
+impl Part for () {
+    #[inline(always)]
+    fn part(self, _: u32) -> u32 {
+        0
+    }
+}
+
+/// One value a register.
+pub struct X1<O>(PhantomData<O>);
+/// Two values a register.
+pub struct X2<O>(PhantomData<O>);
+
+impl<O: HalfOp<B: Part, C: Part>> Lane for X1<O> {
+    type A = u32;
+    type B = O::B;
+    type C = O::C;
+    type D = u32;
+    #[inline(always)]
+    fn f(a: u32, b: O::B, c: O::C, imm: u32) -> u32 {
+        O::h(a.part(0), b.part(0), c.part(0), imm)
+    }
+}
+
+impl<O: HalfOp<B: Part, C: Part>> Lane for X2<O> {
+    type A = u32;
+    type B = O::B;
+    type C = O::C;
+    type D = u32;
+    #[inline(always)]
+    fn f(a: u32, b: O::B, c: O::C, imm: u32) -> u32 {
+        let low = O::h(a.part(0), b.part(0), c.part(0), imm);
+        let high = O::h(a.part(16), b.part(16), c.part(16), imm);
+        low | high << 16
+    }
+}
+
+macro_rules! halves {
+    ($($name:ident<$h:ident>($a:ident $(, $b:ident $(, $c:ident)?)?; $imm:ident) = $e:expr;)*) => {$(
+        pub struct $name<H>(PhantomData<H>);
+        impl<$h: Half> HalfOp for $name<$h> {
+            type B = floats!(@ty $($b)?);
+            type C = floats!(@ty $($($c)?)?);
+            #[inline(always)]
+            fn h(a: u32, b: u32, c: u32, $imm: u32) -> u32 {
+                let _ = (b, c, $imm);
+                let $a = a;
+                $(let $b = b; $(let $c = c;)?)?
+                $e
+            }
+        }
+    )*};
+}
+
+// Sums, products and quotients of 11 bits keep through fp32 enough to be rounded once more; a
+// fused product and sum goes through fp64, exact wherever the rounding could tell.
+halves! {
+    AddH<H>(a, b; imm) = H::from(H::to(a) + H::to(b));
+    SubH<H>(a, b; imm) = H::from(H::to(a) - H::to(b));
+    MulH<H>(a, b; imm) = H::from(num::f64_to_f32_odd(f64::from(H::to(a)) * f64::from(H::to(b))));
+    FmaH<H>(a, b, c; imm) = {
+        let x = f64::from(H::to(a)) * f64::from(H::to(b)) + f64::from(H::to(c));
+        let y = num::f64_to_f32_odd(x);
+        // `imm` 1 is `.relu`.
+        H::from(if imm == 1 && y < 0.0 { 0.0 } else { y })
+    };
+    MinH<H>(a, b; imm) = {
+        let (x, y) = (H::to(a), H::to(b));
+        if imm != 0 && (x.is_nan() || y.is_nan()) { num::NAN16 }
+        else { H::from(f32::from_bits(num::min(x, y))) }
+    };
+    MaxH<H>(a, b; imm) = {
+        let (x, y) = (H::to(a), H::to(b));
+        if imm != 0 && (x.is_nan() || y.is_nan()) { num::NAN16 }
+        else { H::from(f32::from_bits(num::max(x, y))) }
+    };
+    NegH<H>(a; imm) = { let _ = PhantomData::<H>; a ^ 0x8000 };
+    AbsH<H>(a; imm) = { let _ = PhantomData::<H>; a & 0x7fff };
+    Ex2H<H>(a; imm) = H::from(num::exp2(H::to(a)));
+    TanhH<H>(a; imm) = H::from(f64::from(H::to(a)).tanh() as f32);
+}
+
+/// Two fp32 to a pair of 16-bit floats: a high, b low. `imm` 1 is `.relu`.
+pub struct PackH<H>(PhantomData<H>);
+impl<H: Half> Lane for PackH<H> {
+    type A = u32;
+    type B = u32;
+    type C = ();
+    type D = u32;
+    #[inline(always)]
+    fn f(a: u32, b: u32, (): (), imm: u32) -> u32 {
+        let relu = |x: u32| {
+            let x = f32::from_bits(x);
+            if imm == 1 && x < 0.0 { 0.0 } else { x }
+        };
+        H::from(relu(a)) << 16 | H::from(relu(b))
+    }
+}
+
+/// fp32 to a 16-bit float.
+pub struct ToH<H>(PhantomData<H>);
+impl<H: Half> Lane for ToH<H> {
+    type A = u32;
+    type B = ();
+    type C = ();
+    type D = u32;
+    #[inline(always)]
+    fn f(a: u32, (): (), (): (), _: u32) -> u32 {
+        H::from(f32::from_bits(a))
+    }
+}
+
+/// A 16-bit float to fp32.
+pub struct FromH<H>(PhantomData<H>);
+impl<H: Half> Lane for FromH<H> {
+    type A = u32;
+    type B = ();
+    type C = ();
+    type D = u32;
+    #[inline(always)]
+    fn f(a: u32, (): (), (): (), _: u32) -> u32 {
+        canon(H::to(a & 0xffff))
+    }
+}
+
+/// To the nearest whole number, ties to even, clamped; NaN to 0.
+#[inline(always)]
+fn to_s32(x: f32) -> u32 {
+    x as i32 as u32
+}
+
+lanes! {
+    ToTf32Away(a: u32) -> u32 = num::f32_to_tf32_away(a);
+    ToTf32Even(a: u32) -> u32 = num::f32_to_tf32_even(a);
+    S32ToF32(a: u32) -> u32 = (a as i32 as f32).to_bits();
+    U32ToF32(a: u32) -> u32 = (a as f32).to_bits();
+    F32ToS32Rz(a: u32) -> u32 = to_s32(f32::from_bits(a));
+    F32ToS32Rn(a: u32) -> u32 = to_s32(f32::from_bits(a).round_ties_even());
+    F32ToS32Rm(a: u32) -> u32 = to_s32(f32::from_bits(a).floor());
+    F32ToS32Rp(a: u32) -> u32 = to_s32(f32::from_bits(a).ceil());
+    F32ToF64(a: u32) -> u64 = canon64(f64::from(f32::from_bits(a)));
+    F64ToF32(a: u64) -> u32 = canon(d(a) as f32);
+}
+
+/// A comparison of fp32 with `.ftz`.
+pub struct Flushed<C>(PhantomData<C>);
+impl<C: Compare<A = u32>> Compare for Flushed<C> {
+    type A = u32;
+    #[inline(always)]
+    fn f(a: u32, b: u32) -> bool {
+        let arg = |x| flush(f32::from_bits(x)).to_bits();
+        C::f(arg(a), arg(b))
+    }
+}
+
+/// A comparison of 16-bit floats, by way of fp32.
+pub struct Halved<H, C>(PhantomData<(H, C)>);
+impl<H: Half, C: Compare<A = u32>> Compare for Halved<H, C> {
+    type A = u32;
+    #[inline(always)]
+    fn f(a: u32, b: u32) -> bool {
+        C::f(H::to(a & 0xffff).to_bits(), H::to(b & 0xffff).to_bits())
+    }
+}
+
+#[inline(always)]
+fn s(x: u32) -> f32 {
+    f32::from_bits(x)
+}
+
+compares! {
+    EqF<u32>(a, b) = s(a) == s(b);
+    NeF<u32>(a, b) = s(a) < s(b) || s(a) > s(b);
+    LtF<u32>(a, b) = s(a) < s(b);
+    LeF<u32>(a, b) = s(a) <= s(b);
+    GtF<u32>(a, b) = s(a) > s(b);
+    GeF<u32>(a, b) = s(a) >= s(b);
+    EquF<u32>(a, b) = !(s(a) < s(b) || s(a) > s(b));
+    NeuF<u32>(a, b) = s(a) != s(b);
+    LtuF<u32>(a, b) = s(a) < s(b) || s(a).is_nan() || s(b).is_nan();
+    LeuF<u32>(a, b) = s(a) <= s(b) || s(a).is_nan() || s(b).is_nan();
+    GtuF<u32>(a, b) = s(a) > s(b) || s(a).is_nan() || s(b).is_nan();
+    GeuF<u32>(a, b) = s(a) >= s(b) || s(a).is_nan() || s(b).is_nan();
+    NumF<u32>(a, b) = !(s(a).is_nan() || s(b).is_nan());
+    NanF<u32>(a, b) = s(a).is_nan() || s(b).is_nan();
+    EqD<u64>(a, b) = d(a) == d(b);
+    NeD<u64>(a, b) = d(a) < d(b) || d(a) > d(b);
+    LtD<u64>(a, b) = d(a) < d(b);
+    LeD<u64>(a, b) = d(a) <= d(b);
+    GtD<u64>(a, b) = d(a) > d(b);
+    GeD<u64>(a, b) = d(a) >= d(b);
+    NeuD<u64>(a, b) = d(a) != d(b);
+    NanD<u64>(a, b) = d(a).is_nan() || d(b).is_nan();
+    NumD<u64>(a, b) = !(d(a).is_nan() || d(b).is_nan());
+}
+
+/// `set`: `imm` where the comparison holds, else 0.
+pub struct Set<C>(PhantomData<C>);
+impl<C: Compare> Lane for Set<C> {
+    type A = C::A;
+    type B = C::A;
+    type C = ();
+    type D = u32;
+    #[inline(always)]
+    fn f(a: C::A, b: C::A, (): (), imm: u32) -> u32 {
+        if C::f(a, b) { imm } else { 0 }
+    }
+}

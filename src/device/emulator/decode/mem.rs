@@ -1,0 +1,477 @@
+//! Loads, stores, atomics, asynchronous copies and matrix loads.
+
+use super::super::alu_int::{Add64, Mov64};
+use super::super::memory::{LOCAL_WINDOW, SHARED_WINDOW};
+use super::super::regs::alu;
+use super::super::warpwide;
+use super::*;
+
+const SPACES: &[(&str, Space)] = &[
+    ("global", Space::Global),
+    ("shared", Space::Shared),
+    ("shared::cta", Space::Shared),
+    ("local", Space::Local),
+    ("param", Space::Param),
+    ("param::entry", Space::Param),
+    ("const", Space::Const),
+];
+
+/// Orderings, scopes and cache operators: all accesses are performed in order here.
+const ORDER: &[&str] = &[
+    "weak", "relaxed", "acquire", "release", "acq_rel", "volatile", "mmio", "cta", "gpu", "sys",
+    "cluster", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "noftz",
+];
+
+impl<'a> Decoder<'a> {
+    /// Decodes `i` if it accesses memory.
+    pub(super) fn mem_op(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<bool> {
+        match i.opcode {
+            "ld" | "ldu" => self.load(i, m)?,
+            "st" => self.store(i, m)?,
+            "atom" | "red" => self.atomic(i, m)?,
+            "cp" => return self.copy(i, m),
+            "ldmatrix" | "stmatrix" => self.matrix(i, m)?,
+            "cvta" => self.cvta(i, m)?,
+            "isspacep" => {
+                self.class = Class::Alu;
+                let space = m.need(SPACES)?;
+                let a = self.args(i, 2..=2)?;
+                let x = self.src(&a[1], Ty::U64)?;
+                let d = self.dst(&a[0], Ty::Pred)?;
+                self.alu(warpwide::isspacep, [d, x, 0, 0, 0], space as u32);
+            }
+            "prefetch" | "prefetchu" | "discard" | "applypriority" => {
+                let n = i.mods.len();
+                for _ in 0..n {
+                    m.prefixed("");
+                }
+            }
+            "createpolicy" => {
+                for _ in 0..i.mods.len() {
+                    m.prefixed("");
+                }
+                let Some(d) = i.operands.first() else { return m.unknown() };
+                let d = self.dst(d, Ty::B64)?;
+                let zero = self.constant(0, 64)?;
+                self.class = Class::Move;
+                self.alu(alu::<Mov64>, [d, zero, 0, 0, 0], 0);
+                return Ok(true);
+            }
+            _ => return Ok(false),
+        }
+        if matches!(i.opcode, "prefetch" | "prefetchu" | "discard" | "applypriority") {
+            self.push(Op::Nop);
+        }
+        Ok(true)
+    }
+
+    /// Base and constant offset of `[..]`.
+    fn address(&mut self, o: &Operand<'_>, space: Space) -> Result<(Base, i64)> {
+        let Operand::Addr { base, offset, coords } = o else {
+            return self.error("an address in brackets is expected as this operand");
+        };
+        if !coords.is_empty() {
+            return self.error("tensor coordinates do not belong here");
+        }
+        let Some(name) = base else { return Ok((Base::None, *offset)) };
+        if self.find_reg(name).is_some() {
+            let r = self.read(name)?;
+            return match r.slot {
+                Slot::R64(s) => Ok((Base::R64(s), *offset)),
+                Slot::R32(s)
+                    if r.ty.bits() == 32 && !matches!(space, Space::Global | Space::Generic) =>
+                {
+                    Ok((Base::R32(s), *offset))
+                }
+                _ => self.error(format!(
+                    "`{name}` has {} bits; a {} address wants 64",
+                    r.ty.bits(),
+                    space.name()
+                )),
+            };
+        }
+        let Some(symbol) = self.find_symbol(name)? else {
+            return self.error(format!("`{name}` is neither a register nor a variable"));
+        };
+        let (home, base, at) = match symbol {
+            Symbol::Shared(at) => (Space::Shared, Base::None, at as i64),
+            Symbol::ExternShared => {
+                (Space::Shared, Base::R32(self.preset(Preset::ExternShared(0), 32)?), 0)
+            }
+            Symbol::Local(at) => (Space::Local, Base::None, at as i64),
+            Symbol::Param(at) => (Space::Param, Base::None, at.into()),
+            Symbol::Global(at) => (Space::Global, Base::None, at as i64),
+        };
+        let same = home == space || home == Space::Global && space == Space::Const;
+        if !same {
+            return self.error(format!(
+                "`{name}` lives in .{} memory, but the access is to .{}",
+                home.name(),
+                space.name()
+            ));
+        }
+        Ok((base, at.wrapping_add(*offset)))
+    }
+
+    /// Slot of a register that may be wider than `ty`, and whether it has 64 bits.
+    fn loose(&self, name: &str, r: Reg, ty: Ty) -> Result<(u16, bool)> {
+        match r.slot {
+            Slot::R32(s) if r.ty.bits() >= ty.bits() => Ok((s, false)),
+            Slot::R64(s) => Ok((s, true)),
+            _ => self.error(format!(
+                "`{name}` has {} bits, too few for .b{}",
+                r.ty.bits(),
+                ty.bits()
+            )),
+        }
+    }
+
+    /// As [`Decoder::src`], but a register may be wider, within its file.
+    pub(super) fn loose_src(&mut self, o: &Operand<'_>, ty: Ty) -> Result<u16> {
+        if let Operand::Name(name) = o
+            && self.find_reg(name).is_some()
+        {
+            let r = self.read(name)?;
+            let (slot, wide) = self.loose(name, r, ty)?;
+            if wide != (ty.bits() == 64) {
+                return self.error(format!("`{name}` has 64 bits, but this operand {}", ty.bits()));
+            }
+            return Ok(slot);
+        }
+        self.src(o, ty)
+    }
+
+    pub(super) fn loose_dst(&mut self, o: &Operand<'_>, ty: Ty) -> Result<u16> {
+        if let Operand::Name(name) = o
+            && let Some(r) = self.find_reg(name)
+        {
+            let (slot, wide) = self.loose(name, r, ty)?;
+            if wide != (ty.bits() == 64) {
+                return self.error(format!("`{name}` has 64 bits, but this operand {}", ty.bits()));
+            }
+            self.now.writes.push(r.id);
+            return Ok(slot);
+        }
+        self.dst(o, ty)
+    }
+
+    /// The registers of a load (`writes`) or store, and whether they have 64 bits.
+    fn data(&mut self, o: &Operand<'_>, n: u32, ty: Ty, writes: bool) -> Result<(Vec<u16>, bool)> {
+        let one;
+        let list: &[Operand<'_>] = match o {
+            Operand::Vector(list) => list,
+            o => {
+                one = [o.clone()];
+                &one
+            }
+        };
+        if list.len() != n as usize {
+            return self.error(format!("{n} registers are expected, not {}", list.len()));
+        }
+        let (mut slots, mut width) = (Vec::new(), None);
+        for o in list {
+            let (slot, wide) = match o {
+                Operand::Name(name) if self.find_reg(name).is_some() => {
+                    let r = self.find_reg(name).unwrap_or(Reg { slot: Slot::P(0), ty, id: 0 });
+                    let uses = if writes { &mut self.now.writes } else { &mut self.now.reads };
+                    uses.push(r.id);
+                    self.loose(name, r, ty)?
+                }
+                Operand::Sink if writes => {
+                    slots.push(0);
+                    continue;
+                }
+                o if writes => (self.dst(o, ty)?, ty.bits() == 64),
+                o => (self.src(o, ty)?, ty.bits() == 64),
+            };
+            if *width.get_or_insert(wide) != wide {
+                return self.error("the registers of one access must have one width");
+            }
+            slots.push(slot);
+        }
+        Ok((slots, width.unwrap_or(ty.bits() == 64)))
+    }
+
+    fn hints(m: &mut Mods<'a>) -> bool {
+        let mut hint = false;
+        m.ignore(ORDER);
+        while let Some(rest) = m.prefixed("L1::").or_else(|| m.prefixed("L2::")) {
+            hint |= rest == "cache_hint";
+        }
+        hint
+    }
+
+    fn push_mem(&mut self, mem: Mem, op: fn(u32) -> Op) {
+        self.mems.push(mem);
+        self.push(op(self.mems.len() as u32 - 1));
+    }
+
+    fn element(&self, ty: Ty, m: &Mods<'a>) -> Result<u32> {
+        match ty.bits() {
+            8 | 16 | 32 | 64 => Ok(ty.bytes()),
+            _ => m.unknown(),
+        }
+    }
+
+    fn load(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        let hint = Self::hints(m);
+        let space = m.pick(SPACES).unwrap_or(Space::Generic);
+        let n = m.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
+        let ty = m.ty()?;
+        let size = self.element(ty, m)?;
+        if size * n > 32 {
+            return m.unknown();
+        }
+        let a = self.args(i, 2..=if hint { 3 } else { 2 })?;
+        self.class = match space {
+            Space::Shared => Class::LoadShared,
+            Space::Local => Class::LoadLocal,
+            Space::Param | Space::Const => Class::LoadConst,
+            Space::Global | Space::Generic => Class::LoadGlobal,
+        };
+        let (base, offset) = self.address(&a[1], space)?;
+        let (regs, wide) = self.data(&a[0], n, ty, true)?;
+        let extra = Extra::None;
+        // Registers of 16 bits keep their upper half clear, so that only wider ones extend.
+        let signed = ty.is_signed() && ty.bits() < 32;
+        let first = match &a[0] {
+            Operand::Vector(list) => &list[0],
+            o => o,
+        };
+        let narrow = match first {
+            Operand::Name(name) => self.find_reg(name).is_some_and(|r| r.ty.bits() <= 16),
+            _ => false,
+        };
+        if signed && narrow && ty.bits() < 16 {
+            return m.unknown();
+        }
+        let signed = signed && !narrow || ty == Ty::S32 && wide;
+        let mem = Mem { space, size, n, signed, wide, base, offset, regs, extra };
+        self.push_mem(mem, Op::Ld);
+        Ok(())
+    }
+
+    fn store(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        let hint = Self::hints(m);
+        let space = m.pick(SPACES).unwrap_or(Space::Generic);
+        let n = m.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
+        let ty = m.ty()?;
+        let size = self.element(ty, m)?;
+        if size * n > 32 || matches!(space, Space::Param | Space::Const) {
+            return m.unknown();
+        }
+        let a = self.args(i, 2..=if hint { 3 } else { 2 })?;
+        self.class = match space {
+            Space::Shared => Class::StoreShared,
+            Space::Local => Class::StoreLocal,
+            _ => Class::StoreGlobal,
+        };
+        let (base, offset) = self.address(&a[0], space)?;
+        let (regs, wide) = self.data(&a[1], n, ty, false)?;
+        let extra = Extra::None;
+        let mem = Mem { space, size, n, signed: false, wide, base, offset, regs, extra };
+        self.push_mem(mem, Op::St);
+        Ok(())
+    }
+
+    fn atomic(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        self.class = Class::Atomic;
+        Self::hints(m);
+        let space = m.pick(SPACES).unwrap_or(Space::Generic);
+        if !matches!(space, Space::Generic | Space::Global | Space::Shared) {
+            return m.unknown();
+        }
+        let op = m.need(&[
+            ("add", AtomOp::Add),
+            ("min", AtomOp::Min),
+            ("max", AtomOp::Max),
+            ("and", AtomOp::And),
+            ("or", AtomOp::Or),
+            ("xor", AtomOp::Xor),
+            ("exch", AtomOp::Exch),
+            ("cas", AtomOp::Cas),
+            ("inc", AtomOp::Inc),
+            ("dec", AtomOp::Dec),
+        ])?;
+        let n = m.pick(&[("v2", 2usize), ("v4", 4)]).unwrap_or(1);
+        let ty = m.ty()?;
+        let bitwise =
+            matches!(op, AtomOp::And | AtomOp::Or | AtomOp::Xor | AtomOp::Exch | AtomOp::Cas);
+        let element = match ty {
+            Ty::U32 | Ty::B32 => AtomTy::U32,
+            Ty::S32 => AtomTy::S32,
+            Ty::U64 | Ty::B64 => AtomTy::U64,
+            Ty::S64 => AtomTy::S64,
+            Ty::F32 => AtomTy::F32,
+            Ty::F64 => AtomTy::F64,
+            Ty::F16x2 => AtomTy::F16x2,
+            Ty::Bf16x2 => AtomTy::Bf16x2,
+            _ => return m.unknown(),
+        };
+        let float = matches!(element, AtomTy::F32 | AtomTy::F64 | AtomTy::F16x2 | AtomTy::Bf16x2);
+        let legal = match op {
+            AtomOp::Add => true,
+            AtomOp::Inc | AtomOp::Dec => ty == Ty::U32,
+            _ if bitwise => !float,
+            _ => !float,
+        };
+        let returns = i.opcode == "atom";
+        if !legal || !returns && matches!(op, AtomOp::Exch | AtomOp::Cas) {
+            return m.unknown();
+        }
+        if n > 1 && (returns || op != AtomOp::Add || element != AtomTy::F32) {
+            return m.unknown();
+        }
+        let values = if op == AtomOp::Cas { 2 } else { 1 };
+        let first = usize::from(returns);
+        let a = self.args(i, first + 1 + values..=first + 2 + values)?;
+        let (base, offset) = self.address(&a[first], space)?;
+        let mut regs = Vec::new();
+        if returns {
+            regs.push(self.loose_dst(&a[0], ty)?);
+        } else {
+            regs.push(0);
+        }
+        if n > 1 {
+            let (list, _) = self.data(&a[first + 1], n as u32, ty, false)?;
+            regs.extend(list);
+        } else {
+            for v in &a[first + 1..first + 1 + values] {
+                regs.push(self.src(v, ty)?);
+            }
+        }
+        let mem = Mem {
+            space,
+            size: ty.bytes(),
+            n: n as u32,
+            signed: false,
+            wide: ty.bits() == 64,
+            base,
+            offset,
+            regs,
+            extra: Extra::Atom { op, ty: element, returns },
+        };
+        self.push_mem(mem, Op::Atom);
+        Ok(())
+    }
+
+    /// `cp.async...`
+    fn copy(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<bool> {
+        if i.mods.first() != Some(&"async") || i.mods.get(1) == Some(&"bulk") {
+            return Ok(false);
+        }
+        m.flag("async");
+        self.class = Class::CpAsync;
+        if m.flag("commit_group") {
+            self.args(i, 0..=0)?;
+            self.push(Op::CommitGroup);
+            return Ok(true);
+        }
+        if m.flag("wait_all") {
+            self.args(i, 0..=0)?;
+            self.push(Op::WaitAll);
+            return Ok(true);
+        }
+        if m.flag("wait_group") {
+            let a = self.args(i, 1..=1)?;
+            let n = self.int_const(&a[0], "the number of groups")?;
+            self.push(Op::WaitGroup(n.min(u32::MAX.into()) as u32));
+            return Ok(true);
+        }
+        if m.prefixed("mbarrier").is_some() {
+            return Ok(false);
+        }
+        let bypass = m.need(&[("ca", false), ("cg", true)])?;
+        let mut hint = false;
+        while let Some(rest) = m.prefixed("L2::") {
+            hint |= rest == "cache_hint";
+        }
+        if m.pick(SPACES) != Some(Space::Shared) || m.pick(SPACES) != Some(Space::Global) {
+            return self.error("cp.async copies from .global to .shared");
+        }
+        let most = 4 + usize::from(hint);
+        let a = self.args(i, 3..=most)?;
+        let size = self.int_const(&a[2], "the size of cp.async")?;
+        if !(size == 16 || !bypass && matches!(size, 4 | 8)) {
+            return self.error(format!("cp.async cannot copy {size} bytes"));
+        }
+        let (base, offset) = self.address(&a[0], Space::Shared)?;
+        let (from, from_offset) = self.address(&a[1], Space::Global)?;
+        let (mut bytes, mut ignore) = (None, None);
+        // The fourth operand is the source size, the predicate, or the cache policy.
+        if let Some(o) = a.get(3)
+            && !(hint && a.len() == 4)
+        {
+            let is_pred = match o {
+                Operand::Not(_) => true,
+                Operand::Name(name) => self.find_reg(name).is_some_and(|r| r.ty == Ty::Pred),
+                _ => false,
+            };
+            if is_pred {
+                let (p, negated) = self.pred_src(o)?;
+                ignore = Some(p << 1 | u16::from(negated));
+            } else {
+                bytes = Some(self.src(o, Ty::U32)?);
+            }
+        }
+        let mem = Mem {
+            space: Space::Shared,
+            size: size as u32,
+            n: 1,
+            signed: false,
+            wide: false,
+            base,
+            offset,
+            regs: Vec::new(),
+            extra: Extra::CpAsync { from, offset: from_offset, bytes, ignore },
+        };
+        self.push_mem(mem, Op::CpAsync);
+        Ok(true)
+    }
+
+    fn matrix(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        let load = i.opcode == "ldmatrix";
+        self.class = if load { Class::Ldmatrix } else { Class::Stmatrix };
+        let form = m.flag("sync") & m.flag("aligned") & m.flag("m8n8");
+        let n = m.need(&[("x1", 1u32), ("x2", 2), ("x4", 4)])?;
+        let transposed = m.flag("trans");
+        let space = m.pick(SPACES);
+        if !form || space != Some(Space::Shared) || m.ty()? != Ty::B16 {
+            return m.unknown();
+        }
+        let a = self.args(i, 2..=2)?;
+        let (address, data) = if load { (&a[1], &a[0]) } else { (&a[0], &a[1]) };
+        let (base, offset) = self.address(address, Space::Shared)?;
+        let (regs, wide) = self.data(data, n, Ty::B32, load)?;
+        if wide {
+            return self.error("matrix registers have 32 bits");
+        }
+        let extra = Extra::Matrix { transposed };
+        let space = Space::Shared;
+        let mem = Mem { space, size: 16, n, signed: false, wide, base, offset, regs, extra };
+        self.push_mem(mem, if load { Op::Ldmatrix } else { Op::Stmatrix });
+        Ok(())
+    }
+
+    fn cvta(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        self.class = Class::Alu;
+        let to = m.flag("to");
+        let space = m.need(SPACES)?;
+        if !matches!(m.ty()?, Ty::U64) {
+            return self.error("cvta works on .u64");
+        }
+        let window = match space {
+            Space::Shared => SHARED_WINDOW,
+            Space::Local => LOCAL_WINDOW,
+            Space::Global | Space::Const => 0,
+            _ => return m.unknown(),
+        };
+        let a = self.args(i, 2..=2)?;
+        let x = self.src(&a[1], Ty::U64)?;
+        let d = self.dst(&a[0], Ty::U64)?;
+        let shift = if to { window.wrapping_neg() } else { window };
+        let shift = self.constant(shift, 64)?;
+        self.alu(alu::<Add64>, [d, x, shift, 0, 0], 0);
+        Ok(())
+    }
+}

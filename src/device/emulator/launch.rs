@@ -1,0 +1,131 @@
+//! A launch: its CTAs in order over the cores, each worker taking the next.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use indexmap::IndexMap;
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::cta::{Cta, Dims};
+use super::memory::{Global, Shared};
+use super::program::{Op, Program};
+use super::tensor;
+use super::trap::Fault;
+use super::warp::{Context, Faulted, Line};
+use crate::device::Counts;
+
+/// A fault with its CTA, warp and instruction; [`super::Trap`] adds the names.
+pub struct Stop {
+    pub fault: Box<Fault>,
+    pub pc: usize,
+    pub cta: u64,
+    pub warp: Option<u32>,
+}
+
+/// Executes every CTA. On success gives what each instruction did, over all of them; on a fault,
+/// that of the first CTA that has one, whatever the number of cores.
+pub fn launch(
+    program: &Program,
+    dims: Dims,
+    global: &Global,
+    params: &[u8],
+    step_limit: u64,
+) -> Result<Vec<Line>, Box<Stop>> {
+    let ctas: u64 = dims.grid.iter().map(|&n| u64::from(n)).product();
+    let next = AtomicU64::new(0);
+    // CTAs from this one on need not run any more.
+    let end = AtomicU64::new(ctas);
+    let stop: Mutex<Option<Box<Stop>>> = Mutex::new(None);
+    let arch = Arch::new();
+    let worker = |_| {
+        let mut counts = vec![Line::default(); program.insts.len()];
+        let mut cta: Option<Cta> = None;
+        loop {
+            let i = next.fetch_add(1, Relaxed);
+            if i >= end.load(Relaxed) {
+                return counts;
+            }
+            let cta = cta.get_or_insert_with(|| Cta::new(program, dims));
+            let counts = &mut counts[..];
+            let result = cta.run(
+                dims.cta(i),
+                step_limit,
+                program,
+                Runner { arch, program, global, params, counts },
+            );
+            if let Err((Faulted(fault, pc), warp)) = result {
+                end.fetch_min(i, Relaxed);
+                let mut slot = stop.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if slot.as_ref().is_none_or(|s| s.cta > i) {
+                    *slot = Some(Box::new(Stop { fault, pc, cta: i, warp }));
+                }
+            }
+        }
+    };
+    let workers = (rayon::current_num_threads() as u64).min(ctas);
+    let lines = (0..workers).into_par_iter().map(worker).reduce(
+        || vec![Line::default(); program.insts.len()],
+        |mut a, b| {
+            a.iter_mut().zip(&b).for_each(|(a, b)| a.add(b));
+            a
+        },
+    );
+    match stop.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(stop) => Err(stop),
+        None => Ok(lines),
+    }
+}
+
+/// What a CTA's warps need from outside of it.
+pub struct Runner<'a> {
+    pub arch: Arch,
+    pub program: &'a Program,
+    pub global: &'a Global,
+    pub params: &'a [u8],
+    pub counts: &'a mut [Line],
+}
+
+impl Runner<'_> {
+    pub fn context<'b>(
+        &'b mut self,
+        shared: &'b mut Shared,
+        barriers: &'b mut super::cta::Barriers,
+    ) -> Context<'b> {
+        Context {
+            arch: self.arch,
+            program: self.program,
+            global: self.global,
+            params: self.params,
+            shared,
+            barriers,
+            counts: self.counts,
+        }
+    }
+}
+
+/// Sums up what the instructions of a launch did. Unique sectors are the caller's to add.
+pub fn counts(program: &Program, lines: &[Line], ctas: u64) -> Counts {
+    let mut c = Counts { ctas, ..Counts::default() };
+    let mut by_class: IndexMap<&str, u64> = IndexMap::new();
+    for (inst, line) in program.insts.iter().zip(lines) {
+        if line.executions > 0 && !inst.continued {
+            *by_class.entry(inst.class.name()).or_default() += line.executions;
+        }
+        if let Op::Mma(f, _) = inst.op {
+            let (name, flops) = tensor::work(f);
+            *c.tensor_flops.entry(name.into()).or_default() += line.lanes / 32 * flops;
+        }
+        if inst.class == super::program::Class::Special {
+            c.special_ops += line.lanes * inst.values();
+        }
+        c.global_read_sectors += line.read_sectors;
+        c.global_write_sectors += line.write_sectors;
+        c.shared_wavefronts += line.wavefronts;
+        c.bank_conflicts += line.conflicts;
+    }
+    by_class.sort_unstable_keys();
+    c.instructions = by_class.into_iter().map(|(k, n)| (k.to_owned(), n)).collect();
+    c.tensor_flops.retain(|_, n| *n > 0);
+    c
+}

@@ -1,0 +1,558 @@
+//! The memories a kernel sees, with a shadow that knows what has been written.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use super::ptx::ast::Space;
+use super::trap::{Fault, FaultKind};
+
+/// Generic addresses of shared and local memory.
+pub const SHARED_WINDOW: u64 = 0x7_0000_0000;
+pub const LOCAL_WINDOW: u64 = 0x8_0000_0000;
+
+/// Each buffer has this much address space to itself, so that none is reached by accident.
+const REGION_BITS: u32 = 36;
+/// Where a buffer starts within its region: offsets computed in 32 bits overflow and are caught.
+const REGION_START: u64 = 0xffff_f000;
+
+/// Space and offset of a generic address that is not global.
+pub fn window(address: u64) -> Option<(Space, u64)> {
+    match address >> 32 {
+        7 => Some((Space::Shared, address - SHARED_WINDOW)),
+        8 => Some((Space::Local, address - LOCAL_WINDOW)),
+        _ => None,
+    }
+}
+
+/// What a region of global memory holds and what a kernel may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegionKind {
+    /// Initialised; a write is remembered as damage.
+    Input,
+    /// Poisoned until written.
+    Output,
+    Workspace,
+    /// Initialised and writable.
+    Zeroed,
+    /// `.global` of the module.
+    Module,
+    /// `.const` of the module.
+    Constant,
+}
+
+/// A buffer in global memory.
+pub struct Region {
+    pub name: String,
+    pub kind: RegionKind,
+    pub base: u64,
+    pub bytes: u64,
+    words: Vec<AtomicU32>,
+    /// One bit a byte; a word stands for one sector. Absent where all is initialised.
+    init: Option<Vec<AtomicU32>>,
+    /// One bit a sector, of this launch.
+    read: Vec<AtomicU32>,
+    written: Vec<AtomicU32>,
+    /// Something was stored here.
+    pub dirty: AtomicBool,
+}
+
+fn zeros(n: usize) -> Vec<AtomicU32> {
+    (0..n).map(|_| AtomicU32::new(0)).collect()
+}
+
+impl Region {
+    /// `index` is the buffer's place; module variables bring their own base.
+    pub fn new(name: &str, kind: RegionKind, base: u64, bytes: u64) -> Region {
+        let sectors = bytes.div_ceil(32) as usize;
+        let init =
+            matches!(kind, RegionKind::Output | RegionKind::Workspace).then(|| zeros(sectors));
+        Region {
+            name: name.into(),
+            kind,
+            base,
+            bytes,
+            words: zeros(bytes.div_ceil(4) as usize),
+            init,
+            read: zeros(sectors.div_ceil(32)),
+            written: zeros(sectors.div_ceil(32)),
+            dirty: AtomicBool::new(false),
+        }
+    }
+
+    pub fn base_of(index: usize) -> u64 {
+        ((index as u64 + 1) << REGION_BITS) + REGION_START
+    }
+
+    /// Contents before a run: `bytes` from the start, or poison.
+    pub fn fill(&mut self, bytes: &[u8]) {
+        for (i, w) in self.words.iter_mut().enumerate() {
+            let mut b = [0xff; 4];
+            let from = (4 * i).min(bytes.len());
+            let part = &bytes[from..(4 * i + 4).min(bytes.len())];
+            b[..part.len()].copy_from_slice(part);
+            *w.get_mut() = u32::from_le_bytes(b);
+        }
+        if let Some(init) = &mut self.init {
+            init.iter_mut().for_each(|w| *w.get_mut() = 0);
+        }
+        *self.dirty.get_mut() = false;
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out: Vec<u8> =
+            self.words.iter().flat_map(|w| w.load(Relaxed).to_le_bytes()).collect();
+        out.truncate(self.bytes as usize);
+        out
+    }
+
+    /// Sectors read and written since the last call, added to `read` and `written`; returns how
+    /// many they were.
+    pub fn take_sectors(&mut self, read: &mut [u32], written: &mut [u32]) -> (u64, u64) {
+        let take = |bits: &mut [AtomicU32], into: &mut [u32]| {
+            let mut n = 0;
+            for (b, i) in bits.iter_mut().zip(into) {
+                let b = std::mem::take(b.get_mut());
+                n += u64::from(b.count_ones());
+                *i |= b;
+            }
+            n
+        };
+        (take(&mut self.read, read), take(&mut self.written, written))
+    }
+
+    pub fn sector_words(&self) -> usize {
+        self.read.len()
+    }
+}
+
+/// Sets bits that are mostly set already.
+#[inline(always)]
+fn mark(w: &AtomicU32, bits: u32) {
+    if w.load(Relaxed) & bits != bits {
+        w.fetch_or(bits, Relaxed);
+    }
+}
+
+/// All of global memory.
+#[derive(Default)]
+pub struct Global {
+    pub regions: Vec<Region>,
+    /// Module variables, behind the buffers.
+    pub modules: Vec<Region>,
+    /// Held by atomics of 64 bits.
+    wide: Mutex<()>,
+}
+
+impl Global {
+    /// The region of an address, and the offset in it (which may lie outside).
+    #[inline(always)]
+    pub fn region(&self, address: u64) -> Option<(&Region, u64)> {
+        let index = (address >> REGION_BITS) as usize;
+        let region = if index < 0x7000 {
+            // The end of a region's address space belongs to it as well.
+            self.regions.get(index.wrapping_sub(1))
+        } else {
+            self.modules.get(index - 0x7000)
+        };
+        region.map(|r| (r, address.wrapping_sub(r.base)))
+    }
+
+    /// Checks an access of one lane and gives its place.
+    #[inline(always)]
+    pub fn locate(
+        &self,
+        address: u64,
+        bytes: u64,
+        lane: u32,
+        what: &str,
+    ) -> Result<(&Region, u64), Box<Fault>> {
+        if let Some((r, at)) = self.region(address)
+            && at < r.bytes
+            && at + bytes <= r.bytes
+            && address % bytes == 0
+        {
+            return Ok((r, at));
+        }
+        Err(self.refuse(address, bytes, lane, what))
+    }
+
+    #[cold]
+    fn refuse(&self, address: u64, bytes: u64, lane: u32, what: &str) -> Box<Fault> {
+        if !address.is_multiple_of(bytes) {
+            return Fault::new(
+                FaultKind::Misaligned,
+                lane,
+                format!(
+                    "{what} of {bytes} bytes at {}: the address is no multiple of {bytes}",
+                    self.describe(address)
+                ),
+            );
+        }
+        Fault::new(
+            FaultKind::OutOfBounds,
+            lane,
+            format!("{what} of {bytes} bytes out of bounds: {}", self.describe(address)),
+        )
+    }
+
+    /// An address for people: relative to the buffer it is nearest to.
+    pub fn describe(&self, address: u64) -> String {
+        if address < 1 << 32 {
+            return format!("0x{address:x}, which is no global address");
+        }
+        if let Some((space, offset)) = window(address) {
+            return format!("0x{address:x}, which is {} address 0x{offset:x}", space.name());
+        }
+        let near = self
+            .regions
+            .iter()
+            .chain(&self.modules)
+            .min_by_key(|r| address.abs_diff(r.base).min(address.abs_diff(r.base + r.bytes)));
+        let Some(r) = near else { return format!("0x{address:x}; there are no buffers") };
+        let end = r.base + r.bytes;
+        if address < r.base {
+            format!(
+                "0x{address:x}, {} bytes before `{}` ({} bytes)",
+                r.base - address,
+                r.name,
+                r.bytes
+            )
+        } else if address >= end {
+            format!(
+                "0x{address:x}, {} bytes behind the end of `{}` ({} bytes)",
+                address - end,
+                r.name,
+                r.bytes
+            )
+        } else {
+            format!("0x{address:x}, byte {} of `{}` ({} bytes)", address - r.base, r.name, r.bytes)
+        }
+    }
+}
+
+impl Region {
+    /// Refuses a read of bytes that nothing has written, and notes the sector.
+    #[inline(always)]
+    pub fn note_read(&self, at: u64, bytes: u64, lane: u32, what: &str) -> Result<(), Box<Fault>> {
+        let sector = (at / 32) as usize;
+        if let Some(init) = &self.init {
+            let wanted = span(at, bytes);
+            let have = init[sector].load(Relaxed);
+            if have & wanted != wanted {
+                let first = at - at % 32 + u64::from((wanted & !have).trailing_zeros());
+                return Err(Fault::new(
+                    FaultKind::Uninitialised,
+                    lane,
+                    format!(
+                        "{what} of {bytes} bytes: byte {first} of `{}` was never written",
+                        self.name
+                    ),
+                ));
+            }
+        }
+        mark(&self.read[sector / 32], 1 << (sector % 32));
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub fn note_write(&self, at: u64, bytes: u64) {
+        let sector = (at / 32) as usize;
+        if let Some(init) = &self.init {
+            mark(&init[sector], span(at, bytes));
+        } else if !self.dirty.load(Relaxed) {
+            self.dirty.store(true, Relaxed);
+        }
+        mark(&self.written[sector / 32], 1 << (sector % 32));
+    }
+
+    #[inline(always)]
+    pub fn word(&self, at: u64) -> &AtomicU32 {
+        &self.words[(at / 4) as usize]
+    }
+
+    /// An element of at most 8 bytes.
+    #[inline(always)]
+    pub fn load(&self, at: u64, size: u32) -> u64 {
+        let w = self.word(at).load(Relaxed);
+        match size {
+            4 => w.into(),
+            8 => u64::from(w) | u64::from(self.word(at + 4).load(Relaxed)) << 32,
+            _ => u64::from(w >> (8 * (at % 4))) & ((1 << (8 * size)) - 1),
+        }
+    }
+
+    #[inline(always)]
+    pub fn store(&self, at: u64, size: u32, v: u64) {
+        match size {
+            4 => self.word(at).store(v as u32, Relaxed),
+            8 => {
+                self.word(at).store(v as u32, Relaxed);
+                self.word(at + 4).store((v >> 32) as u32, Relaxed);
+            }
+            _ => {
+                // Neighbours in the word may be stored by other CTAs at the same time.
+                let shift = 8 * (at % 4) as u32;
+                let field = ((1u32 << (8 * size)) - 1) << shift;
+                let bits = (v as u32) << shift & field;
+                let swap = |w: u32| Some(w & !field | bits);
+                let _ = self.word(at).fetch_update(Relaxed, Relaxed, swap);
+            }
+        }
+    }
+}
+
+/// Bits of bytes within a sector.
+#[inline(always)]
+fn span(at: u64, bytes: u64) -> u32 {
+    let ones = if bytes >= 32 { u32::MAX } else { (1 << bytes) - 1 };
+    ones << (at % 32)
+}
+
+/// A CTA's shared memory.
+pub struct Shared {
+    pub words: Vec<u32>,
+    /// Of each word: low four bits, bytes written; high four, bytes that a copy in flight writes.
+    pub shadow: Vec<u8>,
+    pub bytes: u32,
+}
+
+pub const WRITTEN: u8 = 0x0f;
+
+impl Shared {
+    pub fn new(bytes: u32) -> Shared {
+        let n = bytes.div_ceil(4) as usize;
+        Shared { words: vec![0; n], shadow: vec![0; n], bytes }
+    }
+
+    pub fn reset(&mut self) {
+        self.shadow.fill(0);
+    }
+
+    /// Checks bounds and alignment of one lane's access.
+    #[inline(always)]
+    pub fn locate(&self, at: u64, bytes: u32, lane: u32, what: &str) -> Result<usize, Box<Fault>> {
+        if at % u64::from(bytes) == 0 && at + u64::from(bytes) <= self.bytes.into() {
+            return Ok(at as usize);
+        }
+        Err(self.refuse(at, bytes, lane, what))
+    }
+
+    #[cold]
+    fn refuse(&self, at: u64, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
+        if !at.is_multiple_of(bytes.into()) {
+            let message =
+                format!("{what} of {bytes} bytes at shared address {at}, no multiple of {bytes}");
+            return Fault::new(FaultKind::Misaligned, lane, message);
+        }
+        let message = format!(
+            "{what} of {bytes} bytes at shared address {at} out of bounds: the CTA has {} bytes",
+            self.bytes
+        );
+        Fault::new(FaultKind::OutOfBounds, lane, message)
+    }
+
+    /// Refuses to read what is unwritten or in flight.
+    #[inline(always)]
+    pub fn check_read(
+        &self,
+        at: usize,
+        bytes: u32,
+        lane: u32,
+        what: &str,
+    ) -> Result<(), Box<Fault>> {
+        let ok = if bytes < 4 {
+            let want = ((1u8 << bytes) - 1) << (at % 4);
+            self.shadow[at / 4] & want == want
+        } else {
+            let n = bytes as usize / 4;
+            self.shadow[at / 4..at / 4 + n].iter().all(|&s| s == WRITTEN)
+        };
+        if ok { Ok(()) } else { Err(self.refuse_read(at, bytes, lane, what)) }
+    }
+
+    #[cold]
+    fn refuse_read(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
+        let words = at / 4..(at + bytes as usize).div_ceil(4);
+        if self.shadow[words.clone()].iter().any(|s| s >> 4 != 0) {
+            let message = format!(
+                "{what} of {bytes} bytes at shared address {at}: an asynchronous copy into it has \
+                 not been waited for"
+            );
+            return Fault::new(FaultKind::InFlight, lane, message);
+        }
+        let message =
+            format!("{what} of {bytes} bytes at shared address {at}, which was never written");
+        Fault::new(FaultKind::Uninitialised, lane, message)
+    }
+
+    /// Refuses to write what is in flight, and notes the bytes as written.
+    #[inline(always)]
+    pub fn note_write(
+        &mut self,
+        at: usize,
+        bytes: u32,
+        lane: u32,
+        what: &str,
+    ) -> Result<(), Box<Fault>> {
+        if bytes < 4 {
+            let bits = ((1u8 << bytes) - 1) << (at % 4);
+            if self.shadow[at / 4] >> 4 & bits != 0 {
+                return Err(self.refuse_write(at, bytes, lane, what));
+            }
+            self.shadow[at / 4] |= bits;
+            return Ok(());
+        }
+        let n = bytes as usize / 4;
+        let shadow = &mut self.shadow[at / 4..at / 4 + n];
+        if shadow.iter().any(|s| s >> 4 != 0) {
+            return Err(self.refuse_write(at, bytes, lane, what));
+        }
+        shadow.fill(WRITTEN);
+        Ok(())
+    }
+
+    #[cold]
+    fn refuse_write(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
+        let message = format!(
+            "{what} of {bytes} bytes at shared address {at}: an asynchronous copy into it has not \
+             been waited for"
+        );
+        Fault::new(FaultKind::InFlight, lane, message)
+    }
+
+    /// Marks bytes (whole words) as being written by a copy.
+    #[inline(always)]
+    pub fn depart(&mut self, at: usize, bytes: u32) {
+        let n = bytes as usize / 4;
+        self.shadow[at / 4..at / 4 + n].fill(0xf0);
+    }
+
+    /// The copy has arrived.
+    #[inline(always)]
+    pub fn land(&mut self, at: usize, data: &[u32]) {
+        self.words[at / 4..at / 4 + data.len()].copy_from_slice(data);
+        self.shadow[at / 4..at / 4 + data.len()].fill(WRITTEN);
+    }
+
+    #[inline(always)]
+    pub fn load(&self, at: usize, size: u32) -> u64 {
+        let w = self.words[at / 4];
+        match size {
+            4 => w.into(),
+            8 => u64::from(w) | u64::from(self.words[at / 4 + 1]) << 32,
+            _ => u64::from(w >> (8 * (at % 4))) & ((1 << (8 * size)) - 1),
+        }
+    }
+
+    #[inline(always)]
+    pub fn store(&mut self, at: usize, size: u32, v: u64) {
+        match size {
+            4 => self.words[at / 4] = v as u32,
+            8 => {
+                self.words[at / 4] = v as u32;
+                self.words[at / 4 + 1] = (v >> 32) as u32;
+            }
+            _ => {
+                let shift = 8 * (at % 4);
+                let field = ((1u32 << (8 * size)) - 1) << shift;
+                let w = &mut self.words[at / 4];
+                *w = *w & !field | (v as u32) << shift & field;
+            }
+        }
+    }
+}
+
+/// Distinct 32-byte sectors that the lanes of `mask` touch; an access never straddles two unless
+/// it is of 64 bytes.
+#[inline(always)]
+pub fn sectors(address: &[u64; 32], mask: u32) -> u64 {
+    let mut list = [0u64; 32];
+    let mut n = 0;
+    let mut ascending = true;
+    for i in 0..32 {
+        if mask >> i & 1 != 0 {
+            let s = address[i] >> 5;
+            if n > 0 && list[n - 1] == s {
+                continue;
+            }
+            ascending &= n == 0 || list[n - 1] < s;
+            list[n] = s;
+            n += 1;
+        }
+    }
+    if ascending {
+        return n as u64;
+    }
+    list[..n].sort_unstable();
+    1 + list[..n].windows(2).filter(|w| w[0] != w[1]).count() as u64
+}
+
+/// Cycles that a shared-memory request takes, and how many fewer it would take without bank
+/// conflicts. `bytes` a lane; requests of more than 128 bytes go in phases of lanes.
+#[inline(always)]
+pub fn wavefronts(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
+    let lanes = match bytes {
+        0..=4 => 32,
+        8 => 16,
+        _ => 8,
+    };
+    // Units of a phase that fill all 32 banks: words, double words, quadruple words.
+    let unit = bytes.clamp(4, 16).trailing_zeros();
+    let (mut total, mut ideal) = (0, 0);
+    let mut phase = 0;
+    while phase < 32 {
+        let active = mask >> phase & (u32::MAX >> (32 - lanes));
+        if active != 0 {
+            total += conflict_degree(&at[phase..phase + lanes as usize], active, unit, lanes);
+            ideal += 1;
+        }
+        phase += lanes as usize;
+    }
+    (total, total - ideal)
+}
+
+/// Most distinct units that fall on one bank group.
+#[inline(always)]
+pub fn conflict_degree(at: &[u64], active: u32, unit: u32, banks: u32) -> u64 {
+    let mut first = [u64::MAX; 32];
+    let mut clash = false;
+    for (i, a) in at.iter().enumerate() {
+        if active >> i & 1 != 0 {
+            let u = a >> unit;
+            let slot = &mut first[(u as u32 & (banks - 1)) as usize];
+            clash |= *slot != u64::MAX && *slot != u;
+            *slot = u;
+        }
+    }
+    if !clash {
+        return 1;
+    }
+    let mut units: Vec<u64> =
+        (0..at.len()).filter(|i| active >> i & 1 != 0).map(|i| at[i] >> unit).collect();
+    units.sort_unstable();
+    units.dedup();
+    let mut degree = [0u64; 32];
+    for u in units {
+        degree[(u as u32 & (banks - 1)) as usize] += 1;
+    }
+    degree.into_iter().max().unwrap_or(1)
+}
+
+impl Global {
+    /// An atomic read, change and write; returns the old value.
+    pub fn update(&self, r: &Region, at: u64, size: u32, new: impl Fn(u64) -> u64) -> u64 {
+        if size == 4 {
+            let mut old = 0;
+            let _ = r.word(at).fetch_update(Relaxed, Relaxed, |w| {
+                old = w;
+                Some(new(w.into()) as u32)
+            });
+            return old.into();
+        }
+        // Two words have no common atomic: 64-bit updates take turns.
+        let _turn = self.wide.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let old = r.load(at, size);
+        r.store(at, size, new(old));
+        old
+    }
+}

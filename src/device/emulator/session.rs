@@ -1,0 +1,433 @@
+//! A job on the emulator: its programs, its buffers, and what its launches did.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::Emulator;
+use super::cta::Dims;
+use super::decode::{decode, module_vars};
+use super::launch::{self, Stop};
+use super::memory::{Global, Region, RegionKind};
+use super::program::{ModuleVar, ParamSlot, Program};
+use super::ptx::{PtxError, parse};
+use super::trap::{FaultKind, Place, Trap};
+use super::warp::Line;
+use crate::device::{
+    Arg, BufferRole, Build, Clock, Counts, DeviceError, EntryBuild, Job, Launch, Loaded, Modelled,
+    Outcome,
+};
+use crate::op::Tensor;
+
+/// What a launch did, by PTX line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaunchProfile {
+    pub launch: Launch,
+    pub counts: Counts,
+    pub build: EntryBuild,
+    /// By line of the PTX from 1; lines that hold no instruction are absent.
+    pub lines: BTreeMap<u32, Line>,
+}
+
+/// A launch ready to run.
+struct Ready {
+    launch: Launch,
+    program: Arc<Program>,
+    params: Vec<u8>,
+    dims: Dims,
+}
+
+/// A job loaded on an [`Emulator`].
+pub struct Session<'d> {
+    emulator: &'d Emulator,
+    job: Job,
+    inputs: Vec<Tensor>,
+    module_vars: Vec<ModuleVar>,
+    ready: Vec<Ready>,
+    global: Global,
+    build: Build,
+    profiles: Vec<LaunchProfile>,
+    /// Distinct sectors over the launches of the last run.
+    unique: (u64, u64),
+    modelled: Option<Modelled>,
+    fresh: bool,
+}
+
+impl<'d> Session<'d> {
+    pub(super) fn new(
+        emulator: &'d Emulator,
+        job: &Job,
+        inputs: &[Tensor],
+    ) -> Result<Session<'d>, DeviceError> {
+        let start = Instant::now();
+        let build_error = |e: PtxError| {
+            let origin = job.ptx.origin.get((e.line as usize).wrapping_sub(1));
+            let text = job.ptx.text.lines().nth((e.line as usize).wrapping_sub(1)).unwrap_or("");
+            DeviceError::Build(format!(
+                "{}: {}\n  at {}: {}",
+                job.ptx.kernel,
+                e.message,
+                Place(e.line, origin),
+                text.trim()
+            ))
+        };
+        let module = parse(&job.ptx.text).map_err(build_error)?;
+        check_target(module.target, emulator.facts.compute_capability)
+            .map_err(|m| DeviceError::Build(format!("{}: {m}", job.ptx.kernel)))?;
+        let module_vars = module_vars(&module).map_err(build_error)?;
+        let mut build = Build::default();
+        let mut programs: BTreeMap<&str, Arc<Program>> = BTreeMap::new();
+        let mut ready = Vec::new();
+        for launch in &job.launches {
+            let Some(entry) = module.entries.iter().find(|e| e.name == launch.entry) else {
+                let names: Vec<_> = module.entries.iter().map(|e| e.name).collect();
+                return Err(DeviceError::Build(format!(
+                    "{}: there is no entry `{}`; the PTX has {}",
+                    job.ptx.kernel,
+                    launch.entry,
+                    if names.is_empty() { "none".into() } else { names.join(", ") }
+                )));
+            };
+            let program = match programs.get(entry.name) {
+                Some(p) => p.clone(),
+                None => {
+                    let p = Arc::new(decode(&module, entry).map_err(build_error)?);
+                    programs.insert(entry.name, p.clone());
+                    p
+                }
+            };
+            let fail = |m: String| {
+                DeviceError::Launch(format!("{}: entry `{}`: {m}", job.ptx.kernel, launch.entry))
+            };
+            let limit = emulator.facts.shared_bytes_per_cta;
+            let dims = dims(&program, launch, limit).map_err(fail)?;
+            let params = params(&program.params, launch, job).map_err(fail)?;
+            let entry_build = EntryBuild {
+                registers: program.live_registers,
+                local_bytes: program.local_bytes,
+                static_shared_bytes: program.static_shared,
+                ctas_per_sm: ctas_per_sm(&program, dims, limit),
+            };
+            build.entries.insert(launch.entry.clone(), entry_build);
+            ready.push(Ready { launch: launch.clone(), program, params, dims });
+        }
+        let global = buffers(job, inputs, &module_vars)?;
+        build.load_ms = start.elapsed().as_secs_f64() * 1e3;
+        Ok(Session {
+            emulator,
+            job: job.clone(),
+            inputs: inputs.to_vec(),
+            module_vars,
+            ready,
+            global,
+            build,
+            profiles: Vec::new(),
+            unique: (0, 0),
+            modelled: None,
+            fresh: true,
+        })
+    }
+
+    /// What each launch of the last run did. Their unique sectors are those of the launch alone.
+    pub fn profiles(&self) -> &[LaunchProfile] {
+        &self.profiles
+    }
+
+    /// The counts of the last run, all launches together; a sector that several launches touch
+    /// is unique once.
+    pub fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        for p in &self.profiles {
+            all.add(&p.counts);
+        }
+        (all.unique_read_sectors, all.unique_write_sectors) = self.unique;
+        all
+    }
+
+    /// The bytes of each zeroed workspace after the last run.
+    pub(super) fn zeroed(&self) -> Vec<Vec<u8>> {
+        let zeroed = |r: &&Region| r.kind == RegionKind::Zeroed;
+        self.global.regions.iter().filter(zeroed).map(Region::to_bytes).collect()
+    }
+
+    fn reset(&mut self) {
+        for (buffer, region) in self.job.buffers.iter().zip(&mut self.global.regions) {
+            match buffer.role {
+                BufferRole::Input(i) => {
+                    if self.fresh || region.dirty.load(Relaxed) {
+                        region.fill(&self.inputs[i].bytes);
+                    }
+                }
+                BufferRole::ZeroedWorkspace => region.fill(&vec![0; buffer.bytes()]),
+                BufferRole::Output(_) | BufferRole::Workspace => region.fill(&[]),
+            }
+        }
+        for (var, region) in self.module_vars.iter().zip(&mut self.global.modules) {
+            region.fill(&var.bytes);
+        }
+        self.fresh = false;
+    }
+
+    /// Runs all launches; the error is the trap itself.
+    pub fn try_run(&mut self) -> Result<Outcome, Box<Trap>> {
+        self.reset();
+        self.profiles.clear();
+        self.modelled = None;
+        let mut touched: Vec<(Vec<u32>, Vec<u32>)> = self
+            .global
+            .regions
+            .iter()
+            .chain(&self.global.modules)
+            .map(|r| (vec![0; r.sector_words()], vec![0; r.sector_words()]))
+            .collect();
+        for r in &self.ready {
+            let lines = launch::launch(
+                &r.program,
+                r.dims,
+                &self.global,
+                &r.params,
+                self.emulator.step_limit,
+            )
+            .map_err(|stop| trap(&self.job, r, &stop))?;
+            let ctas = r.dims.grid.iter().map(|&n| u64::from(n)).product();
+            let mut counts = launch::counts(&r.program, &lines, ctas);
+            let regions = self.global.regions.iter_mut().chain(&mut self.global.modules);
+            for (region, (read, written)) in regions.zip(&mut touched) {
+                let constant = region.kind == RegionKind::Constant;
+                let (reads, writes) = region.take_sectors(read, written);
+                if !constant {
+                    counts.unique_read_sectors += reads;
+                    counts.unique_write_sectors += writes;
+                }
+            }
+            let mut by_line: BTreeMap<u32, Line> = BTreeMap::new();
+            for (inst, line) in r.program.insts.iter().zip(&lines) {
+                let at = by_line.entry(inst.line).or_default();
+                if inst.continued {
+                    continue;
+                }
+                at.add(line);
+            }
+            let build = self.build.entries.get(&r.launch.entry).cloned().unwrap_or_default();
+            let launch = r.launch.clone();
+            self.profiles.push(LaunchProfile { launch, counts, build, lines: by_line });
+        }
+        let ones = |bits: &[u32]| bits.iter().map(|b| u64::from(b.count_ones())).sum::<u64>();
+        let kinds = self.global.regions.iter().chain(&self.global.modules).map(|r| r.kind);
+        self.unique = touched
+            .iter()
+            .zip(kinds)
+            .filter(|(_, kind)| *kind != RegionKind::Constant)
+            .fold((0, 0), |(r, w), ((read, written), _)| (r + ones(read), w + ones(written)));
+        if let Some(model) = &self.emulator.model {
+            let list: Vec<_> = self
+                .profiles
+                .iter()
+                .map(|p| (p.launch.clone(), p.counts.clone(), p.build.clone()))
+                .collect();
+            self.modelled = Some(model(&list));
+        }
+        Ok(self.outcome())
+    }
+
+    fn outcome(&self) -> Outcome {
+        let mut outputs: BTreeMap<usize, Tensor> = BTreeMap::new();
+        let mut damage = Vec::new();
+        for (buffer, region) in self.job.buffers.iter().zip(&self.global.regions) {
+            match buffer.role {
+                BufferRole::Output(i) => {
+                    let (dtype, shape) = (buffer.dtype, buffer.shape.clone());
+                    outputs.insert(i, Tensor { dtype, shape, bytes: region.to_bytes() });
+                }
+                BufferRole::Input(i) if region.dirty.load(Relaxed) => {
+                    let now = region.to_bytes();
+                    let changed = now.iter().zip(&self.inputs[i].bytes).position(|(a, b)| a != b);
+                    damage.push(match changed {
+                        Some(at) => {
+                            format!("input `{}` has changed from byte {at} on", buffer.name)
+                        }
+                        None => {
+                            format!("input `{}` was written, with the same values", buffer.name)
+                        }
+                    });
+                }
+                _ => {}
+            }
+        }
+        Outcome { outputs: outputs.into_values().collect(), damage, counts: Some(self.counts()) }
+    }
+}
+
+impl Loaded for Session<'_> {
+    fn build(&self) -> &Build {
+        &self.build
+    }
+
+    fn run(&mut self) -> Result<Outcome, DeviceError> {
+        self.try_run().map_err(|t| match t.kind {
+            FaultKind::StepLimit => DeviceError::Timeout(t.to_string()),
+            _ => DeviceError::Launch(t.to_string()),
+        })
+    }
+
+    fn clock(&mut self) -> Clock<'_> {
+        Clock::Modelled(self.modelled.clone())
+    }
+}
+
+fn trap(job: &Job, r: &Ready, stop: &Stop) -> Box<Trap> {
+    let line = r.program.insts.get(stop.pc).map_or(0, |i| i.line);
+    let at = (line as usize).wrapping_sub(1);
+    let thread = match (stop.warp, stop.fault.lane) {
+        (Some(w), Some(lane)) => Some(r.dims.thread(32 * w + lane)),
+        _ => None,
+    };
+    Box::new(Trap {
+        kind: stop.fault.kind,
+        kernel: job.ptx.kernel.clone(),
+        entry: r.launch.entry.clone(),
+        cta: r.dims.cta(stop.cta),
+        warp: stop.warp,
+        thread,
+        line,
+        source: job.ptx.text.lines().nth(at).unwrap_or("").trim().to_owned(),
+        origin: job.ptx.origin.get(at).cloned(),
+        message: stop.fault.message.clone(),
+    })
+}
+
+/// `sm_80` runs on 8.0 and above; `sm_90a` on 9.0 alone.
+fn check_target(target: &str, (major, minor): (u32, u32)) -> Result<(), String> {
+    let digits: String =
+        target.trim_start_matches("sm_").chars().take_while(char::is_ascii_digit).collect();
+    let Ok(number) = digits.parse::<u32>() else {
+        return Err(format!("`.target {target}` is no target such as sm_80"));
+    };
+    let have = major * 10 + minor;
+    let exact = target.ends_with('a');
+    if exact && number != have || number > have {
+        return Err(format!(
+            "the PTX is for {target}, but the device has compute capability {major}.{minor}"
+        ));
+    }
+    Ok(())
+}
+
+fn dims(program: &Program, launch: &Launch, shared_limit: u32) -> Result<Dims, String> {
+    let product = |d: [u32; 3]| d.iter().try_fold(1u32, |a, &b| a.checked_mul(b));
+    let threads = product(launch.block).filter(|n| (1..=1024).contains(n));
+    let Some(threads) = threads else {
+        return Err(format!("block {:?} must have 1 to 1024 threads", launch.block));
+    };
+    if let Some(wanted) = program.reqntid
+        && wanted != launch.block
+    {
+        return Err(format!("block {:?}, but `.reqntid` says {wanted:?}", launch.block));
+    }
+    if let Some(most) = program.maxntid
+        && product(most).is_some_and(|n| threads > n)
+    {
+        return Err(format!("{threads} threads, but `.maxntid` allows {most:?}"));
+    }
+    if launch.grid.contains(&0) || launch.grid[1] > 65535 || launch.grid[2] > 65535 {
+        return Err(format!("grid {:?} is empty or too large", launch.grid));
+    }
+    if launch.cluster != [1; 3] && launch.cluster != [0; 3] {
+        return Err("clusters are not emulated yet".into());
+    }
+    let total = if launch.shared_bytes == 0 {
+        program.static_shared
+    } else {
+        program.dynamic_start().saturating_add(launch.shared_bytes)
+    };
+    if total > shared_limit {
+        return Err(format!(
+            "{total} bytes of shared memory ({} of them dynamic), but a CTA has {shared_limit}",
+            launch.shared_bytes
+        ));
+    }
+    Ok(Dims {
+        grid: launch.grid,
+        block: launch.block,
+        dynamic_shared: launch.shared_bytes,
+        total_shared: total,
+    })
+}
+
+/// The parameter block of a launch.
+fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<Vec<u8>, String> {
+    if slots.len() != launch.args.len() {
+        return Err(format!(
+            "it has {} parameters, but the launch passes {}",
+            slots.len(),
+            launch.args.len()
+        ));
+    }
+    let end = slots.last().map_or(0, |p| p.offset + p.bytes);
+    let mut out = vec![0; end as usize];
+    for (p, arg) in slots.iter().zip(&launch.args) {
+        let bytes: Vec<u8> = match arg {
+            Arg::Buffer(i) if *i < job.buffers.len() => Region::base_of(*i).to_le_bytes().into(),
+            Arg::Buffer(i) => {
+                return Err(format!("parameter `{}`: there is no buffer {i}", p.name));
+            }
+            Arg::U32(x) => x.to_le_bytes().into(),
+            Arg::U64(x) => x.to_le_bytes().into(),
+            Arg::F32(x) => x.to_le_bytes().into(),
+            Arg::TensorMap(_) => {
+                return Err(format!("parameter `{}`: tensor maps are not emulated yet", p.name));
+            }
+        };
+        if bytes.len() != p.bytes as usize || p.array {
+            return Err(format!(
+                "parameter `{}` (PTX line {}) takes {} bytes, but the launch passes {}",
+                p.name,
+                p.line,
+                p.bytes,
+                bytes.len()
+            ));
+        }
+        out[p.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+    }
+    Ok(out)
+}
+
+fn buffers(job: &Job, inputs: &[Tensor], vars: &[ModuleVar]) -> Result<Global, DeviceError> {
+    let mut global = Global::default();
+    for (i, b) in job.buffers.iter().enumerate() {
+        let kind = match b.role {
+            BufferRole::Input(_) => RegionKind::Input,
+            BufferRole::Output(_) => RegionKind::Output,
+            BufferRole::Workspace => RegionKind::Workspace,
+            BufferRole::ZeroedWorkspace => RegionKind::Zeroed,
+        };
+        if let BufferRole::Input(k) = b.role
+            && inputs.get(k).map(|t| t.bytes.len()) != Some(b.bytes())
+        {
+            return Err(DeviceError::Launch(format!(
+                "{}: buffer `{}` takes {} bytes, but input {k} has {}",
+                job.ptx.kernel,
+                b.name,
+                b.bytes(),
+                inputs.get(k).map_or("no value".into(), |t| t.bytes.len().to_string())
+            )));
+        }
+        global.regions.push(Region::new(&b.name, kind, Region::base_of(i), b.bytes() as u64));
+    }
+    for v in vars {
+        let kind = if v.constant { RegionKind::Constant } else { RegionKind::Module };
+        global.modules.push(Region::new(&v.name, kind, v.base, v.bytes.len() as u64));
+    }
+    Ok(global)
+}
+
+/// CTAs that fit a multiprocessor of 2048 threads, 64 Ki registers, 32 CTAs and, of shared
+/// memory, one CTA's most and a KiB.
+fn ctas_per_sm(program: &Program, dims: Dims, shared_limit: u32) -> u32 {
+    let warps = dims.threads().div_ceil(32);
+    let registers = (program.live_registers + 8).next_multiple_of(8).clamp(16, 255);
+    let by_registers = 65536 / (registers * 32 * warps);
+    let by_shared = (shared_limit + 1024) / (dims.total_shared + 1024);
+    by_registers.min(64 / warps).min(by_shared).min(32)
+}

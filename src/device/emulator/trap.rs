@@ -1,0 +1,87 @@
+//! What stops a launch, and where.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The kind of a fault, so that tests and callers need not read the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    OutOfBounds,
+    Misaligned,
+    /// Read of a register, of shared or of global memory that nothing has written.
+    Uninitialised,
+    /// Use of shared memory that an asynchronous copy still writes.
+    InFlight,
+    /// A barrier or warp-wide instruction that not all its threads reach.
+    Divergence,
+    Deadlock,
+    StepLimit,
+    /// The instruction forbids these operands at run time.
+    Operand,
+    /// `trap;`
+    Trap,
+}
+
+/// A fault as the instruction sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// The first lane concerned.
+    pub lane: Option<u32>,
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(kind: FaultKind, lane: impl Into<Option<u32>>, message: String) -> Box<Fault> {
+        Box::new(Fault { kind, lane: lane.into(), message })
+    }
+}
+
+/// A fault with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trap {
+    pub kind: FaultKind,
+    pub kernel: String,
+    pub entry: String,
+    pub cta: [u32; 3],
+    pub warp: Option<u32>,
+    pub thread: Option<[u32; 3]>,
+    /// Line of the PTX from 1, and its text.
+    pub line: u32,
+    pub source: String,
+    /// Template file and line.
+    pub origin: Option<(Arc<str>, u32)>,
+    pub message: String,
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.cta;
+        write!(f, "{}: entry `{}`, CTA ({x}, {y}, {z})", self.kernel, self.entry)?;
+        match (self.thread, self.warp) {
+            (Some([x, y, z]), _) => write!(f, ", thread ({x}, {y}, {z})")?,
+            (None, Some(w)) => write!(f, ", warp {w}")?,
+            (None, None) => {}
+        }
+        write!(f, ": {}", self.message)?;
+        if self.line > 0 {
+            write!(f, "\n  at {}: {}", Place(self.line, self.origin.as_ref()), self.source)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Trap {}
+
+/// `PTX line 12 (file.ptx:34)`
+pub struct Place<'a>(pub u32, pub Option<&'a (Arc<str>, u32)>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PTX line {}", self.0)?;
+        match self.1 {
+            Some((file, line)) => write!(f, " ({file}:{line})"),
+            None => Ok(()),
+        }
+    }
+}
