@@ -1,6 +1,7 @@
 //! From what `--device` says to a device.
 
 use super::cuda::CudaDevice;
+use super::emulator::Emulator;
 use super::model::DeviceModel;
 use super::{Device, DeviceError, Facts};
 
@@ -33,8 +34,7 @@ pub fn open(spec: &str) -> Result<Box<dyn Device>, DeviceError> {
 }
 
 fn emulator(model: &str) -> Result<Box<dyn Device>, DeviceError> {
-    let model = DeviceModel::named(model)?;
-    Err(DeviceError::Unavailable(format!("emulator:{}: not in this build", model.name)))
+    Ok(Box::new(Emulator::new(DeviceModel::named(model)?)))
 }
 
 fn unknown(spec: &str) -> DeviceError {

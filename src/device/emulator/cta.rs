@@ -203,14 +203,14 @@ impl Cta {
         }
     }
 
-    /// Runs CTA `cta` from start to end. On a fault, also says which warp it was.
+    /// Runs CTA `cta` from start to end and gives its warp instructions. On a fault, also says which warp it was.
     pub fn run(
         &mut self,
         cta: [u32; 3],
         limit: u64,
         program: &Program,
         mut runner: Runner<'_>,
-    ) -> Result<(), (Faulted, Option<u32>)> {
+    ) -> Result<u64, (Faulted, Option<u32>)> {
         let threads = self.dims.threads();
         self.shared.reset();
         for w in 0..self.warps.len() {
@@ -252,7 +252,7 @@ impl Cta {
                 return Err((Faulted(Fault::new(FaultKind::StepLimit, None, message), pc), None));
             }
         }
-        Ok(())
+        Ok(steps)
     }
 
     /// Nobody can go on: says who waits where.

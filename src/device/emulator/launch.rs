@@ -23,6 +23,14 @@ pub struct Stop {
     pub warp: Option<u32>,
 }
 
+/// What a launch did.
+pub struct Done {
+    /// By instruction, over all CTAs.
+    pub lines: Vec<Line>,
+    /// Warp instructions of the CTA that executed most.
+    pub longest_cta: u64,
+}
+
 /// Executes every CTA. On success gives what each instruction did, over all of them; on a fault,
 /// that of the first CTA that has one, whatever the number of cores.
 pub fn launch(
@@ -31,30 +39,38 @@ pub fn launch(
     global: &Global,
     params: &[u8],
     step_limit: u64,
-) -> Result<Vec<Line>, Box<Stop>> {
+) -> Result<Done, Box<Stop>> {
     let ctas: u64 = dims.grid.iter().map(|&n| u64::from(n)).product();
     let next = AtomicU64::new(0);
     // CTAs from this one on need not run any more.
     let end = AtomicU64::new(ctas);
     let stop: Mutex<Option<Box<Stop>>> = Mutex::new(None);
     let arch = Arch::new();
+    let empty = || Done { lines: vec![Line::default(); program.insts.len()], longest_cta: 0 };
     let worker = |_| {
-        let mut counts = vec![Line::default(); program.insts.len()];
+        let mut done = empty();
         let mut cta: Option<Cta> = None;
         loop {
             let i = next.fetch_add(1, Relaxed);
             if i >= end.load(Relaxed) {
-                return counts;
+                return done;
             }
             let cta = cta.get_or_insert_with(|| Cta::new(program, dims));
-            let counts = &mut counts[..];
+            let counts = &mut done.lines[..];
             let result = cta.run(
                 dims.cta(i),
                 step_limit,
                 program,
                 Runner { arch, program, global, params, counts },
             );
-            if let Err((Faulted(fault, pc), warp)) = result {
+            let (Faulted(fault, pc), warp) = match result {
+                Ok(steps) => {
+                    done.longest_cta = done.longest_cta.max(steps);
+                    continue;
+                }
+                Err(e) => e,
+            };
+            {
                 end.fetch_min(i, Relaxed);
                 let mut slot = stop.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if slot.as_ref().is_none_or(|s| s.cta > i) {
@@ -64,16 +80,14 @@ pub fn launch(
         }
     };
     let workers = (rayon::current_num_threads() as u64).min(ctas);
-    let lines = (0..workers).into_par_iter().map(worker).reduce(
-        || vec![Line::default(); program.insts.len()],
-        |mut a, b| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| a.add(b));
-            a
-        },
-    );
+    let done = (0..workers).into_par_iter().map(worker).reduce(empty, |mut a, b| {
+        a.lines.iter_mut().zip(&b.lines).for_each(|(a, b)| a.add(b));
+        a.longest_cta = a.longest_cta.max(b.longest_cta);
+        a
+    });
     match stop.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         Some(stop) => Err(stop),
-        None => Ok(lines),
+        None => Ok(done),
     }
 }
 

@@ -37,18 +37,14 @@ pub use session::{LaunchProfile, Session};
 pub use trap::{FaultKind, Trap};
 pub use warp::Line;
 
-use super::{
-    Counts, Device, DeviceError, EntryBuild, Facts, Health, Job, Launch, Loaded, Modelled, Peak,
-};
+use super::model::DeviceModel;
+use super::{Device, DeviceError, Facts, Health, Job, Loaded};
 use crate::op::Tensor;
 
-/// Turns the counts of a job's launches into a time.
-pub type Model = dyn Fn(&[(Launch, Counts, EntryBuild)]) -> Modelled + Send + Sync;
-
-/// Executes kernels on the CPU in place of a GPU that it is told the facts of.
+/// Executes kernels on the CPU in place of a described GPU, and models the time it would take.
 pub struct Emulator {
+    model: DeviceModel,
     facts: Facts,
-    model: Option<Box<Model>>,
     step_limit: u64,
 }
 
@@ -56,17 +52,8 @@ impl Emulator {
     /// Warp instructions that a CTA may execute before it is taken to hang.
     pub const STEP_LIMIT: u64 = 1_000_000_000;
 
-    pub fn new(facts: Facts) -> Emulator {
-        Emulator { facts, model: None, step_limit: Emulator::STEP_LIMIT }
-    }
-
-    /// Models times with `model`.
-    pub fn with_model(
-        mut self,
-        model: impl Fn(&[(Launch, Counts, EntryBuild)]) -> Modelled + Send + Sync + 'static,
-    ) -> Emulator {
-        self.model = Some(Box::new(model));
-        self
+    pub fn new(model: DeviceModel) -> Emulator {
+        Emulator { facts: model.facts(), model, step_limit: Emulator::STEP_LIMIT }
     }
 
     /// Stops a CTA after so many warp instructions, see [`Emulator::STEP_LIMIT`].
@@ -82,23 +69,6 @@ impl Emulator {
     /// a launch whose parameters, block or shared memory do not fit its entry.
     pub fn session(&self, job: &Job, inputs: &[Tensor]) -> Result<Session<'_>, DeviceError> {
         Session::new(self, job, inputs)
-    }
-
-    /// Facts of no device in particular, with the limits of compute capability 9.0.
-    pub fn plain_facts() -> Facts {
-        Facts {
-            id: "emulator".into(),
-            name: "emulator".into(),
-            emulated: true,
-            compute_capability: (9, 0),
-            multiprocessors: 132,
-            l2_bytes: 50 << 20,
-            memory_bytes: 80 << 30,
-            shared_bytes_per_cta: 227 << 10,
-            peak: Peak::default(),
-            driver: String::new(),
-            more: Default::default(),
-        }
     }
 }
 

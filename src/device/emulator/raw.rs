@@ -1,6 +1,8 @@
 //! Runs PTX without a kernel, a manifest or an operator: for tests and small programs.
 
 use super::{Emulator, FaultKind, LaunchProfile, Trap};
+use crate::device::model::DeviceModel;
+use crate::device::open::DEFAULT_MODEL;
 use crate::device::{Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Ptx};
 use crate::op::{DType, Tensor};
 
@@ -108,7 +110,6 @@ pub fn run_raw(
     let ptx =
         Ptx { kernel: "raw".into(), text: text.into(), origin: Vec::new(), sha256: String::new() };
     let job = Job { ptx, buffers, launches: vec![launch] };
-    let emulator = Emulator::new(Emulator::plain_facts()).with_step_limit(50_000_000);
     let refuse = |e: DeviceError| {
         Box::new(Trap {
             kind: FaultKind::Operand,
@@ -123,6 +124,8 @@ pub fn run_raw(
             message: e.to_string(),
         })
     };
+    let model = DeviceModel::named(DEFAULT_MODEL).map_err(refuse)?;
+    let emulator = Emulator::new(model).with_step_limit(50_000_000);
     let mut session = emulator.session(&job, &inputs).map_err(refuse)?;
     let outcome = session.try_run()?;
     let zeroed = session.zeroed();

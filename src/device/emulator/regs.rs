@@ -89,13 +89,20 @@ impl El for () {
 }
 
 #[inline(always)]
-pub fn blend<T: Copy>(d: &mut Row<T>, mask: u32, v: &Row<T>) {
+fn blend<T: Copy>(d: &mut Row<T>, mask: u32, v: &Row<T>) {
     if mask == u32::MAX {
         *d = *v;
     } else {
-        for i in 0..32 {
-            d[i] = if mask >> i & 1 != 0 { v[i] } else { d[i] };
-        }
+        blend_some(d, mask, v);
+    }
+}
+
+/// Kept out of line: each instruction has one, and most warps are whole.
+#[cold]
+#[inline(never)]
+fn blend_some<T: Copy>(d: &mut Row<T>, mask: u32, v: &Row<T>) {
+    for i in 0..32 {
+        d[i] = if mask >> i & 1 != 0 { v[i] } else { d[i] };
     }
 }
 

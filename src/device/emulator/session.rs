@@ -14,9 +14,9 @@ use super::program::{ModuleVar, ParamSlot, Program};
 use super::ptx::{PtxError, parse};
 use super::trap::{FaultKind, Place, Trap};
 use super::warp::Line;
+use crate::device::model::{LaunchCounts, model};
 use crate::device::{
-    Arg, BufferRole, Build, Clock, Counts, DeviceError, EntryBuild, Job, Launch, Loaded, Modelled,
-    Outcome,
+    Arg, BufferRole, Build, Clock, Counts, DeviceError, EntryBuild, Job, Launch, Loaded, Outcome,
 };
 use crate::op::Tensor;
 
@@ -26,6 +26,8 @@ pub struct LaunchProfile {
     pub launch: Launch,
     pub counts: Counts,
     pub build: EntryBuild,
+    /// Warp instructions of the CTA that executed most.
+    pub longest_cta: u64,
     /// By line of the PTX from 1; lines that hold no instruction are absent.
     pub lines: BTreeMap<u32, Line>,
 }
@@ -50,7 +52,6 @@ pub struct Session<'d> {
     profiles: Vec<LaunchProfile>,
     /// Distinct sectors over the launches of the last run.
     unique: (u64, u64),
-    modelled: Option<Modelled>,
     fresh: bool,
 }
 
@@ -107,7 +108,11 @@ impl<'d> Session<'d> {
                 registers: program.live_registers,
                 local_bytes: program.local_bytes,
                 static_shared_bytes: program.static_shared,
-                ctas_per_sm: ctas_per_sm(&program, dims, limit),
+                ctas_per_sm: emulator.model.ctas_per_sm(
+                    dims.threads(),
+                    program.live_registers,
+                    dims.total_shared,
+                ),
             };
             build.entries.insert(launch.entry.clone(), entry_build);
             ready.push(Ready { launch: launch.clone(), program, params, dims });
@@ -124,7 +129,6 @@ impl<'d> Session<'d> {
             build,
             profiles: Vec::new(),
             unique: (0, 0),
-            modelled: None,
             fresh: true,
         })
     }
@@ -173,7 +177,6 @@ impl<'d> Session<'d> {
     pub fn try_run(&mut self) -> Result<Outcome, Box<Trap>> {
         self.reset();
         self.profiles.clear();
-        self.modelled = None;
         let mut touched: Vec<(Vec<u32>, Vec<u32>)> = self
             .global
             .regions
@@ -182,7 +185,7 @@ impl<'d> Session<'d> {
             .map(|r| (vec![0; r.sector_words()], vec![0; r.sector_words()]))
             .collect();
         for r in &self.ready {
-            let lines = launch::launch(
+            let done = launch::launch(
                 &r.program,
                 r.dims,
                 &self.global,
@@ -190,6 +193,7 @@ impl<'d> Session<'d> {
                 self.emulator.step_limit,
             )
             .map_err(|stop| trap(&self.job, r, &stop))?;
+            let lines = done.lines;
             let ctas = r.dims.grid.iter().map(|&n| u64::from(n)).product();
             let mut counts = launch::counts(&r.program, &lines, ctas);
             let regions = self.global.regions.iter_mut().chain(&mut self.global.modules);
@@ -211,7 +215,14 @@ impl<'d> Session<'d> {
             }
             let build = self.build.entries.get(&r.launch.entry).cloned().unwrap_or_default();
             let launch = r.launch.clone();
-            self.profiles.push(LaunchProfile { launch, counts, build, lines: by_line });
+            let longest_cta = done.longest_cta;
+            self.profiles.push(LaunchProfile {
+                launch,
+                counts,
+                build,
+                longest_cta,
+                lines: by_line,
+            });
         }
         let ones = |bits: &[u32]| bits.iter().map(|b| u64::from(b.count_ones())).sum::<u64>();
         let kinds = self.global.regions.iter().chain(&self.global.modules).map(|r| r.kind);
@@ -220,14 +231,6 @@ impl<'d> Session<'d> {
             .zip(kinds)
             .filter(|(_, kind)| *kind != RegionKind::Constant)
             .fold((0, 0), |(r, w), ((read, written), _)| (r + ones(read), w + ones(written)));
-        if let Some(model) = &self.emulator.model {
-            let list: Vec<_> = self
-                .profiles
-                .iter()
-                .map(|p| (p.launch.clone(), p.counts.clone(), p.build.clone()))
-                .collect();
-            self.modelled = Some(model(&list));
-        }
         Ok(self.outcome())
     }
 
@@ -271,8 +274,19 @@ impl Loaded for Session<'_> {
         })
     }
 
-    fn clock(&mut self) -> Clock<'_> {
-        Clock::Modelled(self.modelled.clone())
+    fn clock(&mut self, times: u64) -> Clock<'_> {
+        let launches: Vec<LaunchCounts<'_>> = self
+            .profiles
+            .iter()
+            .map(|p| LaunchCounts {
+                launch: &p.launch,
+                counts: &p.counts,
+                build: &p.build,
+                longest_cta: Some(p.longest_cta),
+            })
+            .collect();
+        let ran = !launches.is_empty();
+        Clock::Modelled(ran.then(|| model(&self.emulator.model, &launches, times)))
     }
 }
 
@@ -420,14 +434,4 @@ fn buffers(job: &Job, inputs: &[Tensor], vars: &[ModuleVar]) -> Result<Global, D
         global.modules.push(Region::new(&v.name, kind, v.base, v.bytes.len() as u64));
     }
     Ok(global)
-}
-
-/// CTAs that fit a multiprocessor of 2048 threads, 64 Ki registers, 32 CTAs and, of shared
-/// memory, one CTA's most and a KiB.
-fn ctas_per_sm(program: &Program, dims: Dims, shared_limit: u32) -> u32 {
-    let warps = dims.threads().div_ceil(32);
-    let registers = (program.live_registers + 8).next_multiple_of(8).clamp(16, 255);
-    let by_registers = 65536 / (registers * 32 * warps);
-    let by_shared = (shared_limit + 1024) / (dims.total_shared + 1024);
-    by_registers.min(64 / warps).min(by_shared).min(32)
 }

@@ -220,8 +220,8 @@ impl Warp {
                 self.groups[last].pc = pc;
                 return Ok(());
             }
-            self.steps += 1;
             let inst = &insts[pc];
+            self.steps += u64::from(!inst.continued);
             let mut exec = mask;
             if inst.guard != UNGUARDED {
                 let p = self.regs.p[usize::from(inst.guard >> 1)];
