@@ -92,6 +92,22 @@ fn groups_take_the_shared_axes_their_operator_has() {
 }
 
 #[test]
+fn the_documented_example_is_as_documented() {
+    let docs = include_str!("../docs/sweeps.md");
+    let text = docs.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let sweep = parse(text).unwrap();
+    let of = |facts| {
+        let plan = sweep.plan(&registry(), facts, None).unwrap();
+        (plan.runnable().count(), plan.cases.len())
+    };
+    assert_eq!(of(None), (60, 60));
+    assert_eq!(of(Some(&DeviceModel::named("h200").unwrap().facts())), (40, 60));
+    let one_group = docs.split("```toml\n").nth(2).unwrap().split("```").next().unwrap();
+    let plan = plan(&format!("name = 'x'\n{one_group}")).unwrap();
+    assert_eq!(plan.runnable().count(), 6);
+}
+
+#[test]
 fn skips_have_reasons() {
     let text = "
         name = 'x'

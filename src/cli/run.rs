@@ -48,6 +48,8 @@ fn seconds(text: &str) -> std::result::Result<f64, String> {
 
 pub fn run(args: Args, registry: &Registry) -> Result {
     let sweep = Sweep::load(&args.sweep)?;
+    // A faulty sweep is refused before a device is looked for.
+    sweep.plan(registry, None, args.seed)?;
     let spec = args.device.as_deref().or(sweep.device.as_deref()).unwrap_or("auto");
     let device = crate::device::open::open(spec)?;
     let shard = args.shard.unwrap_or(Shard::WHOLE);
