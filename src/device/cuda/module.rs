@@ -318,6 +318,8 @@ pub(super) struct Tools {
     hold: Function,
     stamp: Function,
     hash: Function,
+    /// A module that nobody holds may be unloaded.
+    _module: Arc<Module>,
 }
 
 impl Tools {
@@ -331,7 +333,8 @@ impl Tools {
         let module: Arc<Module> =
             context.module(&ptx.text, || Module::compile(context, &ptx, compute_capability))?;
         let function = |name| module.function(context, name);
-        Ok(Tools { hold: function("hold")?, stamp: function("stamp")?, hash: function("hash")? })
+        let [hold, stamp, hash] = [function("hold")?, function("stamp")?, function("hash")?];
+        Ok(Tools { hold, stamp, hash, _module: module })
     }
 
     fn queue(
