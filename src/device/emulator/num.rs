@@ -230,8 +230,8 @@ mod tests {
         loop {
             let x = f32::from_bits(b);
             if !x.is_nan() {
-                assert_eq!(f32_to_f16(x), f16::from_f32(x).to_bits().into(), "{x:e}");
-                assert_eq!(f32_to_bf16(x), bf16::from_f32(x).to_bits().into(), "{x:e}");
+                assert_eq!(f32_to_f16(x), u32::from(f16::from_f32(x).to_bits()), "{x:e}");
+                assert_eq!(f32_to_bf16(x), u32::from(bf16::from_f32(x).to_bits()), "{x:e}");
             }
             let (next, over) = b.overflowing_add(4099);
             if over {
