@@ -92,6 +92,16 @@ fn groups_take_the_shared_axes_their_operator_has() {
 }
 
 #[test]
+fn an_axis_of_a_group_replaces_the_shared_one() {
+    let text = "name = 'x'\n[axes]\nT = [64, 128]\ncausal = true\nHq = 4\n\
+                shape = [{ B = 1 }, { B = 2, D = 64 }]\n\
+                [[group]]\nop = 'attention'\nshape = [{ B = 8 }]\nT = 256\n";
+    let plan = plan(text).unwrap();
+    let shown: Vec<_> = plan.runnable().map(|c| c.problem.to_string()).collect();
+    assert_eq!(shown, ["attention bf16 B=8 Tq=256 Tkv=256 Hq=4 Hkv=4 D=128 causal"]);
+}
+
+#[test]
 fn the_documented_example_is_as_documented() {
     let docs = include_str!("../docs/sweeps.md");
     let text = docs.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();

@@ -8,10 +8,12 @@ pub const MAX_CASES: usize = 100_000;
 /// Most elements of one tensor.
 const MAX_ELEMENTS: f64 = (1u64 << 40) as f64;
 
-/// The axes that cases of `op` vary along: the sweep's own, then the group's.
+/// The axes that cases of `op` vary along: the sweep's, less those that the group has one of the
+/// same name for, then the group's.
 pub fn axes_of<'a>(shared: &'a [Axis], group: &'a Group, op: Op) -> Vec<&'a Axis> {
     let used = |axis: &&Axis| axis.points.iter().any(|p| settings_of(p, op).next().is_some());
-    shared.iter().chain(&group.axes).filter(used).collect()
+    let replaced = |axis: &&Axis| group.axes.iter().any(|own| own.name == axis.name);
+    shared.iter().filter(|axis| !replaced(axis)).chain(&group.axes).filter(used).collect()
 }
 
 /// What a point sets of the variables that `op` has.
