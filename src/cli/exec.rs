@@ -4,13 +4,15 @@ mod file;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::json;
 
 use super::{Failure, Result};
 use crate::device::open::open;
-use crate::device::{Clock, Counts, Modelled};
+use crate::device::{Clock, Counts, Modelled, Regime};
 use crate::kernel::{Registry, Tile};
+use crate::measure::sampling::{Limits, Series, series};
 use crate::op::{Family, Problem, Role};
 use crate::record::Verification;
 use crate::verify::{self, Reference, Subset, trial};
@@ -79,10 +81,6 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     let job = kernel.job_on(&problem, &tile, facts.multiprocessors)?;
     let mut loaded = device.load(&job, &inputs)?;
     let run = loaded.run()?;
-    let modelled = match loaded.clock(1) {
-        Clock::Modelled(modelled) => modelled,
-        Clock::Measured(_) => None,
-    };
     let verification = args.verify.then(|| {
         let subset = Subset::plan(&problem, verify::BUDGET_FLOPS);
         let held = Reference::new(&problem, &inputs, subset).hold(&args.family, &run.outputs);
@@ -90,6 +88,19 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         verify::add_run_facts(&mut v, run.damage.clone(), None);
         v
     });
+    // No time without a verified result beside it.
+    let right = verification.as_ref().is_some_and(|v| v.passed);
+    let (modelled, measured) = match loaded.clock(1) {
+        Clock::Modelled(modelled) => (modelled, None),
+        Clock::Measured(sampler) if right => {
+            let start = Instant::now();
+            let max_mhz = device.health().and_then(|h| h.max_sm_mhz).map(f64::from);
+            let limits = Limits::default();
+            let elapsed = &mut || start.elapsed();
+            (None, Some(series(sampler, Regime::Cold, &limits, max_mhz, elapsed)?))
+        }
+        Clock::Measured(_) => (None, None),
+    };
     let facts_of_run = [
         ("kernel", kernel.name.clone()),
         ("tile", tile.to_string()),
@@ -106,6 +117,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         out: &args.out,
         counts: run.counts.as_ref(),
         modelled: modelled.as_ref(),
+        measured: measured.as_ref(),
         build: loaded.build(),
         verification: verification.as_ref(),
     };
@@ -135,6 +147,7 @@ struct Report<'a> {
     out: &'a Path,
     counts: Option<&'a Counts>,
     modelled: Option<&'a Modelled>,
+    measured: Option<&'a Series>,
     build: &'a crate::device::Build,
     verification: Option<&'a Verification>,
 }
@@ -170,6 +183,13 @@ impl Report<'_> {
             "build": self.build,
             "counts": self.counts,
             "modelled": self.modelled,
+            "measured": self.measured.map(|m| json!({
+                "regime": Regime::Cold,
+                "median_ns": m.median_ns,
+                "ci_ns": m.ci_ns,
+                "samples": m.samples,
+                "stopped": m.stopped.to_string(),
+            })),
             "verification": self.verification,
         })
     }
@@ -191,6 +211,15 @@ impl Report<'_> {
         if let Some(m) = self.modelled {
             text +=
                 &format!("  {:.3} ms modelled for {}, bound by {}\n", m.ns / 1e6, m.model, m.bound);
+        }
+        if let Some(m) = self.measured {
+            text += &format!(
+                "  {:.4} ms measured, L2 flushed, median of {} samples, 95% in {:.4}..{:.4}\n",
+                m.median_ns / 1e6,
+                m.samples.len(),
+                m.ci_ns.0 / 1e6,
+                m.ci_ns.1 / 1e6
+            );
         }
         for warning in &self.build.warnings {
             text += &format!("  assembler: {warning}\n");

@@ -1,6 +1,6 @@
 //! One output against its reference: norms, blocks along T, bad elements.
 
-use super::limits::{GROSS, usual_floor};
+use super::limits::{GROSS, GROSS_CAP, usual_floor};
 use super::map;
 use crate::op::{Crop, DType, Problem, Tensor, TensorSpec};
 use crate::record::OutputError;
@@ -136,7 +136,7 @@ pub fn judge(
             }
             let block = local[row / BLOCK - first / BLOCK].rms();
             let scale = if rms > 0.0 { want.abs().max(block).max(rms * 1e-3) } else { 1.0 };
-            let tolerance = GROSS * limit * floor * scale;
+            let tolerance = (GROSS * limit * floor).min(GROSS_CAP) * scale;
             let right = if want.is_finite() && precision.round(want).is_finite() {
                 off <= tolerance
             } else {

@@ -88,7 +88,9 @@ impl Reference {
                 .zip(&cut)
                 .map(|((crop, want), got)| error::Part { crop, want: &want[i], got: &got[i] })
                 .collect();
+            let elements = parts.iter().map(|p| p.want.len()).sum();
             let limit = limits::limit(&self.problem, family, spec.name);
+            let limit = limits::for_elements(limit, elements);
             let (judged, map) = error::judge(&self.problem, spec, &parts, limit);
             verification.passed &= output_passes(&judged);
             maps.extend(map.map(|map| (spec.name.to_string(), map)));

@@ -96,7 +96,7 @@ struct Variant {
 }
 
 /// Head dimensions that the manifest allows: D twice, or K and V.
-fn head_dims(kernel: &Kernel) -> Vec<(usize, usize)> {
+pub fn head_dims(kernel: &Kernel) -> Vec<(usize, usize)> {
     let of = |name: &str| -> Vec<usize> {
         let listed = kernel.manifest.shapes.get(name);
         listed.map_or(vec![64, 128], |all| all.iter().map(|&x| x as usize).collect())

@@ -1,0 +1,324 @@
+//! `crossover exec` and the other commands around single kernels, as a user meets them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use crossover::op::{DType, Family, Op, Problem, Role, Tensor, TensorSpec};
+use crossover::verify::suite;
+use predicates::prelude::*;
+use predicates::str::contains;
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize};
+
+const ATTENTION: &str = "attention/prefill.sm80";
+const DELTA: &str = "gated_delta_rule/prefill.sm80";
+
+fn crossover() -> Command {
+    let mut command = Command::cargo_bin("crossover").expect("the binary");
+    command.env_remove("RUST_BACKTRACE");
+    command
+}
+
+fn stored(dtype: DType) -> Dtype {
+    match dtype {
+        DType::Bf16 => Dtype::BF16,
+        DType::Fp16 => Dtype::F16,
+        DType::Tf32 | DType::Fp32 => Dtype::F32,
+    }
+}
+
+/// A folder with the inputs of a problem in `in.safetensors`, changed before they are written.
+struct Fixture {
+    folder: tempfile::TempDir,
+    problem: Problem,
+    inputs: Vec<Tensor>,
+}
+
+impl Fixture {
+    fn new(problem: Problem, change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> Fixture {
+        let inputs = problem.inputs(&Family::default(), 9);
+        let specs: Vec<TensorSpec> =
+            problem.tensors().into_iter().filter(|t| t.role == Role::Input).collect();
+        let mut named: Vec<(String, Tensor)> =
+            specs.iter().zip(&inputs).map(|(s, t)| (s.name.to_string(), t.clone())).collect();
+        change(&mut named);
+        let views = named.iter().map(|(name, t)| {
+            let view = TensorView::new(stored(t.dtype), t.shape.clone(), &t.bytes);
+            (name.clone(), view.expect("a tensor"))
+        });
+        let bytes = serialize(views, None).expect("a safetensors file");
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("in.safetensors"), bytes).expect("a written file");
+        Fixture { folder, problem, inputs }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn exec(&self, kernel: &str, more: &[&str]) -> Command {
+        let mut command = crossover();
+        command
+            .args(["exec", kernel, "--inputs"])
+            .arg(self.path("in.safetensors"))
+            .arg("--out")
+            .arg(self.path("out.safetensors"))
+            .args(more);
+        if !more.contains(&"--device") {
+            command.args(["--device", "emulator"]);
+        }
+        command
+    }
+
+    /// Fails as bad input does, with all of `words` on stderr, and writes nothing.
+    fn refused(&self, kernel: &str, more: &[&str], words: &[&str]) {
+        let mut failed = self.exec(kernel, more).assert().code(2).stdout("");
+        for word in words {
+            failed = failed.stderr(contains(*word));
+        }
+        failed.stderr(contains("panicked").not());
+        assert!(!self.path("out.safetensors").exists());
+    }
+}
+
+fn attention() -> Problem {
+    let Problem::Attention(mut s) = suite::plain(Op::Attention, DType::Bf16, (64, 64), 70) else {
+        unreachable!()
+    };
+    (s.hq, s.hkv, s.causal) = (2, 1, true);
+    Problem::Attention(s)
+}
+
+fn delta() -> Problem {
+    let Problem::GatedDeltaRule(mut s) =
+        suite::plain(Op::GatedDeltaRule, DType::Fp16, (64, 64), 70)
+    else {
+        unreachable!()
+    };
+    (s.hv, s.initial_state, s.final_state) = (2, true, true);
+    Problem::GatedDeltaRule(s)
+}
+
+/// The named tensors of a file, in fp64, with their shapes, and the file's metadata.
+type File = (HashMap<String, (Vec<usize>, Vec<f64>)>, HashMap<String, String>);
+
+fn read(path: &Path) -> File {
+    let bytes = std::fs::read(path).expect("the outputs");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("metadata");
+    let tensors = file
+        .iter()
+        .map(|(name, view)| {
+            let dtype = match view.dtype() {
+                Dtype::BF16 => DType::Bf16,
+                Dtype::F16 => DType::Fp16,
+                _ => DType::Fp32,
+            };
+            let n = view.shape().iter().product();
+            let x = (0..n).map(|i| dtype.get(view.data(), i)).collect();
+            (name.to_string(), (view.shape().to_vec(), x))
+        })
+        .collect();
+    (tensors, metadata.metadata().clone().expect("metadata"))
+}
+
+/// Every output of the problem is in the file and near the reference.
+fn near(fixture: &Fixture) {
+    let (tensors, metadata) = read(&fixture.path("out.safetensors"));
+    assert_eq!(metadata["ptx_sha256"].len(), 64);
+    assert!(metadata["device"].starts_with("emulator:"));
+    let specs = fixture.problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let reference = fixture.problem.reference(&fixture.inputs);
+    assert_eq!(tensors.len(), reference.len());
+    for (spec, want) in specs.zip(reference) {
+        let (shape, got) = &tensors[spec.name];
+        assert_eq!(*shape, spec.shape);
+        let error: f64 = got.iter().zip(&want).map(|(g, w)| (g - w).powi(2)).sum();
+        let norm: f64 = want.iter().map(|w| w * w).sum();
+        assert!((error / norm).sqrt() < 0.01, "{}: {}", spec.name, (error / norm).sqrt());
+    }
+}
+
+#[test]
+fn attention_on_a_file() {
+    let f = Fixture::new(attention(), |_| {});
+    let run = f.exec(ATTENTION, &["--causal", "--verify"]).assert().success();
+    run.stdout(contains("o: E ").and(contains("lse: E ")).and(contains("modelled")));
+    near(&f);
+}
+
+#[test]
+fn a_delta_rule_on_a_file_with_facts_as_json() {
+    // fp32 inputs may come narrower: here beta, in values that bf16 has.
+    let f = Fixture::new(delta(), |t| {
+        let beta = t.iter_mut().find(|(name, _)| name == "beta").expect("beta");
+        let half = vec![0.5; beta.1.len()];
+        beta.1 = Tensor::from_f64(DType::Bf16, &beta.1.shape.clone(), half);
+        t.push(("note".into(), Tensor::from_f64(DType::Fp32, &[1], [1.0])));
+    });
+    let run = f
+        .exec(DELTA, &["--final-state", "--verify", "--json"])
+        .assert()
+        .success()
+        .stderr(contains("no input note: ignored"));
+    let stdout = String::from_utf8(run.get_output().stdout.clone()).expect("text");
+    let object: serde_json::Value = serde_json::from_str(&stdout).expect("one JSON object");
+    assert_eq!(object["kernel"], DELTA);
+    assert_eq!(object["outputs"]["final_state"]["shape"], serde_json::json!([1, 2, 64, 64]));
+    assert_eq!(object["verification"]["passed"], true);
+    assert!(object["counts"]["global_read_sectors"].as_u64().expect("a count") > 0);
+    assert!(object["modelled"]["ns"].as_f64().expect("a time") > 0.0);
+    let (tensors, _) = read(&f.path("out.safetensors"));
+    assert_eq!(tensors["final_state"].0, [1, 2, 64, 64]);
+}
+
+#[test]
+fn mismatches_name_file_tensor_got_and_expected() {
+    let named = |t: &[(String, Tensor)], name: &str| {
+        t.iter().position(|(n, _)| n == name).expect("a tensor")
+    };
+    let f = Fixture::new(attention(), |t| t.retain(|(name, _)| name != "k"));
+    f.refused(ATTENTION, &[], &["in.safetensors: no tensor `k`: the file has q, v"]);
+
+    let f = Fixture::new(attention(), |t| t[0].1.shape = vec![70, 2, 64]);
+    f.refused(
+        ATTENTION,
+        &[],
+        &["in.safetensors: q: got shape [70, 2, 64], expected [B, Tq, Hq, D]"],
+    );
+
+    let f = Fixture::new(attention(), |t| {
+        t[2].1 = Tensor::from_f64(DType::Fp16, &t[2].1.shape, t[2].1.to_f64())
+    });
+    f.refused(ATTENTION, &[], &["in.safetensors: v: got F16, expected BF16 as q"]);
+
+    let f = Fixture::new(attention(), |t| t[2].1.shape = vec![1, 35, 2, 64]);
+    f.refused(ATTENTION, &[], &["v: got shape [1, 35, 2, 64], expected [1, 70, 1, 64]"]);
+
+    let f = Fixture::new(delta(), |t| {
+        let g = named(t, "g");
+        t[g].1.shape = vec![1, 140];
+    });
+    f.refused(DELTA, &[], &["g: got shape [1, 140], expected [1, 70, 2] ([B, T, HV]"]);
+
+    // Three query heads over two key/value heads.
+    let Problem::Attention(mut s) = attention() else { unreachable!() };
+    s.hq = 4;
+    s.hkv = 2;
+    let f = Fixture::new(Problem::Attention(s), |t| {
+        t[0].1 = Tensor::from_f64(DType::Bf16, &[1, 70, 3, 64], vec![0.0; 70 * 3 * 64]);
+    });
+    f.refused(ATTENTION, &[], &["k: query heads must be a multiple", "3 is no multiple of 2"]);
+
+    let f = Fixture::new(suite::plain(Op::Attention, DType::Bf16, (80, 80), 10), |_| {});
+    f.refused(ATTENTION, &[], &["in.safetensors", "D of [64, 128", "not 80"]);
+
+    let f = Fixture::new(suite::plain(Op::GatedDeltaRule, DType::Tf32, (64, 64), 10), |_| {});
+    f.refused(DELTA, &[], &["in.safetensors", "no dtype tf32: it has bf16, fp16"]);
+
+    let f = Fixture::new(attention(), |_| {});
+    f.refused(ATTENTION, &["--final-state"], &["--final-state: attention has no state"]);
+    f.refused(ATTENTION, &["--tile", "BM=7"], &["tile axis"]);
+    f.refused(ATTENTION, &["--tile", "BM"], &["write AXIS=INTEGER"]);
+    f.refused("attention/prefill.sm1", &[], &["unknown kernel `attention/prefill.sm1`", ATTENTION]);
+    f.refused(ATTENTION, &["--device", "tpu"], &["tpu", "emulator"]);
+    let f = Fixture::new(delta(), |_| {});
+    f.refused(DELTA, &["--causal"], &["--causal: gated_delta_rule is always causal"]);
+}
+
+#[test]
+fn unreadable_and_unwritable_files() {
+    let f = Fixture::new(attention(), |_| {});
+    std::fs::write(f.path("in.safetensors"), b"not a tensor file").expect("a written file");
+    f.refused(ATTENTION, &[], &["in.safetensors: no safetensors file"]);
+    std::fs::remove_file(f.path("in.safetensors")).expect("a removed file");
+    f.refused(ATTENTION, &[], &["in.safetensors: ", "No such file"]);
+
+    let f = Fixture::new(attention(), |_| {});
+    let mut command = crossover();
+    command.args(["exec", ATTENTION, "--device", "emulator", "--inputs"]);
+    command.arg(f.path("in.safetensors")).arg("--out").arg(f.path("missing/out.safetensors"));
+    command.assert().code(2).stderr(contains("--out").and(contains("cannot write there")));
+}
+
+#[test]
+fn values_that_make_no_sense_are_warned_about() {
+    let f = Fixture::new(delta(), |t| {
+        let mut g = t[3].1.to_f64();
+        g[0] = 0.25;
+        t[3].1 = Tensor::from_f64(DType::Fp32, &t[3].1.shape.clone(), g);
+        let mut v = t[2].1.to_f64();
+        v[0] = f64::NAN;
+        t[2].1 = Tensor::from_f64(DType::Fp16, &t[2].1.shape.clone(), v);
+    });
+    f.exec(DELTA, &[])
+        .assert()
+        .success()
+        .stderr(contains("v: 1 values are NaN").and(contains("g: values above 0 are no decay")));
+}
+
+#[test]
+fn devices_says_plainly_what_there_is() {
+    let listed = crossover().arg("devices").assert().success();
+    listed.stdout(contains("emulator:h200").and(contains("never measured")));
+    let run = crossover().args(["devices", "--json"]).assert().success();
+    let text = String::from_utf8(run.get_output().stdout.clone()).expect("text");
+    let all: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).expect("an object a line")).collect();
+    assert!(all.iter().any(|d| d["id"] == "emulator:h100" && d["emulated"] == true));
+}
+
+#[test]
+fn check_runs_one_problem() {
+    let run = crossover()
+        .args(["check", ATTENTION, "--device", "emulator", "--json"])
+        .args(["--problem", "Tq=33,Tkv=70,D=64,causal=true", "--family", "logits=huge"])
+        .assert()
+        .success();
+    let text = String::from_utf8(run.get_output().stdout.clone()).expect("text");
+    assert!(text.lines().count() >= 4, "every legal tile");
+    for line in text.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect("an object a line");
+        assert_eq!(object["status"], "passed");
+        assert_eq!(object["family"], "logits=huge");
+        assert!(object["repeat"].as_str().expect("a command").starts_with("crossover check "));
+    }
+}
+
+#[test]
+fn check_fails_on_a_broken_kernel_and_says_how_to_see_it() {
+    let broken = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
+    let mut command = crossover();
+    command.arg("--kernels").arg(&broken).args(["check", "attention/*", "--device", "emulator"]);
+    command.args(["--tile", "FAULT=6", "--problem", "D=64,Tq=70,Tkv=70"]);
+    let failed = command.assert().code(1);
+    failed
+        .stdout(
+            contains("FAILED attention/prefill.broken FAULT=6")
+                .and(contains("first bad o[B=0 Tq=0 Hq=0 D=0] got"))
+                .and(contains("elements bad"))
+                .and(contains("repeat: crossover --kernels"))
+                .and(contains("--tile FAULT=6 --problem dtype=bf16,")),
+        )
+        .stderr(contains("0 passed, 1 failed, 0 skipped"));
+}
+
+#[test]
+fn check_refuses_bad_usage() {
+    let refused = |args: &[&str], words: &str| {
+        crossover().arg("check").args(args).assert().code(2).stderr(contains(words));
+    };
+    let on = ["--device", "emulator"];
+    refused(&["nothing/*", on[0], on[1]], "no kernel matches `nothing/*`");
+    refused(&[ATTENTION, "--filter", "dtype=fp8"], "no case of");
+    refused(&[ATTENTION, "--problem", "T=0"], "T=0: expected an integer of at least 1");
+    refused(&[ATTENTION, "--problem", "Hq=3,Hkv=2"], "must be a multiple");
+    refused(&[ATTENTION, "--problem", "K=3"], "no variable `K`");
+    refused(&[ATTENTION, "--family", "random"], "--problem");
+    refused(&[ATTENTION, "--device", "emulator:pocket", "--problem", "D=64"], "pocket");
+    // Without a driver a GPU is an error, never a pass.
+    if crossover::device::cuda::CudaDevice::count().is_err() {
+        refused(&[ATTENTION, "--device", "cuda:0"], "driver");
+    }
+}
