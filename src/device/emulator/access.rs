@@ -183,8 +183,9 @@ impl Warp {
             Space::Param | Space::Generic => {
                 for lane in lanes(mask) {
                     let at = address[lane as usize];
-                    if at + u64::from(bytes) > cx.params.len() as u64 || at % u64::from(bytes) != 0
-                    {
+                    let end = cx.params.len() as u64;
+                    let inside = at < end && at + u64::from(bytes) <= end;
+                    if !inside || !at.is_multiple_of(bytes.into()) {
                         return Err(Fault::new(
                             FaultKind::OutOfBounds,
                             lane,
@@ -287,13 +288,13 @@ impl Warp {
 
     fn local(&self, at: u64, bytes: u32, lane: u32, what: &str) -> Result<usize, Box<Fault>> {
         let limit = self.local.len() as u64 * 4;
-        if at + u64::from(bytes) > limit {
+        if at >= limit || at + u64::from(bytes) > limit {
             let message = format!(
                 "{what} of {bytes} bytes at local address {at}: a thread has {limit} bytes"
             );
             return Err(Fault::new(FaultKind::OutOfBounds, lane, message));
         }
-        if at % u64::from(bytes) != 0 {
+        if !at.is_multiple_of(bytes.into()) {
             let message =
                 format!("{what} of {bytes} bytes at local address {at}, no multiple of {bytes}");
             return Err(Fault::new(FaultKind::Misaligned, lane, message));
@@ -429,8 +430,8 @@ impl Warp {
                 let what = "cp.async from global memory";
                 let (r, g) = cx.global.locate(source[i], size.into(), lane, what)?;
                 r.note_read(g, size.into(), lane, what)?;
-                for k in 0..batch.words {
-                    data[k] = r.word(g + 4 * k as u64).load(Relaxed);
+                for (k, word) in data[..batch.words].iter_mut().enumerate() {
+                    *word = r.word(g + 4 * k as u64).load(Relaxed);
                 }
             } else {
                 *data = [0; 4];
@@ -549,7 +550,7 @@ fn partial(
     data: &mut [u32; 4],
 ) -> Result<(), Box<Fault>> {
     let what = "cp.async from global memory";
-    if source % u64::from(size) != 0 {
+    if !source.is_multiple_of(size.into()) {
         cx.global.locate(source, size.into(), lane, what)?;
     }
     for b in 0..take {

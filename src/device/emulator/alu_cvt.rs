@@ -178,14 +178,16 @@ impl Cvt {
                 num::canon(if self.ftz { flush(y) } else { y }).into()
             }
             to => {
-                let (from, back): (fn(f32) -> u32, fn(u32) -> f32) = if to == Ty::F16 {
-                    (num::f32_to_f16, num::f16_to_f32)
+                let odd = num::f64_to_f32_odd(f);
+                let (h, v) = if to == Ty::F16 {
+                    let h = num::f32_to_f16(odd);
+                    (h, num::f16_to_f32(h))
                 } else {
-                    (num::f32_to_bf16, num::bf16_to_f32)
+                    let h = num::f32_to_bf16(odd);
+                    (h, num::bf16_to_f32(h))
                 };
-                let h = from(num::f64_to_f32_odd(f));
                 // Sign and magnitude: one step towards zero is one less.
-                let v = f64::from(back(h));
+                let v = f64::from(v);
                 let step = match (self.round, order(v)) {
                     (Round::Nearest, _) | (_, std::cmp::Ordering::Equal) => 0i32,
                     (Round::Zero, _) if v.abs() > f.abs() => -1,

@@ -174,9 +174,9 @@ lanes! {
     AddSatS32(a: u32, b: u32) -> u32 = (a as i32).saturating_add(b as i32) as u32;
     SubSatS32(a: u32, b: u32) -> u32 = (a as i32).saturating_sub(b as i32) as u32;
     MulLo32(a: u32, b: u32) -> u32 = a.wrapping_mul(b);
-    MulHiU32(a: u32, b: u32) -> u32 = (u64::from(a) * u64::from(b) >> 32) as u32;
+    MulHiU32(a: u32, b: u32) -> u32 = ((u64::from(a) * u64::from(b)) >> 32) as u32;
     MulHiS32(a: u32, b: u32) -> u32 =
-        (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32;
+        ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32;
     MulWideU32(a: u32, b: u32) -> u64 = u64::from(a) * u64::from(b);
     MulWideS32(a: u32, b: u32) -> u64 = (i64::from(a as i32) * i64::from(b as i32)) as u64;
     Mul24U(a: u32, b: u32) -> u32 = (a & 0xff_ffff).wrapping_mul(b & 0xff_ffff);
@@ -184,9 +184,9 @@ lanes! {
         ((a as i32) << 8 >> 8).wrapping_mul((b as i32) << 8 >> 8) as u32;
     MadLo32(a: u32, b: u32, c: u32) -> u32 = a.wrapping_mul(b).wrapping_add(c);
     MadHiU32(a: u32, b: u32, c: u32) -> u32 =
-        ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c);
+        (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c);
     MadHiS32(a: u32, b: u32, c: u32) -> u32 =
-        ((i64::from(a as i32) * i64::from(b as i32) >> 32) as u32).wrapping_add(c);
+        (((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32).wrapping_add(c);
     MadWideU32(a: u32, b: u32, c: u64) -> u64 = (u64::from(a) * u64::from(b)).wrapping_add(c);
     MadWideS32(a: u32, b: u32, c: u64) -> u64 =
         ((i64::from(a as i32) * i64::from(b as i32)) as u64).wrapping_add(c);
@@ -233,9 +233,9 @@ lanes! {
     Add64(a: u64, b: u64) -> u64 = a.wrapping_add(b);
     Sub64(a: u64, b: u64) -> u64 = a.wrapping_sub(b);
     MulLo64(a: u64, b: u64) -> u64 = a.wrapping_mul(b);
-    MulHiU64(a: u64, b: u64) -> u64 = (u128::from(a) * u128::from(b) >> 64) as u64;
+    MulHiU64(a: u64, b: u64) -> u64 = ((u128::from(a) * u128::from(b)) >> 64) as u64;
     MulHiS64(a: u64, b: u64) -> u64 =
-        (i128::from(a as i64) * i128::from(b as i64) >> 64) as u64;
+        ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64;
     MadLo64(a: u64, b: u64, c: u64) -> u64 = a.wrapping_mul(b).wrapping_add(c);
     MinU64(a: u64, b: u64) -> u64 = a.min(b);
     MaxU64(a: u64, b: u64) -> u64 = a.max(b);

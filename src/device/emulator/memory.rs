@@ -169,7 +169,7 @@ impl Global {
         if let Some((r, at)) = self.region(address)
             && at < r.bytes
             && at + bytes <= r.bytes
-            && address % bytes == 0
+            && address.is_multiple_of(bytes)
         {
             return Ok((r, at));
         }
@@ -331,7 +331,8 @@ impl Shared {
     /// Checks bounds and alignment of one lane's access.
     #[inline(always)]
     pub fn locate(&self, at: u64, bytes: u32, lane: u32, what: &str) -> Result<usize, Box<Fault>> {
-        if at % u64::from(bytes) == 0 && at + u64::from(bytes) <= self.bytes.into() {
+        let inside = at < self.bytes.into() && at + u64::from(bytes) <= self.bytes.into();
+        if inside && at.is_multiple_of(bytes.into()) {
             return Ok(at as usize);
         }
         Err(self.refuse(at, bytes, lane, what))
@@ -469,9 +470,9 @@ pub fn sectors(address: &[u64; 32], mask: u32) -> u64 {
     let mut list = [0u64; 32];
     let mut n = 0;
     let mut ascending = true;
-    for i in 0..32 {
+    for (i, a) in address.iter().enumerate() {
         if mask >> i & 1 != 0 {
-            let s = address[i] >> 5;
+            let s = a >> 5;
             if n > 0 && list[n - 1] == s {
                 continue;
             }
@@ -514,28 +515,29 @@ pub fn wavefronts(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
 /// Most distinct units that fall on one bank group.
 #[inline(always)]
 pub fn conflict_degree(at: &[u64], active: u32, unit: u32, banks: u32) -> u64 {
-    let mut first = [u64::MAX; 32];
-    let mut clash = false;
+    // Distinct units of each bank, as lists: the latest lane, and the one before each lane.
+    let mut latest = [u8::MAX; 32];
+    let mut before = [u8::MAX; 32];
+    let mut degree = [0u8; 32];
+    let mut most = 0;
     for (i, a) in at.iter().enumerate() {
-        if active >> i & 1 != 0 {
-            let u = a >> unit;
-            let slot = &mut first[(u as u32 & (banks - 1)) as usize];
-            clash |= *slot != u64::MAX && *slot != u;
-            *slot = u;
+        if active >> i & 1 == 0 {
+            continue;
+        }
+        let u = a >> unit;
+        let bank = (u as u32 & (banks - 1)) as usize;
+        let mut k = latest[bank];
+        while k != u8::MAX && at[usize::from(k)] >> unit != u {
+            k = before[usize::from(k) & 31];
+        }
+        if k == u8::MAX {
+            before[i & 31] = latest[bank];
+            latest[bank] = i as u8;
+            degree[bank] += 1;
+            most = most.max(degree[bank]);
         }
     }
-    if !clash {
-        return 1;
-    }
-    let mut units: Vec<u64> =
-        (0..at.len()).filter(|i| active >> i & 1 != 0).map(|i| at[i] >> unit).collect();
-    units.sort_unstable();
-    units.dedup();
-    let mut degree = [0u64; 32];
-    for u in units {
-        degree[(u as u32 & (banks - 1)) as usize] += 1;
-    }
-    degree.into_iter().max().unwrap_or(1)
+    most.into()
 }
 
 impl Global {

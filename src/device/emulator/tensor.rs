@@ -164,15 +164,15 @@ fn body<P: Pack, const KG: usize, const HALF: bool>(r: &mut Regs, slots: &[u16])
             }
         }
         let mut acc = [[0f32; 8]; 8];
-        for g in 0..8 {
+        for (g, acc) in acc.iter_mut().enumerate() {
             for t in 0..4 {
                 if HALF {
                     let w = row(c[half])[g * 4 + t];
-                    acc[g][t] = num::f16_to_f32(w & 0xffff);
-                    acc[g][4 + t] = num::f16_to_f32(w >> 16);
+                    acc[t] = num::f16_to_f32(w & 0xffff);
+                    acc[4 + t] = num::f16_to_f32(w >> 16);
                 } else {
-                    acc[g][t] = f32::from_bits(row(c[2 * half])[g * 4 + t]);
-                    acc[g][4 + t] = f32::from_bits(row(c[2 * half + 1])[g * 4 + t]);
+                    acc[t] = f32::from_bits(row(c[2 * half])[g * 4 + t]);
+                    acc[4 + t] = f32::from_bits(row(c[2 * half + 1])[g * 4 + t]);
                 }
             }
         }

@@ -100,7 +100,9 @@ pub struct Warp {
     /// Local memory by word and lane.
     pub local: Vec<[u32; 32]>,
     pub local_shadow: Vec<[u8; 32]>,
+    #[expect(clippy::vec_box, reason = "batches are large and move between the lists")]
     pub copies: Vec<Box<Batch>>,
+    #[expect(clippy::vec_box, reason = "as above")]
     pub spare: Vec<Box<Batch>>,
     /// Groups of copies that each lane has committed.
     pub committed: [u32; 32],

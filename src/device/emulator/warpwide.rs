@@ -137,10 +137,13 @@ pub fn movmatrix(r: &mut Regs, s: &Slots, _: u32) -> Result<(), Box<Fault>> {
 #[inline(always)]
 pub fn transpose(a: &[u32; 32]) -> Row<u32> {
     let mut out = Row([0; 32]);
-    for l in 0..32 {
-        let (g, t) = (l / 4, l % 4);
-        let element = |row: usize| a[row * 4 + g / 2] >> (16 * (g % 2)) & 0xffff;
-        out[l] = element(2 * t) | element(2 * t + 1) << 16;
+    for h in 0..4 {
+        for t in 0..4 {
+            // Columns 2h and 2h + 1 of rows 2t and 2t + 1.
+            let (x, y) = (a[8 * t + h], a[8 * t + 4 + h]);
+            out[8 * h + t] = x & 0xffff | y << 16;
+            out[8 * h + 4 + t] = x >> 16 | y & 0xffff_0000;
+        }
     }
     out
 }

@@ -1,6 +1,8 @@
 //! Data flow over the control-flow graph: which reads may come before a write, and how many
 //! registers are alive at once.
 
+use std::ops::Range;
+
 use super::super::program::{Check, Inst, Op};
 use super::{Declared, Uses};
 
@@ -47,8 +49,8 @@ fn successors(insts: &[Inst], at: usize) -> impl Iterator<Item = usize> {
     jump.into_iter().chain(next)
 }
 
-/// Straight runs of instructions: start of each, ascending.
-fn blocks(insts: &[Inst]) -> Vec<usize> {
+/// Straight runs of instructions, ascending.
+fn runs(insts: &[Inst]) -> Vec<Range<usize>> {
     let mut starts = vec![0];
     for (at, i) in insts.iter().enumerate() {
         match i.op {
@@ -60,27 +62,25 @@ fn blocks(insts: &[Inst]) -> Vec<usize> {
     starts.retain(|&s| s < insts.len());
     starts.sort_unstable();
     starts.dedup();
-    starts
+    let ends = starts.iter().skip(1).copied().chain([insts.len()]);
+    starts.iter().copied().zip(ends).map(|(a, b)| a..b).collect()
 }
 
 pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
     let n = declared.len();
-    let starts = blocks(insts);
-    let end = |b: usize| starts.get(b + 1).copied().unwrap_or(insts.len());
-    let next: Vec<Vec<usize>> = (0..starts.len())
-        .map(|b| {
-            successors(insts, end(b) - 1).filter_map(|t| starts.binary_search(&t).ok()).collect()
-        })
-        .collect();
+    let runs = runs(insts);
+    let run_at = |at: usize| runs.binary_search_by_key(&at, |r| r.start).ok();
+    let next: Vec<Vec<usize>> =
+        runs.iter().map(|r| successors(insts, r.end - 1).filter_map(run_at).collect()).collect();
     let unguarded = |at: usize| insts[at].guard == super::UNGUARDED;
 
     // Forward: registers written on every path.
-    let mut written = vec![Bits::new(n, true); starts.len()];
+    let mut written = vec![Bits::new(n, true); runs.len()];
     written[0] = Bits::new(n, false);
-    let mut work: Vec<usize> = (0..starts.len()).rev().collect();
+    let mut work: Vec<usize> = (0..runs.len()).rev().collect();
     while let Some(b) = work.pop() {
         let mut now = written[b].clone();
-        for at in starts[b]..end(b) {
+        for at in runs[b].clone() {
             if unguarded(at) {
                 uses[at].writes.iter().for_each(|&r| now.set(r));
             }
@@ -99,9 +99,9 @@ pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
     // Registers that some read may find unwritten.
     let mut doubtful = Bits::new(n, false);
     let mut doubts: Vec<(usize, Vec<u32>, Option<u32>)> = Vec::new();
-    for b in 0..starts.len() {
+    for (b, run) in runs.iter().enumerate() {
         let mut now = written[b].clone();
-        for at in starts[b]..end(b) {
+        for at in run.clone() {
             let reads: Vec<u32> = uses[at].reads.iter().copied().filter(|&r| !now.get(r)).collect();
             let guard = uses[at].guard.filter(|&r| !now.get(r));
             reads.iter().chain(&guard).for_each(|&r| doubtful.set(r));
@@ -123,7 +123,7 @@ pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
     }
     let mut check_of = vec![0; insts.len()];
     let mut checks = vec![Check::default()];
-    let mut at_check = vec![Check::default(); 0];
+    let mut at_check = Vec::new();
     let mut of_inst: Vec<Option<usize>> = vec![None; insts.len()];
     for (at, reads, guard) in doubts {
         let mut reads: Vec<u16> = reads.iter().map(|&r| index[r as usize]).collect();
@@ -142,7 +142,7 @@ pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
             checks.push(Check { writes, ..check.unwrap_or_default() });
         }
     }
-    let live_registers = live(insts, uses, declared, &starts, &next);
+    let live_registers = live(insts, uses, declared, &runs, &next);
     Facts { checks, check_of, tracked, live_registers }
 }
 
@@ -151,20 +151,19 @@ fn live(
     insts: &[Inst],
     uses: &[Uses],
     declared: &[Declared],
-    starts: &[usize],
+    runs: &[Range<usize>],
     next: &[Vec<usize>],
 ) -> u32 {
     let n = declared.len();
-    let end = |b: usize| starts.get(b + 1).copied().unwrap_or(insts.len());
     let step = |at: usize, now: &mut Bits| {
         if insts[at].guard == super::UNGUARDED {
             uses[at].writes.iter().for_each(|&r| now.clear(r));
         }
         uses[at].reads.iter().chain(&uses[at].guard).for_each(|&r| now.set(r));
     };
-    let mut live_in = vec![Bits::new(n, false); starts.len()];
+    let mut live_in = vec![Bits::new(n, false); runs.len()];
     let before: Vec<Vec<usize>> = {
-        let mut before = vec![Vec::new(); starts.len()];
+        let mut before = vec![Vec::new(); runs.len()];
         for (b, list) in next.iter().enumerate() {
             list.iter().for_each(|&s| before[s].push(b));
         }
@@ -177,10 +176,10 @@ fn live(
         }
         now
     };
-    let mut work: Vec<usize> = (0..starts.len()).collect();
+    let mut work: Vec<usize> = (0..runs.len()).collect();
     while let Some(b) = work.pop() {
         let mut now = live_out(&live_in, b);
-        for at in (starts[b]..end(b)).rev() {
+        for at in runs[b].clone().rev() {
             step(at, &mut now);
         }
         if now != live_in[b] {
@@ -189,9 +188,9 @@ fn live(
         }
     }
     let mut most = 0;
-    for b in 0..starts.len() {
+    for (b, run) in runs.iter().enumerate() {
         let mut now = live_out(&live_in, b);
-        for at in (starts[b]..end(b)).rev() {
+        for at in run.clone().rev() {
             // A result needs a register even if nobody reads it.
             let mut here = now.clone();
             uses[at].writes.iter().for_each(|&r| here.set(r));

@@ -4,6 +4,7 @@ mod alu;
 mod flow;
 mod mem;
 mod mods;
+mod table;
 mod warp;
 
 use std::collections::HashMap;
@@ -41,7 +42,7 @@ pub fn module_vars(m: &Module<'_>) -> Result<Vec<ModuleVar>> {
 /// Makes one entry of a module ready to run.
 pub fn decode(m: &Module<'_>, entry: &Entry<'_>) -> Result<Program> {
     let mut d = Decoder::new(m, entry)?;
-    d.block(&entry.body, 0)?;
+    d.block(&entry.body)?;
     d.finish(entry)
 }
 
@@ -223,7 +224,7 @@ impl<'a> Decoder<'a> {
         Ok(make(slot as u16))
     }
 
-    fn block(&mut self, b: &'a Block<'a>, depth: u32) -> Result<()> {
+    fn block(&mut self, b: &'a Block<'a>) -> Result<()> {
         let mut scope = Scope::default();
         for stmt in &b.stmts {
             if let Stmt::Label { name, line } = stmt {
@@ -277,7 +278,7 @@ impl<'a> Decoder<'a> {
                     let id = self.scope().labels[name];
                     self.labels[id as usize] = Some(self.insts.len() as u32);
                 }
-                Stmt::Block(inner) => self.block(inner, depth + 1)?,
+                Stmt::Block(inner) => self.block(inner)?,
                 Stmt::Inst(i) => self.instruction(i)?,
             }
         }
@@ -484,7 +485,7 @@ impl<'a> Decoder<'a> {
 
     fn push(&mut self, op: Op) {
         let uses = std::mem::take(&mut self.now);
-        self.uses.push(Uses { guard: uses.guard, ..uses });
+        self.uses.push(uses);
         self.insts.push(Inst {
             op,
             guard: self.guard,

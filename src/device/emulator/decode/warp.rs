@@ -1,7 +1,5 @@
 //! Control flow, barriers, warp-wide exchange and matrix products.
 
-use super::super::alu_int::Pack16;
-use super::super::regs::alu;
 use super::super::tensor;
 use super::super::warpwide::{self as wide, CollectiveFn};
 use super::*;
@@ -29,14 +27,10 @@ impl<'a> Decoder<'a> {
             "bar" | "barrier" => self.barrier(i, m)?,
             "membar" | "fence" => {
                 self.class = Class::Barrier;
-                m.ignore(&[
-                    "cta", "gpu", "gl", "sys", "cluster", "sc", "acq_rel", "acquire", "release",
-                    "level", "proxy",
-                ]);
-                if let Some(proxy) = m.prefixed("async") {
-                    let _ = proxy;
+                // Accesses are performed in order, so that no fence has anything to do.
+                for _ in 0..i.mods.len() {
+                    m.prefixed("");
                 }
-                if m.prefixed("mbarrier_init").is_some() {}
                 self.push(Op::Nop);
             }
             "nanosleep" | "griddepcontrol" => {
@@ -241,18 +235,12 @@ impl<'a> Decoder<'a> {
                     .error(format!("this operand of mma has {n} registers, not {}", list.len()));
             }
             for r in list {
-                slots.push(if writes { self.dst(r, Ty::B32)? } else { self.src_any32(r)? });
+                slots.push(if writes { self.dst(r, Ty::B32)? } else { self.src(r, Ty::B32)? });
             }
         }
         let at = self.pool.len() as u32;
         self.pool.extend(slots);
         self.push(Op::Mma(shape.f, at));
-        let _ = alu::<Pack16>;
         Ok(())
-    }
-
-    /// A 32-bit source of any type: float constants stand as their bits.
-    fn src_any32(&mut self, o: &Operand<'_>) -> Result<u16> {
-        self.src(o, Ty::B32)
     }
 }

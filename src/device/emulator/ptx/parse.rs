@@ -1,6 +1,7 @@
 //! Tokens to the syntax tree, by recursive descent.
 
 use super::ast::*;
+use super::constant::PRODUCT;
 use super::lex::{Tok, Token, lex};
 use super::{PtxError, Result};
 
@@ -17,11 +18,11 @@ pub fn parse(text: &str) -> Result<Module<'_>> {
     Parser { text, tokens, at: 0, depth: 0 }.module()
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     text: &'a str,
     tokens: Vec<Token<'a>>,
     at: usize,
-    depth: u32,
+    pub(super) depth: u32,
 }
 
 /// What a declaration said before its name.
@@ -35,7 +36,7 @@ struct Head {
 }
 
 impl<'a> Parser<'a> {
-    fn peek(&self) -> Tok<'a> {
+    pub(super) fn peek(&self) -> Tok<'a> {
         self.tokens[self.at].tok
     }
 
@@ -47,7 +48,7 @@ impl<'a> Parser<'a> {
         self.tokens[self.at].line
     }
 
-    fn next(&mut self) -> Tok<'a> {
+    pub(super) fn next(&mut self) -> Tok<'a> {
         let tok = self.tokens[self.at].tok;
         if self.at + 1 < self.tokens.len() {
             self.at += 1;
@@ -55,11 +56,11 @@ impl<'a> Parser<'a> {
         tok
     }
 
-    fn error<T>(&self, message: impl Into<String>) -> Result<T> {
+    pub(super) fn error<T>(&self, message: impl Into<String>) -> Result<T> {
         Err(PtxError::new(self.line(), message))
     }
 
-    fn unexpected<T>(&self, wanted: &str) -> Result<T> {
+    pub(super) fn unexpected<T>(&self, wanted: &str) -> Result<T> {
         let got = match self.peek() {
             Tok::Word(w) => format!("`{w}`"),
             Tok::Dot(w) => format!("`.{w}`"),
@@ -76,7 +77,7 @@ impl<'a> Parser<'a> {
         self.error(format!("{wanted} is expected, not {got}"))
     }
 
-    fn eat(&mut self, c: char) -> bool {
+    pub(super) fn eat(&mut self, c: char) -> bool {
         let hit = self.peek() == Tok::P(c);
         if hit {
             self.next();
@@ -84,7 +85,7 @@ impl<'a> Parser<'a> {
         hit
     }
 
-    fn expect(&mut self, c: char) -> Result<()> {
+    pub(super) fn expect(&mut self, c: char) -> Result<()> {
         if self.eat(c) { Ok(()) } else { self.unexpected(&format!("`{c}`")) }
     }
 
@@ -106,7 +107,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn deeper(&mut self) -> Result<()> {
+    pub(super) fn deeper(&mut self) -> Result<()> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return self.error(format!("nested more than {MAX_DEPTH} deep"));
@@ -618,137 +619,4 @@ impl<'a> Parser<'a> {
         self.expect(']')?;
         Ok(Operand::Addr { base, offset, coords })
     }
-
-    fn constant(&mut self) -> Result<Const> {
-        self.deeper()?;
-        let c = self.binary(0)?;
-        let c = if self.eat('?') {
-            let a = self.constant()?;
-            self.expect(':')?;
-            let b = self.constant()?;
-            if truthy(c) { a } else { b }
-        } else {
-            c
-        };
-        self.depth -= 1;
-        Ok(c)
-    }
-
-    fn binary(&mut self, level: usize) -> Result<Const> {
-        if level == LEVELS.len() {
-            return self.unary();
-        }
-        let mut left = self.binary(level + 1)?;
-        loop {
-            let Tok::P(op) = self.peek() else { return Ok(left) };
-            if !LEVELS[level].contains(op) {
-                return Ok(left);
-            }
-            self.next();
-            let right = self.binary(level + 1)?;
-            left = match fold(op, left, right) {
-                Some(c) => c,
-                None => return self.error(format!("cannot compute `{op}` in this constant")),
-            };
-        }
-    }
-
-    fn unary(&mut self) -> Result<Const> {
-        self.deeper()?;
-        let c = match self.peek() {
-            Tok::Int(i) => {
-                self.next();
-                Const::Int(i)
-            }
-            Tok::F32(x) => {
-                self.next();
-                Const::F32(x)
-            }
-            Tok::F64(x) => {
-                self.next();
-                Const::F64(x)
-            }
-            Tok::P('-') => {
-                self.next();
-                match self.unary()? {
-                    Const::Int(i) => Const::Int(i.wrapping_neg()),
-                    Const::F32(x) => Const::F32(-x),
-                    Const::F64(x) => Const::F64(-x),
-                }
-            }
-            Tok::P('+') => {
-                self.next();
-                self.unary()?
-            }
-            Tok::P(op @ ('~' | '!')) => {
-                self.next();
-                match (op, self.unary()?) {
-                    ('~', Const::Int(i)) => Const::Int(!i),
-                    ('!', c) => Const::Int(u64::from(!truthy(c))),
-                    _ => return self.error("`~` wants a whole number"),
-                }
-            }
-            Tok::P('(') => {
-                self.next();
-                if let Tok::Dot("s64" | "u64") = self.peek() {
-                    self.next();
-                    self.expect(')')?;
-                    self.unary()?
-                } else {
-                    let c = self.constant()?;
-                    self.expect(')')?;
-                    c
-                }
-            }
-            _ => return self.unexpected("an operand"),
-        };
-        self.depth -= 1;
-        Ok(c)
-    }
-}
-
-/// Operators from loose to tight.
-const LEVELS: [&str; 7] = ["|", "^", "&", "<>", "LR", "+-", "*/%"];
-/// Level of products: what a term of a sum is made of.
-const PRODUCT: usize = 6;
-
-fn truthy(c: Const) -> bool {
-    match c {
-        Const::Int(i) => i != 0,
-        Const::F32(x) => x != 0.0,
-        Const::F64(x) => x != 0.0,
-    }
-}
-
-fn fold(op: char, a: Const, b: Const) -> Option<Const> {
-    let float = |c| match c {
-        Const::Int(i) => i as i64 as f64,
-        Const::F32(x) => f64::from(x),
-        Const::F64(x) => x,
-    };
-    if let (Const::Int(a), Const::Int(b)) = (a, b) {
-        return Some(Const::Int(match op {
-            '|' => a | b,
-            '^' => a ^ b,
-            '&' => a & b,
-            '<' => u64::from((a as i64) < b as i64),
-            '>' => u64::from(a as i64 > b as i64),
-            'L' => a.checked_shl(b.try_into().ok()?)?,
-            'R' => (a as i64).checked_shr(b.try_into().ok()?)? as u64,
-            '+' => a.wrapping_add(b),
-            '-' => a.wrapping_sub(b),
-            '*' => a.wrapping_mul(b),
-            '/' => (a as i64).checked_div(b as i64)? as u64,
-            '%' => (a as i64).checked_rem(b as i64)? as u64,
-            _ => return None,
-        }));
-    }
-    let (a, b) = (float(a), float(b));
-    Some(Const::F64(match op {
-        '+' => a + b,
-        '-' => a - b,
-        '*' => a * b,
-        '/' => a / b,
-        _ => return None,
-    }))
 }

@@ -55,6 +55,9 @@ fn out_of_bounds() {
         &["no global address"],
     );
     expect("st.shared.b32 [s+256], x;", OutOfBounds, Some(0), &["shared", "the CTA has 256 bytes"]);
+    expect("st.shared.b32 [s-4], x;", OutOfBounds, Some(0), &["shared"]);
+    expect("ld.local.b32 x, [0-4];", OutOfBounds, Some(0), &["local"]);
+    expect("ld.param.b32 x, [0-4];", OutOfBounds, Some(0), &["parameters"]);
     expect("ld.shared.v4.b32 {x, y, z, w}, [s+256];", OutOfBounds, Some(0), &["16 bytes"]);
     expect(
         "cp.async.cg.shared.global [s], [p+256], 16;",

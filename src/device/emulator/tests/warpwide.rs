@@ -143,7 +143,7 @@ fn product(shape: &str, k: usize, dtype: &str, half_acc: bool) {
     }
     let out = run(
         ".param .u64 ra, .param .u64 rb, .param .u64 rc, .param .u64 out",
-        &text.replace("ld.param.u64 p, [ra]", "ld.param.u64 p, [ra]"),
+        &text,
         32,
         0,
         &[RawArg::words(wa), RawArg::words(wb), RawArg::words(wc), RawArg::Out(128 * nc)],
