@@ -366,7 +366,7 @@ impl Shared {
             self.shadow[at / 4] & want == want
         } else {
             let n = bytes as usize / 4;
-            self.shadow[at / 4..at / 4 + n].iter().all(|&s| s == WRITTEN)
+            self.shadow[at / 4..at / 4 + n].iter().fold(WRITTEN, |all, s| all & s) == WRITTEN
         };
         if ok { Ok(()) } else { Err(self.refuse_read(at, bytes, lane, what)) }
     }
@@ -404,11 +404,14 @@ impl Shared {
             return Ok(());
         }
         let n = bytes as usize / 4;
-        let shadow = &mut self.shadow[at / 4..at / 4 + n];
-        if shadow.iter().any(|s| s >> 4 != 0) {
+        let mut before = 0;
+        for s in &mut self.shadow[at / 4..at / 4 + n] {
+            before |= *s;
+            *s = WRITTEN;
+        }
+        if before >> 4 != 0 {
             return Err(self.refuse_write(at, bytes, lane, what));
         }
-        shadow.fill(WRITTEN);
         Ok(())
     }
 
