@@ -5,6 +5,7 @@ mod expand;
 mod parse;
 mod plan;
 mod shard;
+mod skips;
 mod source;
 
 use std::path::Path;

@@ -1,17 +1,14 @@
 //! From a sweep and the kernels at hand to cases, each with an id, in a fixed order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use minijinja::value::Value;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::expand::{Combination, MAX_CASES, axes_of, product, settings_of};
-use super::{
-    Axis, Group, Setting, Shard, Skip, Sweep, SweepError, TileChoice, VARIABLES, Variable,
-};
+use super::skips::Skips;
+use super::{Axis, Group, Setting, Shard, Skip, Sweep, SweepError, TileChoice, Variable};
 use crate::device::{Facts, Regime};
-use crate::kernel::expr::{Context, Evaluator, environment, value};
 use crate::kernel::{Kernel, Registry, Tile};
 use crate::op::{Family, Op, Phase, Problem};
 
@@ -94,7 +91,7 @@ impl Sweep {
             self.groups.iter().map(|g| self.scope(g, registry)).collect::<Result<Vec<_>>>()?;
         self.check_axes(&scopes)?;
         let skips = Skips::new(self, registry)?;
-        let mut planned: Vec<(Planned, &Group)> = Vec::new();
+        let mut drafts: Vec<Draft> = Vec::new();
         let mut seen = HashSet::new();
         for scope in &scopes {
             for (op, kernels) in &scope.ops {
@@ -117,49 +114,59 @@ impl Sweep {
                         regime: self.regime,
                     };
                     for kernel in kernels {
-                        let (tiles, why) =
-                            tiles(kernel, &problem, combination.settings.get("tile"));
+                        let choice = match combination.settings.get("tile") {
+                            Some(Setting::Tile(choice)) => choice,
+                            _ => &TileChoice::Default,
+                        };
+                        let (tiles, why) = tiles(kernel, &problem, choice);
                         for tile in tiles {
                             let case = case(kernel, tile);
                             if !seen.insert(case.id("", "")) {
                                 continue;
                             }
-                            if planned.len() >= MAX_CASES {
+                            if drafts.len() >= MAX_CASES {
                                 return Err(too_many());
                             }
                             let skip = match &why {
                                 Some(why) => Some(why.clone()),
                                 None => skips.of(&case, scope.group, None)?,
                             };
-                            planned.push((Planned { case, skip, index: 0 }, scope.group));
+                            let planned = Planned { case, skip, index: 0 };
+                            let by_default = *choice == TileChoice::Default;
+                            drafts.push(Draft { planned, group: scope.group, kernel, by_default });
                         }
                     }
                 }
             }
         }
-        planned.sort_by_key(|(p, _)| p.case.problem.tokens());
+        drafts.sort_by_key(|d| d.planned.case.problem.tokens());
         // Numbered apart, so that every shard gets its share of the work.
         let (mut run, mut left_out) = (0, 0);
-        for (p, _) in &mut planned {
-            let next = if p.skip.is_none() { &mut run } else { &mut left_out };
-            p.index = *next;
+        for Draft { planned, .. } in &mut drafts {
+            let next = if planned.skip.is_none() { &mut run } else { &mut left_out };
+            planned.index = *next;
             *next += 1;
         }
         if let Some(facts) = device {
-            let kernels: HashMap<_, _> =
-                registry.kernels().iter().map(|k| (k.name.as_str(), k)).collect();
-            for (p, group) in planned.iter_mut().filter(|(p, _)| p.skip.is_none()) {
-                p.skip = match unfit(kernels[p.case.kernel.as_str()], &p.case, facts) {
-                    Some(why) => Some(why),
-                    None => skips.of(&p.case, group, Some(facts))?,
+            for draft in drafts.iter_mut().filter(|d| d.planned.skip.is_none()) {
+                let case = &mut draft.planned.case;
+                draft.planned.skip = match fit(draft.kernel, case, facts, draft.by_default) {
+                    Err(why) => Some(why),
+                    Ok(tile) => {
+                        case.tile = tile;
+                        skips.of(case, draft.group, Some(facts))?
+                    }
                 };
             }
+            // A tile that stands in for the default may be planned already.
+            let mut seen = HashSet::new();
+            drafts.retain(|d| seen.insert(d.planned.case.id("", "")));
         }
         let undecided = match device {
             Some(_) => Vec::new(),
             None => skips.for_devices(),
         };
-        let cases = planned.into_iter().map(|(p, _)| p).collect();
+        let cases = drafts.into_iter().map(|d| d.planned).collect();
         Ok(Plan { sweep: self.name.clone(), cases, undecided })
     }
 
@@ -247,6 +254,15 @@ impl Sweep {
     }
 }
 
+/// A case with where it came from.
+struct Draft<'a> {
+    planned: Planned,
+    group: &'a Group,
+    kernel: &'a Kernel,
+    /// Whether the tile is the manifest's choice.
+    by_default: bool,
+}
+
 /// A group with what it runs.
 struct Scope<'a> {
     group: &'a Group,
@@ -288,17 +304,13 @@ fn refusal(kernel: &Kernel, name: &str, setting: &Setting) -> Option<String> {
 }
 
 /// The tiles to run, or one tile and why it cannot be run.
-fn tiles(
-    kernel: &Kernel,
-    problem: &Problem,
-    choice: Option<&Setting>,
-) -> (Vec<Tile>, Option<String>) {
+fn tiles(kernel: &Kernel, problem: &Problem, choice: &TileChoice) -> (Vec<Tile>, Option<String>) {
     let none = |why: String| (vec![Tile::default()], Some(why));
     if let Err(e) = kernel.supports(problem) {
         return none(e.0);
     }
     match choice {
-        Some(Setting::Tile(TileChoice::This(tile))) => {
+        TileChoice::This(tile) => {
             // Axes in the manifest's order, so that one tile has one id.
             let mut ordered = Tile::default();
             for axis in kernel.manifest.tile.keys().chain(tile.0.keys()) {
@@ -309,156 +321,58 @@ fn tiles(
             let why = kernel.check_tile(problem, &ordered).err().map(|e| e.0);
             (vec![ordered], why)
         }
-        Some(Setting::Tile(TileChoice::All)) => match kernel.tiles(problem) {
+        TileChoice::All => match kernel.tiles(problem) {
             Ok(tiles) if tiles.is_empty() => none(format!("{} has no legal tile", kernel.name)),
             Ok(tiles) => (tiles, None),
             Err(e) => none(e.0),
         },
-        _ => match kernel.default_tile(problem) {
+        TileChoice::Default => match kernel.default_tile(problem) {
             Ok(tile) => (vec![tile], None),
             Err(e) => none(e.0),
         },
     }
 }
 
-/// Why the device cannot run the case, if it cannot.
-fn unfit(kernel: &Kernel, case: &Case, facts: &Facts) -> Option<String> {
+/// The tile to run on the device: the case's, or where that is a default too large for the
+/// device, the largest legal one that fits. An error says why there is none.
+fn fit(
+    kernel: &Kernel,
+    case: &Case,
+    facts: &Facts,
+    by_default: bool,
+) -> std::result::Result<Tile, String> {
     if let Some(why) = kernel.unfit(facts) {
-        return Some(why);
-    }
-    match kernel.shared_bytes(&case.problem, &case.tile, facts.multiprocessors) {
-        Err(e) => return Some(e.0),
-        Ok(bytes) if bytes > facts.shared_bytes_per_cta => {
-            return Some(format!(
-                "{} with {} needs {bytes} bytes of shared memory; a CTA on {} has {}",
-                kernel.name, case.tile, facts.name, facts.shared_bytes_per_cta
-            ));
-        }
-        Ok(_) => {}
+        return Err(why);
     }
     let (bytes, memory) = (case.problem.min_bytes(), facts.memory_bytes as f64);
-    (bytes > memory).then(|| {
-        format!(
+    if bytes > memory {
+        return Err(format!(
             "its tensors take more than the {:.0} GB of device memory of {}",
             memory / 1e9,
             facts.name
+        ));
+    }
+    let limit = facts.shared_bytes_per_cta;
+    let needs = |tile: &Tile| {
+        kernel.shared_bytes(&case.problem, tile, facts.multiprocessors).map_err(|e| e.0)
+    };
+    if needs(&case.tile)? <= limit {
+        return Ok(case.tile.clone());
+    }
+    let mut best = None;
+    if by_default {
+        for tile in kernel.tiles(&case.problem).map_err(|e| e.0)? {
+            let bytes = needs(&tile)?;
+            if bytes <= limit && best.as_ref().is_none_or(|(most, _)| bytes > *most) {
+                best = Some((bytes, tile));
+            }
+        }
+    }
+    best.map(|(_, tile)| tile).ok_or_else(|| {
+        let which = if by_default { "every legal tile" } else { "the tile" };
+        format!(
+            "{}: {which} needs more than the {limit} bytes of shared memory of a CTA on {}",
+            kernel.name, facts.name
         )
     })
-}
-
-/// The skips of a sweep with what their expressions name.
-struct Skips<'a> {
-    sweep: &'a Sweep,
-    eval: Evaluator,
-    names: HashMap<*const Skip, HashSet<String>>,
-}
-
-/// Names that only a device gives a value.
-const OF_DEVICE: [&str; 5] = ["device", "device_name", "emulated", "capability", "multiprocessors"];
-/// Names of a case besides its operator's variables and tile axes.
-const OF_CASE: [&str; 9] =
-    ["T", "op", "phase", "kernel", "inputs", "gate", "seed", "dtype", "gflop"];
-
-impl<'a> Skips<'a> {
-    /// # Errors
-    /// An expression that does not parse or names what no case has.
-    fn new(sweep: &'a Sweep, registry: &Registry) -> Result<Skips<'a>> {
-        let env = environment();
-        let tile_axes = registry.kernels().iter().flat_map(|k| k.manifest.tile.keys());
-        let known: HashSet<&str> = VARIABLES
-            .iter()
-            .map(|v| v.name)
-            .filter(|name| *name != "tile")
-            .chain(tile_axes.map(String::as_str))
-            .chain(OF_CASE)
-            .chain(OF_DEVICE)
-            .collect();
-        let mut names = HashMap::new();
-        for skip in sweep.skips.iter().chain(sweep.groups.iter().flat_map(|g| &g.skips)) {
-            let expression = env.compile_expression(&skip.when).map_err(|e| {
-                sweep.source.error(&skip.span, format!("`when` is no expression: {e}"))
-            })?;
-            let functions = ["min", "max", "ceil_div", "log2", "range", "dict", "true", "false"];
-            let used: HashSet<String> = expression
-                .undeclared_variables(false)
-                .into_iter()
-                .filter(|name| !functions.contains(&name.as_str()))
-                .collect();
-            if let Some(name) = used.iter().filter(|n| !known.contains(n.as_str())).min() {
-                let mut known: Vec<_> = known.into_iter().collect();
-                known.sort_unstable();
-                let why = format!(
-                    "`when` names `{name}`, which no case has: there are {}",
-                    known.join(", ")
-                );
-                return Err(sweep.source.error(&skip.span, why));
-            }
-            names.insert(std::ptr::from_ref(skip), used);
-        }
-        Ok(Skips { sweep, eval: Evaluator::default(), names })
-    }
-
-    fn on_device(&self, skip: &Skip) -> bool {
-        self.names[&std::ptr::from_ref(skip)].iter().any(|n| OF_DEVICE.contains(&n.as_str()))
-    }
-
-    fn for_devices(&self) -> Vec<Skip> {
-        let groups = self.sweep.groups.iter().flat_map(|g| &g.skips);
-        self.sweep.skips.iter().chain(groups).filter(|s| self.on_device(s)).cloned().collect()
-    }
-
-    /// Why the case is skipped, if it is: by the skips that depend on the device if one is
-    /// given, else by the others.
-    fn of(&self, case: &Case, group: &Group, device: Option<&Facts>) -> Result<Option<String>> {
-        let mut context = Context::new();
-        for skip in self.sweep.skips.iter().chain(&group.skips) {
-            if self.on_device(skip) != device.is_some() {
-                continue;
-            }
-            if context.is_empty() {
-                context = case_context(case, device);
-            }
-            match self.eval.holds(&skip.when, &context) {
-                Ok(true) => return Ok(Some(skip.why.clone())),
-                Ok(false) => {}
-                Err(e) => {
-                    // A condition on a variable that the case lacks does not hold for it.
-                    let names = &self.names[&std::ptr::from_ref(skip)];
-                    if names.iter().all(|n| context.contains_key(n)) {
-                        return Err(self.sweep.source.error(&skip.span, format!("`when`: {e}")));
-                    }
-                }
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn case_context(case: &Case, device: Option<&Facts>) -> Context {
-    let mut context = Context::new();
-    let mut set = |name: &str, value: Value| {
-        context.insert(name.to_string(), value);
-    };
-    case.tile.0.iter().for_each(|(axis, x)| set(axis, Value::from(*x)));
-    case.problem.vars().into_iter().for_each(|(name, scalar)| set(name, value(scalar)));
-    set("T", Value::from(case.problem.tokens()));
-    set("op", Value::from(case.problem.op().name()));
-    set("phase", Value::from(case.phase.name()));
-    set("kernel", Value::from(case.kernel.as_str()));
-    set("inputs", Value::from(case.family.to_string()));
-    let family = case.family.to_string();
-    let gate = family.split(' ').find_map(|part| part.strip_prefix("gate="));
-    set("gate", Value::from(gate.unwrap_or("mid")));
-    set("seed", Value::from(case.seed));
-    set("dtype", Value::from(case.problem.dtype().name()));
-    set("gflop", Value::from(case.problem.flops() / 1e9));
-    if let Some(facts) = device {
-        let (major, minor) = facts.compute_capability;
-        set("device", Value::from(facts.id.split(':').next().unwrap_or_default()));
-        set("device_name", Value::from(facts.name.as_str()));
-        set("emulated", Value::from(facts.emulated));
-        set("capability", Value::from(10 * major + minor));
-        set("multiprocessors", Value::from(facts.multiprocessors));
-    }
-    context
 }
