@@ -86,6 +86,7 @@ fn problems() -> Vec<Problem> {
             d: 128,
             causal,
             scale,
+            extras: Default::default(),
         })
     };
     let delta = |h| delta::Shape {

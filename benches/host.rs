@@ -22,6 +22,7 @@ fn attention(t: usize, d: usize) -> Problem {
         d,
         causal: true,
         scale: (d as f64).powf(-0.5),
+        extras: Default::default(),
     })
 }
 

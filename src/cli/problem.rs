@@ -29,6 +29,7 @@ pub fn default(op: Op) -> Problem {
             d: 128,
             causal: false,
             scale,
+            extras: attention::Extras::default(),
         }),
         Op::GatedDeltaRule => Problem::GatedDeltaRule(shape),
         Op::Kda => Problem::Kda(shape),
@@ -40,7 +41,8 @@ pub fn default(op: Op) -> Problem {
 pub fn short(problem: &Problem) -> String {
     let mut text = problem.dtype().name().to_string();
     let square = matches!(problem, Problem::Attention(s) if s.tq == s.tkv);
-    for (name, value) in problem.vars() {
+    let (vars, lens) = problem.shown();
+    for (name, value) in vars {
         match (name, value) {
             ("Tq", value) if square => text += &format!(" T={value}"),
             ("Tkv", _) if square => {}
@@ -48,20 +50,25 @@ pub fn short(problem: &Problem) -> String {
             ("final_state", Scalar::Bool(yes)) => text += if yes { "" } else { " no_final_state" },
             (name, Scalar::Bool(true)) => text += &format!(" {name}"),
             (name, Scalar::Int(n)) => text += &format!(" {name}={n}"),
+            ("softcap", value) => text += &format!(" softcap={value}"),
             _ => {}
         }
     }
-    text
+    lens.map_or(text.clone(), |lens| format!("{text} lens={lens}"))
 }
 
 /// Sets variables of a problem, by the names of [`Problem::vars`] and `dtype`; for attention `T`
-/// sets both `Tq` and `Tkv`. The scale follows the head dimension unless given.
+/// sets both `Tq` and `Tkv`, `lens=1000+16x512` packs sequences of these lengths, and `window=0`
+/// and `softcap=0` mean none. The scale follows the head dimension unless given.
 pub fn apply(problem: &mut Problem, settings: &str) -> Result<(), String> {
-    let mut scaled = false;
+    let (mut scaled, mut sized) = (false, None);
     for part in settings.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let (name, value) = part.split_once('=').unwrap_or((part, "true"));
         set(problem, name.trim(), value.trim())?;
         scaled |= name.trim() == "scale";
+        if matches!(name.trim(), "B" | "T" | "Tq" | "Tkv") {
+            sized = Some(part);
+        }
     }
     if !scaled {
         match problem {
@@ -69,13 +76,25 @@ pub fn apply(problem: &mut Problem, settings: &str) -> Result<(), String> {
             Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.scale = (s.k as f64).powf(-0.5),
         }
     }
+    if let Problem::Attention(s) = problem {
+        s.extras.dv = s.extras.dv.filter(|dv| *dv != s.d);
+        if let (Some(lens), Some(sized)) = (s.lens_text(), sized) {
+            return Err(format!("{sized}: lens={lens} already says it: leave one of them out"));
+        }
+        if let Some(fault) = s.fault() {
+            return Err(fault);
+        }
+    }
     Ok(())
 }
 
 fn set(problem: &mut Problem, name: &str, value: &str) -> Result<(), String> {
-    let vars: Vec<_> = problem.vars().keys().map(|k| k.to_string()).collect();
+    let mut vars: Vec<_> = problem.vars().into_keys().collect();
+    vars.retain(|name| !matches!(*name, "packed" | "N" | "Tmax"));
     let op = problem.op();
-    let known = || format!("{op} has no variable `{name}`: it has dtype, {}", vars.join(", "));
+    let lens = if op == Op::Attention { ", lens" } else { "" };
+    let known =
+        || format!("{op} has no variable `{name}`: it has dtype, {}{lens}", vars.join(", "));
     let count = || match value.parse::<usize>() {
         Ok(n) if n > 0 && n <= 1 << 30 => Ok(n),
         _ => Err(format!("{name}={value}: expected an integer of at least 1")),
@@ -97,8 +116,13 @@ fn set(problem: &mut Problem, name: &str, value: &str) -> Result<(), String> {
             "Hq" => s.hq = count()?,
             "Hkv" => s.hkv = count()?,
             "D" => s.d = count()?,
+            "Dv" => s.extras.dv = Some(count()?),
             "causal" => s.causal = flag()?,
             "scale" => s.scale = scale()?,
+            "window" if value == "0" => s.extras.window = None,
+            "window" => s.extras.window = Some(count()?),
+            "softcap" => s.extras.softcap = Some(scale()?).filter(|cap| *cap != 0.0),
+            "lens" => s.pack(attention::parse_lens(value)?),
             _ => return Err(known()),
         },
         Problem::GatedDeltaRule(s) | Problem::Kda(s) => match name {

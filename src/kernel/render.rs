@@ -84,6 +84,7 @@ impl Kernel {
                 DType::Fp16 => "f16",
                 DType::Tf32 => "tf32",
                 DType::Fp32 => "f32",
+                DType::I32 => "s32",
             }),
         );
         for name in &self.manifest.specialise {

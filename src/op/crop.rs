@@ -10,7 +10,7 @@ use super::{Problem, Role, Tensor, attention, delta};
 pub struct Crop {
     pub b: usize,
     pub head: usize,
-    /// Rows along Tq. For the delta rules always all of T: each row depends on all before it.
+    /// Rows along Tq, through all packed sequences. For the delta rules always all of T: each row depends on all before it.
     pub rows: Range<usize>,
 }
 
@@ -26,14 +26,7 @@ impl Problem {
     /// The problem that is left of this one.
     pub fn crop(&self, crop: &Crop) -> Problem {
         match self {
-            Problem::Attention(s) => Problem::Attention(attention::Shape {
-                b: 1,
-                hq: 1,
-                hkv: 1,
-                tq: crop.rows.len(),
-                tkv: s.visible(crop.rows.end - 1),
-                ..s.clone()
-            }),
+            Problem::Attention(s) => Problem::Attention(s.crop_rows(&crop.rows).1),
             Problem::GatedDeltaRule(s) => Problem::GatedDeltaRule(cropped(s)),
             Problem::Kda(s) => Problem::Kda(cropped(s)),
         }
@@ -47,15 +40,23 @@ impl Problem {
         let (_, heads) = self.output_heads();
         let specs: Vec<_> = self.tensors().into_iter().filter(|t| t.role == role).collect();
         assert_eq!(specs.len(), tensors.len(), "tensors of {self}");
-        let tkv = match self {
-            Problem::Attention(s) => s.visible(crop.rows.end - 1),
-            _ => 0,
+        let (keys, packed) = match self {
+            Problem::Attention(s) => {
+                let (keys, small) = s.crop_rows(&crop.rows);
+                (keys, small.cu_seqlens())
+            }
+            _ => (0..0, vec![]),
         };
         let cut = |(spec, tensor): (&super::TensorSpec, &Tensor)| {
+            match spec.name {
+                "cu_seqlens_q" => return packed[0].clone(),
+                "cu_seqlens_kv" => return packed[1].clone(),
+                _ => {}
+            }
             let range = |(letter, size): (&str, usize)| match letter {
                 "B" | "N" => crop.b..crop.b + 1,
                 "T" | "Tq" => crop.rows.clone(),
-                "Tkv" => 0..tkv,
+                "Tkv" => keys.clone(),
                 "H" | "HV" | "Hq" | "Hkv" => {
                     let head = crop.head / (heads / size);
                     head..head + 1
@@ -142,9 +143,35 @@ mod tests {
                 d: 8,
                 causal,
                 scale: 0.3,
+                extras: attention::Extras { dv: Some(4), ..Default::default() },
             };
             for rows in [0..tq, 10..61, tq - 1..tq] {
                 crop_commutes(&Problem::Attention(shape.clone()), &Crop { b: 1, head: 3, rows });
+            }
+        }
+    }
+
+    #[test]
+    fn packed_rows() {
+        for window in [None, Some(30)] {
+            let mut shape = attention::Shape {
+                dtype: DType::Bf16,
+                b: 1,
+                tq: 0,
+                tkv: 0,
+                hq: 4,
+                hkv: 2,
+                d: 8,
+                causal: true,
+                scale: 0.3,
+                extras: attention::Extras { window, ..Default::default() },
+            };
+            shape.pack(vec![[70, 70], [60, 100], [5, 3], [90, 90]]);
+            for causal in [true, window.is_some()] {
+                shape.causal = causal;
+                for rows in [0..225, 0..10, 65..75, 60..140, 131..132, 200..225] {
+                    crop_commutes(&Problem::Attention(shape.clone()), &Crop { b: 0, head: 3, rows });
+                }
             }
         }
     }

@@ -14,9 +14,12 @@ pub enum DType {
     /// fp32 in memory, rounded to 10 mantissa bits as a matrix operand.
     Tf32,
     Fp32,
+    /// Indices such as the starts of packed sequences; no precision of a problem.
+    I32,
 }
 
 impl DType {
+    /// The floating-point types.
     pub const ALL: [DType; 4] = [DType::Bf16, DType::Fp16, DType::Tf32, DType::Fp32];
 
     pub fn name(self) -> &'static str {
@@ -25,9 +28,11 @@ impl DType {
             DType::Fp16 => "fp16",
             DType::Tf32 => "tf32",
             DType::Fp32 => "fp32",
+            DType::I32 => "i32",
         }
     }
 
+    /// The floating-point type of that name, or `None`.
     pub fn parse(name: &str) -> Option<DType> {
         DType::ALL.into_iter().find(|d| d.name() == name)
     }
@@ -36,7 +41,7 @@ impl DType {
     pub fn bytes(self) -> usize {
         match self {
             DType::Bf16 | DType::Fp16 => 2,
-            DType::Tf32 | DType::Fp32 => 4,
+            DType::Tf32 | DType::Fp32 | DType::I32 => 4,
         }
     }
 
@@ -52,6 +57,7 @@ impl DType {
             DType::Bf16 => bf16::from_f64(x).to_f64(),
             DType::Fp16 => f16::from_f64(x).to_f64(),
             DType::Fp32 => f64::from(x as f32),
+            DType::I32 => x.round_ties_even(),
             DType::Tf32 => {
                 let bits = (x as f32).to_bits();
                 if (bits >> 23) & 0xff == 0xff {
@@ -69,6 +75,7 @@ impl DType {
             DType::Bf16 => out.extend(bf16::from_f64(x).to_le_bytes()),
             DType::Fp16 => out.extend(f16::from_f64(x).to_le_bytes()),
             DType::Tf32 | DType::Fp32 => out.extend((x as f32).to_le_bytes()),
+            DType::I32 => out.extend((x.round_ties_even() as i32).to_le_bytes()),
         }
     }
 
@@ -80,6 +87,10 @@ impl DType {
             DType::Tf32 | DType::Fp32 => {
                 let b: [u8; 4] = bytes[4 * i..4 * i + 4].try_into().expect("four bytes");
                 f64::from(f32::from_le_bytes(b))
+            }
+            DType::I32 => {
+                let b: [u8; 4] = bytes[4 * i..4 * i + 4].try_into().expect("four bytes");
+                f64::from(i32::from_le_bytes(b))
             }
         }
     }

@@ -135,12 +135,21 @@ impl Problem {
 
     /// Every variable that a manifest's expressions may name, in a fixed order.
     ///
-    /// attention: `B Tq Tkv Hq Hkv D causal scale`; delta rules:
+    /// attention: `B Tq Tkv Hq Hkv D causal scale Dv window softcap packed N Tmax`; delta rules:
     /// `B T H HV K V initial_state final_state scale`.
     pub fn vars(&self) -> IndexMap<&'static str, Scalar> {
         match self {
             Problem::Attention(s) => s.vars(),
             Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.vars(),
+        }
+    }
+
+    /// The variables that say something about this problem, for texts: those of [`Problem::vars`]
+    /// less what plain problems have no use for; and packed lengths, where there are any.
+    pub fn shown(&self) -> (IndexMap<&'static str, Scalar>, Option<String>) {
+        match self {
+            Problem::Attention(s) => (s.shown(), s.lens_text()),
+            Problem::GatedDeltaRule(s) | Problem::Kda(s) => (s.vars(), None),
         }
     }
 
@@ -216,14 +225,16 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.op(), self.dtype())?;
-        for (name, value) in self.vars() {
+        let (vars, lens) = self.shown();
+        for (name, value) in vars {
             match value {
                 Scalar::Bool(true) => write!(f, " {name}")?,
                 Scalar::Bool(false) => {}
                 Scalar::Int(i) => write!(f, " {name}={i}")?,
-                Scalar::Float(_) => {}
+                Scalar::Float(_) if name == "scale" => {}
+                Scalar::Float(x) => write!(f, " {name}={x}")?,
             }
         }
-        Ok(())
+        lens.map_or(Ok(()), |lens| write!(f, " lens={lens}"))
     }
 }

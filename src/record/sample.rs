@@ -57,6 +57,7 @@ impl Case {
                 d: 128,
                 causal: true,
                 scale,
+                extras: Default::default(),
             }),
             Op::GatedDeltaRule => Problem::GatedDeltaRule(d),
             Op::Kda => Problem::Kda(d),

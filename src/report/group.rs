@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::device::{Facts, Regime};
+use crate::op::attention::Variation;
 use crate::op::{DType, Family, Op, Phase, Problem, inputs};
 use crate::record::{Record, Status, Timing};
 
@@ -132,6 +133,7 @@ pub enum Heads {
         d: usize,
         causal: bool,
         tkv: Option<usize>,
+        more: Variation,
     },
     Delta {
         h: usize,
@@ -149,7 +151,8 @@ impl Setting {
         let (b, heads) = match problem {
             Problem::Attention(s) => {
                 let tkv = (s.tkv != s.tq).then_some(s.tkv);
-                (s.b, Heads::Attention { hq: s.hq, hkv: s.hkv, d: s.d, causal: s.causal, tkv })
+                let (hq, hkv, d, causal, more) = (s.hq, s.hkv, s.d, s.causal, s.variation());
+                (s.b, Heads::Attention { hq, hkv, d, causal, tkv, more })
             }
             Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
                 let (initial_state, final_state) = (s.initial_state, s.final_state);
@@ -163,7 +166,7 @@ impl Setting {
     /// Width of the layer's output: heads times head dimension.
     fn width(&self) -> usize {
         match self.heads {
-            Heads::Attention { hq, d, .. } => hq * d,
+            Heads::Attention { hq, more, .. } => hq * more.dv,
             Heads::Delta { hv, v, .. } => hv * v,
         }
     }
@@ -171,7 +174,7 @@ impl Setting {
     /// Heads and head dimension of the output.
     fn out(&self) -> (usize, usize) {
         match self.heads {
-            Heads::Attention { hq, d, .. } => (hq, d),
+            Heads::Attention { hq, more, .. } => (hq, more.dv),
             Heads::Delta { hv, v, .. } => (hv, v),
         }
     }
@@ -183,10 +186,11 @@ impl Setting {
     /// `Hq 16, Hkv 4, D 128, causal`
     pub fn heads_text(&self) -> String {
         match self.heads {
-            Heads::Attention { hq, hkv, d, causal, tkv } => {
+            Heads::Attention { hq, hkv, d, causal, tkv, more } => {
                 let causal = if causal { ", causal" } else { ", full" };
                 let tkv = tkv.map(|n| format!(", Tkv {n}")).unwrap_or_default();
-                format!("Hq {hq}, Hkv {hkv}, D {d}{causal}{tkv}")
+                let dv = if more.dv == d { String::new() } else { format!(", Dv {}", more.dv) };
+                format!("Hq {hq}, Hkv {hkv}, D {d}{dv}{causal}{tkv}{more}")
             }
             Heads::Delta { h, hv, k, v, initial_state, final_state } => {
                 let dims = if k == v { format!("K = V = {k}") } else { format!("K {k}, V {v}") };

@@ -54,7 +54,7 @@ const NONE: &str = "–";
 fn peak_flops(device: &Facts, dtype: DType) -> f64 {
     1e12 * match dtype {
         DType::Bf16 | DType::Fp16 => device.peak.bf16_tflops,
-        DType::Tf32 | DType::Fp32 => device.peak.tf32_tflops,
+        DType::Tf32 | DType::Fp32 | DType::I32 => device.peak.tf32_tflops,
     }
 }
 

@@ -110,7 +110,10 @@ impl<'a> Combination<'a> {
             let hkv = self.count("Hkv").unwrap_or(hq);
             groups_of(("Hq", hq), ("Hkv", hkv))?;
             let d = self.count("D").unwrap_or(128);
-            Problem::Attention(attention::Shape {
+            let has = |name: &str| self.settings.contains_key(name);
+            // Packed lengths take the place of T.
+            let t = t.or(has("lens").then_some(1));
+            let mut shape = attention::Shape {
                 dtype,
                 b,
                 tq: self.count("Tq").or(t).ok_or_else(|| missing("T", "[1024, 4096]"))?,
@@ -120,7 +123,27 @@ impl<'a> Combination<'a> {
                 d,
                 causal: self.flag("causal").ok_or_else(|| missing("causal", "true"))?,
                 scale: scale.unwrap_or((d as f64).powf(-0.5)),
-            })
+                extras: attention::Extras {
+                    dv: self.count("Dv").filter(|dv| *dv != d),
+                    window: self.count("window"),
+                    softcap: match self.settings.get("softcap") {
+                        Some(Setting::Number(cap)) => Some(*cap),
+                        _ => None,
+                    },
+                    lens: vec![],
+                },
+            };
+            if let Some(Setting::Lens(lens)) = self.settings.get("lens") {
+                if let Some(name) = ["B", "T", "Tq", "Tkv"].into_iter().find(|n| has(n)) {
+                    let why = format!("{name} beside lens: the lengths already say it");
+                    return Err(self.fault(source, group, name, why));
+                }
+                shape.pack(lens.clone());
+            }
+            if let Some(why) = shape.fault() {
+                return Err(self.fault(source, group, "window", why));
+            }
+            Problem::Attention(shape)
         } else {
             let hv = self.count("HV").ok_or_else(|| missing("HV", "32"))?;
             let h = self.count("H").unwrap_or(hv);

@@ -76,6 +76,8 @@ pub enum Setting {
     Count(usize),
     Flag(bool),
     Number(f64),
+    /// Lengths of packed sequences: tokens of q and of k.
+    Lens(Vec<[usize; 2]>),
     DType(DType),
     Inputs(Family),
     Tile(TileChoice),
@@ -112,6 +114,7 @@ pub(crate) enum Kind {
     Count,
     Flag,
     Number,
+    Lens,
     DType,
     Inputs,
     Tile,
@@ -122,7 +125,7 @@ const ATTENTION: &[Op] = &[Op::Attention];
 const DELTA: &[Op] = &[Op::GatedDeltaRule, Op::Kda];
 const EVERY: &[Op] = &Op::ALL;
 
-pub(crate) const VARIABLES: [Variable; 18] = {
+pub(crate) const VARIABLES: [Variable; 22] = {
     const fn v(name: &'static str, kind: Kind, ops: &'static [Op]) -> Variable {
         Variable { name, kind, ops }
     }
@@ -134,7 +137,11 @@ pub(crate) const VARIABLES: [Variable; 18] = {
         v("Hq", Kind::Count, ATTENTION),
         v("Hkv", Kind::Count, ATTENTION),
         v("D", Kind::Count, ATTENTION),
+        v("Dv", Kind::Count, ATTENTION),
         v("causal", Kind::Flag, ATTENTION),
+        v("window", Kind::Count, ATTENTION),
+        v("softcap", Kind::Number, ATTENTION),
+        v("lens", Kind::Lens, ATTENTION),
         v("H", Kind::Count, DELTA),
         v("HV", Kind::Count, DELTA),
         v("K", Kind::Count, DELTA),

@@ -369,6 +369,10 @@ impl Reader<'_> {
                     _ => return Err(said(format!("{name} is a number greater than 0"))),
                 }
             }
+            Kind::Lens => {
+                let text = text("lengths of packed sequences such as \"1000+16x512\"")?;
+                Setting::Lens(crate::op::attention::parse_lens(text).map_err(said)?)
+            }
             Kind::DType => {
                 let text = text("a string: bf16, fp16 or tf32")?;
                 match DType::parse(text) {

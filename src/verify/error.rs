@@ -52,6 +52,7 @@ pub fn ulp(dtype: DType, x: f64) -> f64 {
         DType::Fp16 => (10, -14),
         DType::Tf32 => (10, -126),
         DType::Fp32 => (23, -126),
+        DType::I32 => return 1.0,
     };
     let exponent = if x == 0.0 { smallest } else { (x.abs().log2().floor() as i32).max(smallest) };
     2f64.powi(exponent - mantissa)

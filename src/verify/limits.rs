@@ -83,5 +83,6 @@ pub fn usual_floor(dtype: DType) -> f64 {
         DType::Bf16 => 1.66e-3,
         DType::Fp16 | DType::Tf32 => 2.08e-4,
         DType::Fp32 => 2.5e-8,
+        DType::I32 => 0.0,
     }
 }

@@ -78,7 +78,10 @@ pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Case>, KernelError> {
 /// Whether outputs of early tokens cannot depend on later ones.
 pub fn has_prefix_property(problem: &Problem) -> bool {
     match problem {
-        Problem::Attention(s) => s.causal && s.tq == s.tkv && s.tq > 1,
+        Problem::Attention(s) => {
+            let square = s.extras.lens.iter().all(|[q, k]| q == k);
+            s.causal && s.tq == s.tkv && s.tq > 1 && square
+        }
         Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.t > 1,
     }
 }
@@ -95,14 +98,31 @@ struct Variant {
     dims_id: usize,
 }
 
-/// Head dimensions that the manifest allows: D twice, or K and V.
+/// Head dimensions that the manifest allows: D and Dv, or K and V.
 pub fn head_dims(kernel: &Kernel) -> Vec<(usize, usize)> {
     let of = |name: &str| -> Vec<usize> {
         let listed = kernel.manifest.shapes.get(name);
         listed.map_or(vec![64, 128], |all| all.iter().map(|&x| x as usize).collect())
     };
     match kernel.manifest.op {
-        Op::Attention => of("D").into_iter().map(|d| (d, d)).collect(),
+        Op::Attention => {
+            let values = match kernel.manifest.shapes.contains_key("Dv") {
+                true => of("Dv"),
+                false => vec![],
+            };
+            let pairs = of("D").into_iter().flat_map(|d| {
+                let mut own = values.clone();
+                if own.is_empty() {
+                    own.push(d);
+                }
+                own.into_iter().map(move |dv| (d, dv))
+            });
+            let dtype = kernel.manifest.dtypes.first().copied().unwrap_or(DType::Bf16);
+            let fits = |dims: &(usize, usize)| {
+                kernel.supports(&plain(Op::Attention, dtype, *dims, 256)).is_ok()
+            };
+            pairs.filter(fits).collect()
+        }
         Op::GatedDeltaRule | Op::Kda => {
             of("K").into_iter().flat_map(|k| of("V").into_iter().map(move |v| (k, v))).collect()
         }
@@ -135,6 +155,10 @@ pub fn plain(op: Op, dtype: DType, dims: (usize, usize), t: usize) -> Problem {
             d: dims.0,
             causal: false,
             scale,
+            extras: attention::Extras {
+                dv: (dims.1 != dims.0).then_some(dims.1),
+                ..Default::default()
+            },
         }),
         Op::GatedDeltaRule => Problem::GatedDeltaRule(shape),
         Op::Kda => Problem::Kda(shape),

@@ -12,6 +12,7 @@ fn attention(t: usize, hq: usize) -> Problem {
         d: 64,
         causal: true,
         scale: 0.125,
+        extras: Default::default(),
     })
 }
 

@@ -63,12 +63,14 @@ pub fn problem_text(problem: &Problem) -> String {
         Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.k,
     };
     let mut parts = vec![format!("dtype={}", problem.dtype())];
-    for (name, value) in problem.vars() {
+    let (vars, lens) = problem.shown();
+    for (name, value) in vars {
         match value {
-            Scalar::Float(x) if x == (width as f64).powf(-0.5) => {}
+            Scalar::Float(x) if name == "scale" && x == (width as f64).powf(-0.5) => {}
             value => parts.push(format!("{name}={value}")),
         }
     }
+    parts.extend(lens.map(|lens| format!("lens={lens}")));
     parts.join(",")
 }
 

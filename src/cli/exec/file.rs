@@ -107,7 +107,8 @@ impl Source<'_> {
             }
             let [_, tkv, hkv, _] = self.four("k", "B, Tkv, Hkv, D")?;
             multiple(h, hkv, "k", "query heads must be a multiple of key/value heads")?;
-            return Ok(Problem::Attention(attention::Shape {
+            let [_, _, _, dv] = self.four("v", "B, Tkv, Hkv, Dv")?;
+            let mut shape = attention::Shape {
                 dtype,
                 b,
                 tq: t,
@@ -117,7 +118,21 @@ impl Source<'_> {
                 d,
                 causal: options.causal,
                 scale,
-            }));
+                extras: attention::Extras {
+                    dv: (dv != d).then_some(dv),
+                    ..Default::default()
+                },
+            };
+            if self.file.names().contains(&"cu_seqlens_q") {
+                shape.pack(self.lens()?);
+                if [shape.tq, shape.tkv] != [t, tkv] || b != 1 {
+                    return Err(format!(
+                        "{}: cu_seqlens: packed sequences of {} and {} tokens in all need q of shape [1, {}, Hq, D] and k, v of [1, {}, Hkv, D]: got [{b}, {t}, ..] and [{b}, {tkv}, ..]",
+                        self.name, shape.tq, shape.tkv, shape.tq, shape.tkv
+                    ));
+                }
+            }
+            return Ok(Problem::Attention(shape));
         }
         if options.causal {
             return Err(format!("--causal: {op} is always causal; leave it out"));
@@ -139,6 +154,34 @@ impl Source<'_> {
         Ok(if op == Op::Kda { Problem::Kda(shape) } else { Problem::GatedDeltaRule(shape) })
     }
 
+    /// Lengths of packed sequences: differences of `cu_seqlens_q` and `cu_seqlens_kv`.
+    fn lens(&self) -> Result<Vec<[usize; 2]>, String> {
+        let read = |tensor: &str| {
+            let fault = |why: String| format!("{}: {tensor}: {why}", self.name);
+            let view = self.tensor(tensor)?;
+            if view.dtype() != Dtype::I32 || view.shape().len() != 1 {
+                let got = format!("got {:?} of shape {:?}", view.dtype(), view.shape());
+                return Err(fault(format!("{got}, expected I32 of shape [N+1]")));
+            }
+            let n = view.shape()[0];
+            let starts: Vec<f64> = (0..n).map(|i| DType::I32.get(view.data(), i)).collect();
+            if starts.first() != Some(&0.0) || !starts.windows(2).all(|w| w[0] < w[1]) || n < 2 {
+                return Err(fault("expected 0, then ascending ends of the sequences".into()));
+            }
+            Ok(starts.windows(2).map(|w| (w[1] - w[0]) as usize).collect::<Vec<_>>())
+        };
+        let (q, k) = (read("cu_seqlens_q")?, read("cu_seqlens_kv")?);
+        if q.len() != k.len() {
+            return Err(format!(
+                "{}: cu_seqlens_q has {} sequences, cu_seqlens_kv {}: expected as many",
+                self.name,
+                q.len(),
+                k.len()
+            ));
+        }
+        Ok(q.into_iter().zip(k).map(|(q, k)| [q, k]).collect())
+    }
+
     /// The tensor of a spec. fp32 inputs of a 16-bit problem may come in 16 bits: widening
     /// loses nothing.
     fn input(&self, spec: &TensorSpec) -> Result<Tensor, String> {
@@ -157,6 +200,7 @@ impl Source<'_> {
             Dtype::BF16 => Some(DType::Bf16),
             Dtype::F16 => Some(DType::Fp16),
             Dtype::F32 => Some(DType::Fp32),
+            Dtype::I32 => Some(DType::I32),
             _ => None,
         };
         let widens = matches!(spec.name, "g" | "beta" | "initial_state");
@@ -187,6 +231,7 @@ fn stored(dtype: DType) -> Dtype {
         DType::Bf16 => Dtype::BF16,
         DType::Fp16 => Dtype::F16,
         DType::Tf32 | DType::Fp32 => Dtype::F32,
+        DType::I32 => Dtype::I32,
     }
 }
 

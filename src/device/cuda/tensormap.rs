@@ -26,6 +26,7 @@ pub(super) fn encode(
         DType::Fp16 => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         // Bits as they are: the tf32 type would round on the way.
         DType::Tf32 | DType::Fp32 => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+        DType::I32 => Type::CU_TENSOR_MAP_DATA_TYPE_INT32,
     };
     let swizzle = match map.swizzle {
         Swizzle::None => Mode::CU_TENSOR_MAP_SWIZZLE_NONE,
