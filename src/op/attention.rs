@@ -108,9 +108,10 @@ impl Shape {
     /// What tells this problem from plain attention of the same sizes.
     pub fn variation(&self) -> Variation {
         let Extras { window, softcap, lens, .. } = &self.extras;
-        let hash = lens.iter().flatten().fold(0xcbf2_9ce4_8422_2325u64, |h, &n| {
-            (h ^ n as u64).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = lens
+            .iter()
+            .flatten()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, &n| (h ^ n as u64).wrapping_mul(0x0100_0000_01b3));
         Variation {
             dv: self.dv(),
             window: *window,
@@ -236,10 +237,9 @@ impl Shape {
     /// mask counts at half of `Tq * Tkv`, as every published figure does.
     pub fn flops(&self) -> f64 {
         let pairs = |s: &Sequence| match self.extras.window {
-            Some(_) => {
-                (0..s.q.len()).map(|i| self.keys(i, s.q.len(), s.k.len()).len()).sum::<usize>()
-                    as f64
-            }
+            Some(_) => (0..s.q.len())
+                .map(|i| self.keys(i, s.q.len(), s.k.len()).len())
+                .sum::<usize>() as f64,
             None => s.q.len() as f64 * s.k.len() as f64 * if self.causal { 0.5 } else { 1.0 },
         };
         let pairs: f64 = self.sequences().iter().map(pairs).sum();

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Problem, Role, Tensor, attention, delta};
+use super::{Problem, Role, Tensor, delta};
 
 /// One sequence, one output head (Hq or HV), a range of output rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ fn gather(tensor: &Tensor, ranges: &[Range<usize>]) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{DType, Family};
+    use crate::op::{DType, Family, attention};
 
     /// A cropped problem's reference is the crop of the whole problem's reference.
     fn crop_commutes(problem: &Problem, crop: &Crop) {
@@ -170,7 +170,10 @@ mod tests {
             for causal in [true, window.is_some()] {
                 shape.causal = causal;
                 for rows in [0..225, 0..10, 65..75, 60..140, 131..132, 200..225] {
-                    crop_commutes(&Problem::Attention(shape.clone()), &Crop { b: 0, head: 3, rows });
+                    crop_commutes(
+                        &Problem::Attention(shape.clone()),
+                        &Crop { b: 0, head: 3, rows },
+                    );
                 }
             }
         }

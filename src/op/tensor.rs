@@ -91,7 +91,7 @@ impl Tensor {
                     DType::Bf16 => to.copy_from_slice(&bf16::from_f32(*x).to_le_bytes()),
                     DType::Fp16 => to.copy_from_slice(&f16::from_f32(*x).to_le_bytes()),
                     DType::Tf32 | DType::Fp32 => to.copy_from_slice(&x.to_le_bytes()),
-                        DType::I32 => to.copy_from_slice(&(*x as i32).to_le_bytes()),
+                    DType::I32 => to.copy_from_slice(&(*x as i32).to_le_bytes()),
                 }
             }
         });

@@ -118,10 +118,7 @@ impl Source<'_> {
                 d,
                 causal: options.causal,
                 scale,
-                extras: attention::Extras {
-                    dv: (dv != d).then_some(dv),
-                    ..Default::default()
-                },
+                extras: attention::Extras { dv: (dv != d).then_some(dv), ..Default::default() },
             };
             if self.file.names().contains(&"cu_seqlens_q") {
                 shape.pack(self.lens()?);
