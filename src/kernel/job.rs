@@ -7,7 +7,7 @@ use crate::device::{Arg, Buffer, BufferRole, Job, Launch, TensorMap};
 use crate::op::{Problem, Role};
 
 /// Names that any problem of the operator may have as a tensor; absent ones give a null address.
-const OPTIONAL: [&str; 2] = ["initial_state", "final_state"];
+const OPTIONAL: [&str; 4] = ["initial_state", "final_state", "cu_seqlens_q", "cu_seqlens_kv"];
 
 impl Kernel {
     /// What a device needs to run this variant on this problem; for a grid that covers the
@@ -48,6 +48,13 @@ impl Kernel {
             });
         }
         for w in &self.manifest.workspace {
+            if let Some(when) = &w.when
+                && !eval
+                    .holds(when, &context)
+                    .map_err(|e| fault(format!("workspace {}: when", w.name), e))?
+            {
+                continue;
+            }
             let shape = w
                 .shape
                 .iter()
@@ -83,7 +90,7 @@ impl Kernel {
                 .params
                 .iter()
                 .map(|p| {
-                    argument(p, &buffers, &eval, &context)
+                    self.argument(p, &buffers, &eval, &context)
                         .map_err(|e| fault(at(&format!("param {}", p.name)), e))
                 })
                 .collect::<Result<_, _>>()?;
@@ -150,32 +157,41 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    fn argument(
+        &self,
+        param: &Param,
+        buffers: &[Buffer],
+        eval: &Evaluator,
+        context: &Context,
+    ) -> Result<Arg, String> {
+        Ok(match &param.kind {
+            ParamKind::Buffer(name) => match find(buffers, name) {
+                Ok(i) => Arg::Buffer(i),
+                Err(_) if OPTIONAL.contains(&name.as_str()) || self.has_workspace(name) => {
+                    Arg::U64(0)
+                }
+                Err(e) => return Err(e),
+            },
+            ParamKind::U32(expr) => Arg::U32(eval.unsigned(expr, context)?),
+            ParamKind::U64(expr) => {
+                let x = eval.int(expr, context)?;
+                Arg::U64(u64::try_from(x).map_err(|_| format!("{x} is negative"))?)
+            }
+            ParamKind::F32(expr) => Arg::F32(eval.float(expr, context)? as f32),
+            ParamKind::TensorMap(spec) => Arg::TensorMap(tensor_map(spec, buffers, eval, context)?),
+        })
+    }
+
+    fn has_workspace(&self, name: &str) -> bool {
+        self.manifest.workspace.iter().any(|w| w.name == name)
+    }
+}
+
 fn find(buffers: &[Buffer], name: &str) -> Result<usize, String> {
     buffers.iter().position(|b| b.name == name).ok_or_else(|| {
         let known: Vec<_> = buffers.iter().map(|b| b.name.as_str()).collect();
         format!("no tensor or workspace `{name}`: there are {}", known.join(", "))
-    })
-}
-
-fn argument(
-    param: &Param,
-    buffers: &[Buffer],
-    eval: &Evaluator,
-    context: &Context,
-) -> Result<Arg, String> {
-    Ok(match &param.kind {
-        ParamKind::Buffer(name) => match find(buffers, name) {
-            Ok(i) => Arg::Buffer(i),
-            Err(_) if OPTIONAL.contains(&name.as_str()) => Arg::U64(0),
-            Err(e) => return Err(e),
-        },
-        ParamKind::U32(expr) => Arg::U32(eval.unsigned(expr, context)?),
-        ParamKind::U64(expr) => {
-            let x = eval.int(expr, context)?;
-            Arg::U64(u64::try_from(x).map_err(|_| format!("{x} is negative"))?)
-        }
-        ParamKind::F32(expr) => Arg::F32(eval.float(expr, context)? as f32),
-        ParamKind::TensorMap(spec) => Arg::TensorMap(tensor_map(spec, buffers, eval, context)?),
     })
 }
 

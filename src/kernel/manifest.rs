@@ -84,6 +84,8 @@ pub struct Workspace {
     /// Each run finds it zeroed; the zeroing is part of the timed run.
     #[serde(default)]
     pub zeroed: bool,
+    /// There only where this holds; elsewhere parameters that name it are a null address.
+    pub when: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
