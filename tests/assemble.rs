@@ -38,10 +38,16 @@ fn flags(kernel: &Kernel, problem: Problem) -> Vec<Problem> {
     match problem {
         Problem::Attention(s) => {
             for causal in on("causal") {
-                all.push(Problem::Attention(crossover::op::attention::Shape {
-                    causal,
-                    ..s.clone()
-                }));
+                let plain = crossover::op::attention::Shape { causal, ..s.clone() };
+                all.push(Problem::Attention(plain.clone()));
+                // All extras at once take the most registers; types differ in none.
+                if special("packed") && s.dtype == kernel.manifest.dtypes[0] {
+                    let mut full = plain;
+                    full.extras.softcap = Some(30.0);
+                    full.extras.window = causal.then_some(100);
+                    full.pack(vec![[5, 5], [100, 70]]);
+                    all.push(Problem::Attention(full));
+                }
             }
         }
         Problem::GatedDeltaRule(ref s) | Problem::Kda(ref s) => {

@@ -25,6 +25,7 @@ fn stored(dtype: DType) -> Dtype {
         DType::Bf16 => Dtype::BF16,
         DType::Fp16 => Dtype::F16,
         DType::Tf32 | DType::Fp32 => Dtype::F32,
+        DType::I32 => Dtype::I32,
     }
 }
 
