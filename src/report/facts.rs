@@ -203,22 +203,31 @@ fn subsets(records: &[&Record]) -> String {
     )
 }
 
-/// Warnings of timings and builds, each with its number of cases.
+/// Warnings of timings and builds, each with its number of cases. Those that differ in numbers
+/// alone are one: the first stands for all.
 fn warnings(records: &[&Record]) -> Vec<String> {
-    let mut all: IndexMap<String, usize> = IndexMap::new();
+    let mut all: IndexMap<String, (String, usize)> = IndexMap::new();
+    let mut add = |text: String| {
+        let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+        all.entry(kind).or_insert((text, 0)).1 += 1;
+    };
     for r in records {
         if let Some(Timing::Measured { warnings, .. }) = &r.timing {
-            warnings.iter().for_each(|w| *all.entry(w.clone()).or_default() += 1);
+            warnings.iter().for_each(|w| add(w.clone()));
         }
         for w in r.build.iter().flat_map(|b| &b.warnings) {
-            *all.entry(format!("{}: {w}", r.kernel.name)).or_default() += 1;
+            add(format!("{}: {w}", r.kernel.name));
         }
         let v = r.verification.as_ref();
         if v.and_then(|v| v.deterministic) == Some(false) {
-            let text = format!("{}: a second run gave other bits", r.kernel.name);
-            *all.entry(text).or_default() += 1;
+            add(format!("{}: a second run gave other bits", r.kernel.name));
         }
     }
     let many = records.len();
-    all.into_iter().map(|(w, n)| format!("{w} ({n} of {})", plural(many, "case"))).collect()
+    all.into_values()
+        .map(|(w, n)| match n {
+            1 => format!("{w} (1 of {})", plural(many, "case")),
+            _ => format!("{w} ({n} of {}, the first given)", plural(many, "case")),
+        })
+        .collect()
 }
