@@ -179,17 +179,21 @@ impl Shape {
         let (d, dv) = (self.d, self.dv());
         let q = |d| [self.b, self.tq, self.hq, d];
         let kv = |d| [self.b, self.tkv, self.hkv, d];
+        let (o_dims, v_dims) = match dv == d {
+            true => ("B Tq Hq D", "B Tkv Hkv D"),
+            false => ("B Tq Hq Dv", "B Tkv Hkv Dv"),
+        };
         let mut all = vec![
             TensorSpec::input("q", self.dtype, "B Tq Hq D", &q(d)),
             TensorSpec::input("k", self.dtype, "B Tkv Hkv D", &kv(d)),
-            TensorSpec::input("v", self.dtype, "B Tkv Hkv Dv", &kv(dv)),
+            TensorSpec::input("v", self.dtype, v_dims, &kv(dv)),
         ];
         if !self.extras.lens.is_empty() {
             let n = [self.extras.lens.len() + 1];
             all.push(TensorSpec::input("cu_seqlens_q", DType::I32, "N+1", &n));
             all.push(TensorSpec::input("cu_seqlens_kv", DType::I32, "N+1", &n));
         }
-        all.push(TensorSpec::output("o", self.dtype, "B Tq Hq Dv", &q(dv)));
+        all.push(TensorSpec::output("o", self.dtype, o_dims, &q(dv)));
         all.push(TensorSpec::output("lse", DType::Fp32, "B Hq Tq", &[self.b, self.hq, self.tq]));
         all
     }

@@ -65,7 +65,10 @@ pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Case>, KernelError> {
                 break;
             };
             used.push(free[0]);
-            let problem = axes.problem(v, &free);
+            let plain = axes.problem(v, &free);
+            let more = with_extras(&plain, cases.len());
+            let does = kernel.supports(&more).is_ok() && kernel.check_tile(&more, &v.tile).is_ok();
+            let problem = if does { more } else { plain };
             let family = axes.families[free[1]];
             let prefix = has_prefix_property(&problem) && cases.len().is_multiple_of(3);
             let (kernel, tile) = (kernel.name.clone(), v.tile.clone());
@@ -73,6 +76,25 @@ pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Case>, KernelError> {
         }
     }
     Ok(cases)
+}
+
+/// The problem in turns as it is, with a window, a soft cap, packed lengths, and all of them.
+fn with_extras(problem: &Problem, turn: usize) -> Problem {
+    let mut problem = problem.clone();
+    if let Problem::Attention(s) = &mut problem {
+        let turn = turn % 5;
+        if matches!(turn, 1 | 4) && s.causal {
+            s.extras.window = Some(s.tkv / 3 + 1);
+        }
+        if matches!(turn, 2 | 4) {
+            s.extras.softcap = Some(20.0);
+        }
+        if matches!(turn, 3 | 4) {
+            let (q, k) = (s.tq, s.tkv);
+            s.pack(vec![[q.div_ceil(3), k.div_ceil(3)], [q, k], [1, k], [65, 63]]);
+        }
+    }
+    problem
 }
 
 /// Whether outputs of early tokens cannot depend on later ones.
@@ -337,6 +359,25 @@ mod tests {
         }
         assert_eq!(pairs.len(), 20);
         assert_eq!(c.choose(&[0], |f| f[2] > 1), None);
+    }
+
+    #[test]
+    fn extras_take_turns_where_a_kernel_has_them() {
+        let registry = crate::kernel::Registry::embedded().unwrap();
+        let met = |name: &str| {
+            let all = cases(registry.get(name).unwrap(), 1).unwrap();
+            let has = |f: fn(&attention::Extras) -> bool| {
+                all.iter().any(|c| matches!(&c.problem, Problem::Attention(s) if f(&s.extras)))
+            };
+            [
+                has(|e| e.window.is_some()),
+                has(|e| e.softcap.is_some()),
+                has(|e| !e.lens.is_empty()),
+                has(|e| e.dv.is_some()),
+            ]
+        };
+        assert_eq!(met("attention/prefill.sm90a"), [true; 4]);
+        assert_eq!(met("attention/prefill.sm80"), [false; 4]);
     }
 
     #[test]
