@@ -227,8 +227,7 @@ mod tests {
 
     #[test]
     fn curated_sweeps_plan() {
-        let kernels = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernels");
-        let registry = Registry::from_dir(Path::new(kernels)).unwrap();
+        let registry = Registry::embedded().unwrap();
         for name in curated_names() {
             let sweep = Sweep::load(Path::new(name)).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(sweep.name, name);
