@@ -297,7 +297,7 @@ fn check_fails_on_a_broken_kernel_and_says_how_to_see_it() {
     failed
         .stdout(
             contains("FAILED attention/prefill.broken FAULT=6")
-                .and(contains("first bad o[B=0 Tq=0 Hq=0 Dv=0] got"))
+                .and(contains("first bad o[B=0 Tq=0 Hq=0 D=0] got"))
                 .and(contains("elements bad"))
                 .and(contains("repeat: crossover --kernels"))
                 .and(contains("--tile FAULT=6 --problem dtype=bf16,")),
