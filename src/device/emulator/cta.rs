@@ -1,5 +1,6 @@
 //! A CTA: its warps take turns until all are done or none can go on.
 
+use super::events::Events;
 use super::launch::Runner;
 use super::memory::Shared;
 use super::program::{Op, Preset, Program, Slot};
@@ -146,6 +147,7 @@ impl Dims {
 pub struct Cta {
     pub warps: Vec<Warp>,
     pub shared: Shared,
+    events: Events,
     dims: Dims,
 }
 
@@ -155,6 +157,7 @@ impl Cta {
         let mut cta = Cta {
             warps: (0..n).map(|_| Warp::new(program)).collect(),
             shared: Shared::new(dims.total_shared),
+            events: Events::default(),
             dims,
         };
         for w in 0..n as usize {
@@ -213,6 +216,7 @@ impl Cta {
     ) -> Result<u64, (Faulted, Option<u32>)> {
         let threads = self.dims.threads();
         self.shared.reset();
+        self.events.reset(1, self.warps.len() as u32);
         for w in 0..self.warps.len() {
             let lanes = (threads - 32 * w as u32).min(32);
             self.warps[w].reset(w as u32, u32::MAX >> (32 - lanes));
@@ -229,7 +233,7 @@ impl Cta {
                     continue;
                 }
                 let before = warp.steps;
-                let mut cx = runner.context(&mut self.shared, &mut barriers);
+                let mut cx = runner.context(&mut self.shared, &mut barriers, &mut self.events);
                 let turn = warp.run(&mut cx, QUANTUM).map_err(|f| (f, Some(w as u32)))?;
                 moved |= warp.steps != before;
                 steps += warp.steps - before;

@@ -105,6 +105,7 @@ impl Runner<'_> {
         &'b mut self,
         shared: &'b mut Shared,
         barriers: &'b mut super::cta::Barriers,
+        events: &'b mut super::events::Events,
     ) -> Context<'b> {
         Context {
             arch: self.arch,
@@ -113,6 +114,7 @@ impl Runner<'_> {
             params: self.params,
             shared,
             barriers,
+            events,
             counts: self.counts,
         }
     }

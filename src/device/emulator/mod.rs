@@ -17,6 +17,7 @@ mod alu_float;
 mod alu_int;
 mod cta;
 mod decode;
+mod events;
 mod launch;
 mod memory;
 mod num;

@@ -4,6 +4,7 @@ use pulp::Arch;
 
 use super::access::Batch;
 use super::cta::{Barriers, Release};
+use super::events::Events;
 use super::memory::{Global, Shared};
 use super::program::{Bar, Inst, Op, Program, Reduce, UNGUARDED};
 use super::regs::{El, Regs, Row, put};
@@ -41,6 +42,8 @@ pub struct Context<'a> {
     pub params: &'a [u8],
     pub shared: &'a mut Shared,
     pub barriers: &'a mut Barriers,
+    #[allow(dead_code, reason = "as in events.rs")]
+    pub events: &'a mut Events,
     pub counts: &'a mut [Line],
 }
 
