@@ -24,6 +24,49 @@ pub struct Counts {
     /// Cycles that the shared-memory pipe is busy, and how many of them are bank conflicts.
     pub shared_wavefronts: u64,
     pub bank_conflicts: u64,
+    /// Bytes that bulk copies (TMA) read from and write to global memory; their sectors are among
+    /// the requested ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bulk_read_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bulk_write_bytes: u64,
+    /// What a model of L2 made of the requests, where one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l2: Option<L2Counts>,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// What passed a modelled L2: a model of the order of accesses, hence no exact count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct L2Counts {
+    /// Sectors read that it held.
+    pub read_hit_sectors: u64,
+    /// Sectors read that it had to fetch.
+    pub read_miss_sectors: u64,
+    pub dram_read_bytes: u64,
+    /// Written back, with what was left at the end.
+    pub dram_write_bytes: u64,
+}
+
+impl L2Counts {
+    pub fn add(&mut self, o: &L2Counts) {
+        self.read_hit_sectors += o.read_hit_sectors;
+        self.read_miss_sectors += o.read_miss_sectors;
+        self.dram_read_bytes += o.dram_read_bytes;
+        self.dram_write_bytes += o.dram_write_bytes;
+    }
+
+    fn times(&self, n: u64) -> L2Counts {
+        L2Counts {
+            read_hit_sectors: self.read_hit_sectors * n,
+            read_miss_sectors: self.read_miss_sectors * n,
+            dram_read_bytes: self.dram_read_bytes * n,
+            dram_write_bytes: self.dram_write_bytes * n,
+        }
+    }
 }
 
 impl Counts {
@@ -55,6 +98,11 @@ impl Counts {
         self.unique_write_sectors += other.unique_write_sectors;
         self.shared_wavefronts += other.shared_wavefronts;
         self.bank_conflicts += other.bank_conflicts;
+        self.bulk_read_bytes += other.bulk_read_bytes;
+        self.bulk_write_bytes += other.bulk_write_bytes;
+        if let Some(l2) = &other.l2 {
+            self.l2.get_or_insert_default().add(l2);
+        }
     }
 
     /// The counts of `n` disjoint copies of this work.
@@ -72,6 +120,9 @@ impl Counts {
             unique_write_sectors: self.unique_write_sectors * n,
             shared_wavefronts: self.shared_wavefronts * n,
             bank_conflicts: self.bank_conflicts * n,
+            bulk_read_bytes: self.bulk_read_bytes * n,
+            bulk_write_bytes: self.bulk_write_bytes * n,
+            l2: self.l2.map(|l2| l2.times(n)),
         }
     }
 }

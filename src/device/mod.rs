@@ -11,7 +11,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-pub use counts::{Counts, Modelled};
+pub use counts::{Counts, L2Counts, Modelled};
 
 use crate::op::{DType, Tensor};
 

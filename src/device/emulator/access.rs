@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use half::{bf16, f16};
 
-use super::memory::{self, Shared, sectors, wavefronts};
+use super::memory::{self, Shared, wavefronts};
 use super::program::{AtomOp, AtomTy, Base, Extra, Mem};
 use super::ptx::ast::Space;
 use super::regs::Row;
+use super::stream::Way;
 use super::trap::{Fault, FaultKind};
 use super::warp::{Context, Warp};
 use super::warpwide::transpose;
@@ -150,7 +151,7 @@ impl Warp {
                     }
                 }
                 if space == Space::Global {
-                    cx.counts[pc].read_sectors += sectors(address, mask);
+                    cx.count_global(pc, address, mask, Way::Read);
                 }
             }
             Space::Shared => {
@@ -280,7 +281,7 @@ impl Warp {
                         r.store(at + u64::from(size * k), size, self.get(mem, k, lane));
                     }
                 }
-                cx.counts[pc].write_sectors += sectors(address, mask);
+                cx.count_global(pc, address, mask, Way::Write);
             }
         }
         Ok(())
@@ -443,7 +444,7 @@ impl Warp {
             cx.shared.depart(at, size);
             batch.to[i] = at as u32;
         }
-        cx.counts[pc].read_sectors += sectors(&source, reading);
+        cx.count_global(pc, &source, reading, Way::Read);
         cx.count_shared(pc, wavefronts(&to, mask, size));
         self.copies.push(batch);
         Ok(())
@@ -531,7 +532,7 @@ impl Warp {
                 }
             }
             if space == Space::Global {
-                cx.counts[pc].write_sectors += sectors(&address, mask);
+                cx.count_global(pc, &address, mask, Way::Write);
             } else {
                 cx.count_shared(pc, wavefronts(&address, mask, mem.size * mem.n));
             }

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::cta::{Cta, Dims};
 use super::memory::{Global, Shared};
-use super::program::{Op, Program};
+use super::program::{Class, Op, Program};
+use super::stream::Stream;
 use super::tensor;
 use super::trap::Fault;
 use super::warp::{Context, Faulted, Line};
@@ -61,7 +62,7 @@ pub fn launch(
                 dims.cta(i),
                 step_limit,
                 program,
-                Runner { arch, program, global, params, counts },
+                Runner { arch, program, global, params, counts, stream: None },
             );
             let (Faulted(fault, pc), warp) = match result {
                 Ok(steps) => {
@@ -87,7 +88,31 @@ pub fn launch(
     });
     match stop.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         Some(stop) => Err(stop),
-        None => Ok(done),
+        None => {
+            let mut done = done;
+            fixed(program, &mut done.lines);
+            Ok(done)
+        }
+    }
+}
+
+/// Adds what follows from the number of executions alone.
+fn fixed(program: &Program, lines: &mut [Line]) {
+    for (inst, line) in program.insts.iter().zip(lines) {
+        if let Some((_, flops)) = tensor_work(&inst.op) {
+            line.flops = line.lanes / 32 * flops;
+        }
+        if inst.class == Class::Special {
+            line.special = line.lanes * inst.values();
+        }
+    }
+}
+
+/// Type of the operands and FLOPs of one warp for an instruction of the tensor cores.
+fn tensor_work(op: &Op) -> Option<(&'static str, u64)> {
+    match op {
+        Op::Mma(f, _) => Some(tensor::work(*f)),
+        _ => None,
     }
 }
 
@@ -98,6 +123,7 @@ pub struct Runner<'a> {
     pub global: &'a Global,
     pub params: &'a [u8],
     pub counts: &'a mut [Line],
+    pub stream: Option<&'a mut Stream>,
 }
 
 impl Runner<'_> {
@@ -116,6 +142,7 @@ impl Runner<'_> {
             barriers,
             events,
             counts: self.counts,
+            stream: self.stream.as_deref_mut(),
         }
     }
 }
@@ -128,13 +155,12 @@ pub fn counts(program: &Program, lines: &[Line], ctas: u64) -> Counts {
         if line.executions > 0 && !inst.continued {
             *by_class.entry(inst.class.name()).or_default() += line.executions;
         }
-        if let Op::Mma(f, _) = inst.op {
-            let (name, flops) = tensor::work(f);
-            *c.tensor_flops.entry(name.into()).or_default() += line.lanes / 32 * flops;
+        if let Some((name, _)) = tensor_work(&inst.op) {
+            *c.tensor_flops.entry(name.into()).or_default() += line.flops;
         }
-        if inst.class == super::program::Class::Special {
-            c.special_ops += line.lanes * inst.values();
-        }
+        c.special_ops += line.special;
+        c.bulk_read_bytes += line.bulk_read_bytes;
+        c.bulk_write_bytes += line.bulk_write_bytes;
         c.global_read_sectors += line.read_sectors;
         c.global_write_sectors += line.write_sectors;
         c.shared_wavefronts += line.wavefronts;

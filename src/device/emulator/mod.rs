@@ -26,6 +26,7 @@ mod ptx;
 mod raw;
 mod regs;
 mod session;
+mod stream;
 mod tensor;
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,10 @@ use pulp::Arch;
 use super::access::Batch;
 use super::cta::{Barriers, Release};
 use super::events::Events;
-use super::memory::{Global, Shared};
+use super::memory::{Global, Shared, sectors};
 use super::program::{Bar, Inst, Op, Program, Reduce, UNGUARDED};
 use super::regs::{El, Regs, Row, put};
+use super::stream::{Stream, Way};
 use super::trap::{Fault, FaultKind};
 
 /// What one instruction of the program did, summed over warps.
@@ -21,6 +22,16 @@ pub struct Line {
     pub write_sectors: u64,
     pub wavefronts: u64,
     pub conflicts: u64,
+    /// Multiply-adds times two on tensor cores.
+    pub flops: u64,
+    /// Thread-level special-function operations.
+    pub special: u64,
+    /// Bytes that bulk copies (TMA) read from and write to global memory. Their sectors are among
+    /// `read_sectors` and `write_sectors`.
+    pub bulk_read_bytes: u64,
+    pub bulk_write_bytes: u64,
+    /// Of the sectors read, those that the modelled L2 had to fetch; 0 where it is not modelled.
+    pub l2_miss_sectors: u64,
 }
 
 impl Line {
@@ -31,6 +42,11 @@ impl Line {
         self.write_sectors += o.write_sectors;
         self.wavefronts += o.wavefronts;
         self.conflicts += o.conflicts;
+        self.flops += o.flops;
+        self.special += o.special;
+        self.bulk_read_bytes += o.bulk_read_bytes;
+        self.bulk_write_bytes += o.bulk_write_bytes;
+        self.l2_miss_sectors += o.l2_miss_sectors;
     }
 }
 
@@ -45,9 +61,49 @@ pub struct Context<'a> {
     #[allow(dead_code, reason = "as in events.rs")]
     pub events: &'a mut Events,
     pub counts: &'a mut [Line],
+    /// Where requests to global memory are written down, if they are.
+    pub stream: Option<&'a mut Stream>,
 }
 
 impl Context<'_> {
+    /// Counts what one instruction's lanes request of global memory.
+    #[inline(always)]
+    pub fn count_global(&mut self, pc: usize, address: &[u64; 32], mask: u32, way: Way) {
+        let n = sectors(address, mask);
+        let line = &mut self.counts[pc];
+        match way {
+            Way::Read => line.read_sectors += n,
+            Way::Write => line.write_sectors += n,
+        }
+        if let Some(stream) = &mut self.stream {
+            stream.lanes(pc, address, mask, way);
+        }
+    }
+
+    /// Counts `bytes` from `address` on that a bulk copy moves; once for each contiguous row.
+    #[allow(dead_code, reason = "for bulk copies")]
+    #[inline(always)]
+    pub fn count_bulk(&mut self, pc: usize, address: u64, bytes: u64, way: Way) {
+        if bytes == 0 {
+            return;
+        }
+        let sectors = (address + bytes - 1) / 32 - address / 32 + 1;
+        let line = &mut self.counts[pc];
+        match way {
+            Way::Read => {
+                (line.read_sectors, line.bulk_read_bytes) =
+                    (line.read_sectors + sectors, line.bulk_read_bytes + bytes)
+            }
+            Way::Write => {
+                (line.write_sectors, line.bulk_write_bytes) =
+                    (line.write_sectors + sectors, line.bulk_write_bytes + bytes)
+            }
+        }
+        if let Some(stream) = &mut self.stream {
+            stream.range(pc, address, bytes, way);
+        }
+    }
+
     #[inline(always)]
     pub fn count_shared(&mut self, pc: usize, (cycles, conflicts): (u64, u64)) {
         let c = &mut self.counts[pc];
