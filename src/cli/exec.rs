@@ -1,14 +1,12 @@
 //! `crossover exec`: one kernel on the tensors of a file.
 
-mod file;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Failure, Result};
+use super::{Failure, Result, file};
 use crate::device::open::open;
 use crate::device::{Clock, Counts, Modelled, Regime};
 use crate::kernel::{Registry, Tile};
@@ -36,15 +34,8 @@ pub struct Args {
     /// auto, cuda:N or emulator[:MODEL].
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// attention: mask keys after the query, aligned to the last token.
-    #[arg(long)]
-    causal: bool,
-    /// Factor on q; one over the square root of the head dimension if missing.
-    #[arg(long)]
-    scale: Option<f64>,
-    /// Delta rules: write the state after the last token as well.
-    #[arg(long)]
-    final_state: bool,
+    #[command(flatten)]
+    options: file::Options,
     /// Hold the outputs against the fp64 reference; exit code 1 if they are wrong.
     #[arg(long)]
     verify: bool,
@@ -58,10 +49,8 @@ pub struct Args {
 
 pub fn run(args: Args, registry: &Registry) -> Result {
     let kernel = registry.get(&args.kernel)?;
-    let options =
-        file::Options { causal: args.causal, scale: args.scale, final_state: args.final_state };
     let (problem, inputs) =
-        file::read(&args.inputs, kernel.manifest.op, &options).map_err(Failure::Usage)?;
+        file::read(&args.inputs, kernel.manifest.op, &args.options).map_err(Failure::Usage)?;
     let in_file = |e: crate::kernel::KernelError| {
         Failure::Usage(format!("{}: {problem}: {}", args.inputs.display(), e.0))
     };
@@ -108,7 +97,8 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         ("device", facts.id.clone()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
-    file::write(&args.out, &problem, &run.outputs, &facts_of_run).map_err(Failure::Usage)?;
+    file::write(&args.out, &problem, Role::Output, &run.outputs, &facts_of_run)
+        .map_err(Failure::Usage)?;
 
     let report = Report {
         problem: &problem,
@@ -224,16 +214,7 @@ impl Report<'_> {
         for warning in &self.build.warnings {
             text += &format!("  assembler: {warning}\n");
         }
-        for o in self.verification.iter().flat_map(|v| &v.outputs) {
-            text += &format!(
-                "  {}: E {:.3e}, E/F {:.3} (limit {}), {} non-finite\n",
-                o.name,
-                o.error,
-                o.ratio(),
-                o.limit,
-                o.nonfinite
-            );
-        }
+        text += &self.verification.map(verify::table).unwrap_or_default();
         if let Some(subset) = self.verification.and_then(|v| v.subset.as_ref()) {
             text += &format!("  verified: {subset}\n");
         }

@@ -3,11 +3,14 @@
 mod check;
 mod devices;
 mod exec;
+mod file;
+mod inputs;
 mod kernels;
 mod plan;
 pub mod problem;
 mod report;
 mod run;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,6 +41,8 @@ enum Command {
     Check(check::Args),
     Report(report::Args),
     Exec(exec::Args),
+    Inputs(inputs::Args),
+    Verify(verify::Args),
     Kernels(kernels::Args),
     Devices(devices::Args),
 }
@@ -110,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args, &registry, cli.kernels.as_deref()),
         Command::Report(args) => report::run(args),
         Command::Exec(args) => exec::run(args, &registry),
+        Command::Inputs(args) => inputs::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Kernels(args) => kernels::run(args, &registry),
         Command::Devices(args) => devices::run(args),
     });

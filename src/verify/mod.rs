@@ -137,6 +137,21 @@ pub fn add_run_facts(
     v.passed &= v.damage.is_empty() && deterministic != Some(false);
 }
 
+/// One indented line an output: error, ratio to the floor, limit, non-finite elements.
+pub fn table(v: &Verification) -> String {
+    let line = |o: &OutputError| {
+        format!(
+            "  {}: E {:.3e}, E/F {:.3} (limit {}), {} non-finite\n",
+            o.name,
+            o.error,
+            o.ratio(),
+            o.limit,
+            o.nonfinite
+        )
+    };
+    v.outputs.iter().map(line).collect()
+}
+
 /// Why a verification failed, in one line; `None` if it passed.
 pub fn reason(v: &Verification) -> Option<String> {
     if v.passed {

@@ -9,9 +9,22 @@ use safetensors::{SafeTensors, serialize};
 use crate::op::{DType, Op, Problem, Role, Tensor, TensorSpec, attention, delta};
 
 /// What the tensors do not say.
+#[derive(clap::Args, Default)]
 pub struct Options {
+    /// attention: mask keys after the query, aligned to the last token.
+    #[arg(long)]
     pub causal: bool,
+    /// attention: with --causal, the most keys a query row sees, the last ones.
+    #[arg(long, value_name = "KEYS")]
+    pub window: Option<usize>,
+    /// attention: scores become X * tanh(score / X).
+    #[arg(long, value_name = "X")]
+    pub softcap: Option<f64>,
+    /// Factor on q; one over the square root of the head dimension if missing.
+    #[arg(long, value_name = "X")]
     pub scale: Option<f64>,
+    /// Delta rules: the state after the last token as well.
+    #[arg(long)]
     pub final_state: bool,
 }
 
@@ -118,8 +131,18 @@ impl Source<'_> {
                 d,
                 causal: options.causal,
                 scale,
-                extras: attention::Extras { dv: (dv != d).then_some(dv), ..Default::default() },
+                extras: attention::Extras {
+                    dv: (dv != d).then_some(dv),
+                    window: options.window,
+                    softcap: options.softcap,
+                    lens: vec![],
+                },
             };
+            if options.window == Some(0) {
+                return Err(
+                    "--window 0: expected at least 1 key; leave it out for no window".into()
+                );
+            }
             if self.file.names().contains(&"cu_seqlens_q") {
                 shape.pack(self.lens()?);
                 if [shape.tq, shape.tkv] != [t, tkv] || b != 1 {
@@ -129,10 +152,18 @@ impl Source<'_> {
                     ));
                 }
             }
-            return Ok(Problem::Attention(shape));
+            return match shape.fault() {
+                Some(why) => Err(format!("--{why}")),
+                None => Ok(Problem::Attention(shape)),
+            };
         }
-        if options.causal {
-            return Err(format!("--causal: {op} is always causal; leave it out"));
+        let foreign = [
+            (options.causal, "--causal: {op} is always causal"),
+            (options.window.is_some(), "--window: {op} has no window"),
+            (options.softcap.is_some(), "--softcap: {op} has no soft cap"),
+        ];
+        if let Some((_, why)) = foreign.iter().find(|(given, _)| *given) {
+            return Err(format!("{}; leave it out", why.replace("{op}", op.name())));
         }
         let [_, _, hv, v] = self.four("v", "B, T, HV, V")?;
         multiple(hv, h, "v", "value heads must be a multiple of query heads")?;
@@ -249,17 +280,46 @@ fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, String> {
         .map_err(|e| format!("--out {}: cannot write there: {e}", path.display()))
 }
 
-/// Writes outputs, in the order of the problem's tensors, with facts as the file's metadata.
+/// Outputs of a problem that another program left in a file, in the order of its tensors; `None`
+/// for those that the file lacks.
+///
+/// # Errors
+/// Naming the file and the tensor: none of the outputs is there, a shape or type does not fit.
+pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>>, String> {
+    let name = path.display();
+    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
+    let source = Source { name: name.to_string(), file };
+    let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let read =
+        |s: &TensorSpec| source.file.names().contains(&s.name).then(|| source.input(s)).transpose();
+    let specs: Vec<TensorSpec> = specs.collect();
+    let outputs = specs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    if outputs.iter().all(Option::is_none) {
+        let wanted: Vec<_> = specs.iter().map(|s| s.name).collect();
+        return Err(format!(
+            "{name}: none of the outputs {}: the file has {}",
+            wanted.join(", "),
+            source.file.names().join(", ")
+        ));
+    }
+    Ok(outputs)
+}
+
+/// Writes the tensors of one role, in the order of the problem's tensors, with facts as the
+/// file's metadata.
 pub fn write(
     path: &Path,
     problem: &Problem,
-    outputs: &[Tensor],
+    role: Role,
+    tensors: &[Tensor],
     facts: &[(&str, String)],
 ) -> Result<(), String> {
     let fault = |e: String| format!("--out {}: {e}", path.display());
-    let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let specs = problem.tensors().into_iter().filter(|t| t.role == role);
     let views = specs
-        .zip(outputs)
+        .zip(tensors)
         .map(|(spec, t)| {
             let view = TensorView::new(stored(t.dtype), t.shape.clone(), &t.bytes);
             view.map(|v| (spec.name, v)).map_err(|e| fault(e.to_string()))

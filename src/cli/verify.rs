@@ -1,0 +1,91 @@
+//! `crossover verify`: what another program made of the inputs, held against fp64.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::inputs::operator;
+use super::{Failure, Result, file, problem};
+use crate::op::{Family, Role, Tensor};
+use crate::verify::{self, Reference, Subset};
+
+/// Hold outputs in a file, of any program, against the fp64 reference; exit code 1 if wrong.
+///
+/// Shapes and precision come from the inputs. Outputs that the file lacks (a softmax without lse,
+/// say) are not held.
+#[derive(clap::Args)]
+pub struct Args {
+    /// attention, gated_delta_rule or kda.
+    op: String,
+    /// File with the inputs, as of `crossover inputs`.
+    #[arg(long, value_name = "FILE")]
+    inputs: PathBuf,
+    /// File with the outputs: o, and lse or final_state.
+    #[arg(long, value_name = "FILE")]
+    outputs: PathBuf,
+    #[command(flatten)]
+    options: file::Options,
+    /// Input family whose limits count.
+    #[arg(long, default_value = "random")]
+    family: Family,
+    /// Hold every head and row, however long that takes; otherwise those that fit a few seconds.
+    #[arg(long)]
+    all: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result {
+    let op = operator(&args.op)?;
+    let (problem, inputs) = file::read(&args.inputs, op, &args.options).map_err(Failure::Usage)?;
+    let found = file::read_outputs(&args.outputs, &problem).map_err(Failure::Usage)?;
+    let specs: Vec<_> = problem.tensors().into_iter().filter(|t| t.role == Role::Output).collect();
+    let missing: Vec<_> =
+        specs.iter().zip(&found).filter(|(_, t)| t.is_none()).map(|(s, _)| s.name).collect();
+    let outputs: Vec<Tensor> = specs
+        .iter()
+        .zip(found)
+        .map(|(s, t)| {
+            let empty = || Tensor {
+                dtype: s.dtype.storage(),
+                shape: s.shape.clone(),
+                bytes: vec![0; s.bytes()],
+            };
+            t.unwrap_or_else(empty)
+        })
+        .collect();
+    let budget = if args.all { f64::INFINITY } else { verify::BUDGET_FLOPS };
+    let subset = Subset::plan(&problem, budget);
+    let mut v = Reference::new(&problem, &inputs, subset).hold(&args.family, &outputs).verification;
+    v.outputs.retain(|o| !missing.contains(&o.name.as_str()));
+    v.passed = v.outputs.iter().all(verify::output_passes);
+    let text = if args.json {
+        let object = json!({
+            "op": op,
+            "problem": problem,
+            "inputs": args.inputs,
+            "outputs": args.outputs,
+            "family": args.family,
+            "not_held": missing,
+            "verification": v,
+        });
+        format!("{object}\n")
+    } else {
+        let mut text = format!("{op} {}\n{}", problem::short(&problem), verify::table(&v));
+        if let Some(subset) = &v.subset {
+            text += &format!("  verified: {subset}\n");
+        }
+        if !missing.is_empty() {
+            text += &format!("  not in the file, not held: {}\n", missing.join(", "));
+        }
+        text
+    };
+    // A closed pipe (| head) is no failure.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    match verify::reason(&v) {
+        Some(why) => Err(Failure::Negative(format!("{}: wrong: {why}", args.outputs.display()))),
+        None => Ok(()),
+    }
+}
