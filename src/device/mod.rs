@@ -5,6 +5,7 @@ pub mod cuda;
 pub mod emulator;
 pub mod model;
 pub mod open;
+mod tensormap;
 
 use std::sync::Arc;
 

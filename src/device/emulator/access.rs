@@ -21,6 +21,8 @@ pub struct Batch {
     to: [u32; 32],
     /// The group that each lane's copy belongs to.
     group: [u32; 32],
+    /// Which of its warp's copies it is.
+    number: u64,
     data: [[u32; 4]; 32],
 }
 
@@ -40,7 +42,7 @@ pub fn lanes(mask: u32) -> impl Iterator<Item = u32> {
 
 impl Warp {
     #[inline(always)]
-    fn addresses(&self, base: Base, offset: i64) -> [u64; 32] {
+    pub fn addresses(&self, base: Base, offset: i64) -> [u64; 32] {
         match base {
             Base::None => [offset as u64; 32],
             Base::R32(r) => {
@@ -54,14 +56,21 @@ impl Warp {
         }
     }
 
-    /// Splits a generic access: lanes in shared, in local, and in global memory.
-    fn split(address: &mut [u64; 32], mask: u32) -> [(Space, u32); 3] {
-        let (mut shared, mut local) = (0, 0);
+    /// Splits a generic access: lanes in own shared, other shared, local, parameter and global
+    /// memory.
+    fn split(address: &mut [u64; 32], mask: u32) -> [(Space, u32); 5] {
+        let (mut shared, mut cluster, mut local, mut param) = (0, 0, 0, 0);
         for lane in lanes(mask) {
             let a = &mut address[lane as usize];
             match memory::window(*a) {
                 Some((Space::Shared, at)) => {
                     (*a, shared) = (at, shared | 1 << lane);
+                }
+                Some((Space::Cluster, at)) => {
+                    (*a, cluster) = (at, cluster | 1 << lane);
+                }
+                Some((Space::Param, at)) => {
+                    (*a, param) = (at, param | 1 << lane);
                 }
                 Some((_, at)) => {
                     (*a, local) = (at, local | 1 << lane);
@@ -69,8 +78,14 @@ impl Warp {
                 None => {}
             }
         }
-        let global = mask & !shared & !local;
-        [(Space::Shared, shared), (Space::Local, local), (Space::Global, global)]
+        let global = mask & !shared & !cluster & !local & !param;
+        [
+            (Space::Shared, shared),
+            (Space::Cluster, cluster),
+            (Space::Local, local),
+            (Space::Param, param),
+            (Space::Global, global),
+        ]
     }
 
     pub fn load(
@@ -93,7 +108,7 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn put(&mut self, mem: &Mem, k: u32, lane: u32, v: u64) {
+    pub fn put(&mut self, mem: &Mem, k: u32, lane: u32, v: u64) {
         let reg = usize::from(mem.regs[k as usize]);
         let v = if mem.signed {
             let shift = 64 - 8 * mem.size;
@@ -109,7 +124,7 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn get(&self, mem: &Mem, k: u32, lane: u32) -> u64 {
+    pub fn get(&self, mem: &Mem, k: u32, lane: u32) -> u64 {
         let reg = usize::from(mem.regs[k as usize]);
         if mem.wide {
             self.regs.r64[reg][lane as usize]
@@ -172,6 +187,7 @@ impl Warp {
                 }
                 cx.count_shared(pc, wavefronts(address, mask, bytes));
             }
+            Space::Cluster => self.load_cluster(cx, mem, address, pc, mask)?,
             Space::Local => {
                 for lane in lanes(mask) {
                     let at = self.local(address[lane as usize], bytes, lane, "local load")?;
@@ -251,6 +267,11 @@ impl Warp {
                     }
                 }
                 cx.count_shared(pc, wavefronts(address, mask, bytes));
+            }
+            Space::Cluster => self.store_cluster(cx, mem, address, pc, mask)?,
+            Space::Param => {
+                let message = "store into a parameter of the entry".to_owned();
+                return Err(Fault::new(FaultKind::OutOfBounds, mask.trailing_zeros(), message));
             }
             Space::Local => {
                 for lane in lanes(mask) {
@@ -404,11 +425,20 @@ impl Warp {
             if p & 1 != 0 { !v } else { v }
         });
         let mut batch = self.spare.pop().unwrap_or_else(|| {
-            Box::new(Batch { mask: 0, words: 0, to: [0; 32], group: [0; 32], data: [[0; 4]; 32] })
+            Box::new(Batch {
+                mask: 0,
+                words: 0,
+                to: [0; 32],
+                group: [0; 32],
+                number: 0,
+                data: [[0; 4]; 32],
+            })
         });
         batch.mask = mask;
         batch.words = size as usize / 4;
         batch.group = self.committed;
+        batch.number = self.copies_begun;
+        self.copies_begun += 1;
         let mut reading = 0;
         for lane in lanes(mask) {
             let i = lane as usize;
@@ -441,6 +471,7 @@ impl Warp {
                     partial(cx, source[i], size, take, lane, data)?;
                 }
             }
+            cx.shared.check_depart(at, size, lane, "cp.async into shared memory")?;
             cx.shared.depart(at, size);
             batch.to[i] = at as u32;
         }
@@ -458,16 +489,30 @@ impl Warp {
 
     /// Lands what belongs to groups before the latest `keep`; with `None`, everything.
     pub fn wait_group(&mut self, shared: &mut Shared, keep: Option<u32>, mask: u32) {
+        self.land_where(shared, mask, |group, committed, _| match keep {
+            None => true,
+            Some(n) => u64::from(group) + u64::from(n) < u64::from(committed),
+        });
+    }
+
+    /// Lands the copies of `mask` that began before copy `before` of the warp.
+    pub fn land_copies(&mut self, shared: &mut Shared, before: u64, mask: u32) {
+        self.land_where(shared, mask, |_, _, number| number < before);
+    }
+
+    /// Lands copies by their group, the groups committed, and their number.
+    fn land_where(
+        &mut self,
+        shared: &mut Shared,
+        mask: u32,
+        lands: impl Fn(u32, u32, u64) -> bool,
+    ) {
         let mut at = 0;
         while at < self.copies.len() {
             let b = &mut self.copies[at];
             for lane in lanes(mask & b.mask) {
                 let i = lane as usize;
-                let lands = match keep {
-                    None => true,
-                    Some(n) => u64::from(b.group[i]) + u64::from(n) < u64::from(self.committed[i]),
-                };
-                if lands {
+                if lands(b.group[i], self.committed[i], b.number) {
                     b.mask &= !(1 << lane);
                     shared.land(b.to[i] as usize, &b.data[i][..b.words]);
                 }
@@ -492,7 +537,10 @@ impl Warp {
         let mut address = self.addresses(mem.base, mem.offset);
         let split = match mem.space {
             Space::Generic => Self::split(&mut address, mask),
-            space => [(space, mask), (Space::Shared, 0), (Space::Shared, 0)],
+            space => {
+                let none = (Space::Shared, 0);
+                [(space, mask), none, none, none, none]
+            }
         };
         let Extra::Atom { op, ty, returns } = mem.extra else { return Ok(()) };
         for (space, mask) in split {
@@ -502,7 +550,7 @@ impl Warp {
             for lane in lanes(mask) {
                 let i = lane as usize;
                 for k in 0..mem.n {
-                    let b = self.get(mem, 1 + k, lane);
+                    let b = self.get(mem, if returns { mem.n + k } else { 1 + k }, lane);
                     let c = if op == AtomOp::Cas { self.get(mem, 2, lane) } else { 0 };
                     let at = address[i] + u64::from(k * mem.size);
                     let new = |old: u64| combine(op, ty, old, b, c);
@@ -512,6 +560,16 @@ impl Warp {
                             cx.shared.check_read(at, mem.size, lane, "shared atomic")?;
                             let old = cx.shared.load(at, mem.size);
                             cx.shared.store(at, mem.size, new(old));
+                            old
+                        }
+                        Space::Cluster => {
+                            let what = "shared::cluster atomic";
+                            let (rank, at) = cx.place(space, at, lane, what)?;
+                            let shared = cx.shared_of(rank);
+                            let at = shared.locate(at, mem.size, lane, what)?;
+                            shared.check_read(at, mem.size, lane, what)?;
+                            let old = shared.load(at, mem.size);
+                            shared.store(at, mem.size, new(old));
                             old
                         }
                         Space::Global => {
@@ -527,7 +585,7 @@ impl Warp {
                         }
                     };
                     if returns {
-                        self.put(mem, 0, lane, old);
+                        self.put(mem, k, lane, old);
                     }
                 }
             }
@@ -562,7 +620,8 @@ fn partial(
     Ok(())
 }
 
-fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
+/// What an atomic operation makes of `old`.
+pub fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
     let (o32, b32) = (old as u32, b as u32);
     let pair = |f: &dyn Fn(u16, u16) -> u16| {
         let low = f(o32 as u16, b32 as u16);
@@ -572,6 +631,24 @@ fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
     match (op, ty) {
         (AtomOp::Add, AtomTy::F32) => (f32::from_bits(o32) + f32::from_bits(b32)).to_bits().into(),
         (AtomOp::Add, AtomTy::F64) => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
+        (AtomOp::Add, AtomTy::F16) => {
+            (f16::from_bits(o32 as u16) + f16::from_bits(b32 as u16)).to_bits().into()
+        }
+        (AtomOp::Add, AtomTy::Bf16) => {
+            (bf16::from_bits(o32 as u16) + bf16::from_bits(b32 as u16)).to_bits().into()
+        }
+        (AtomOp::Min | AtomOp::Max, AtomTy::F16) => {
+            half_extreme(op, o32 as u16, b32 as u16, f16_value)
+        }
+        (AtomOp::Min | AtomOp::Max, AtomTy::Bf16) => {
+            half_extreme(op, o32 as u16, b32 as u16, bf16_value)
+        }
+        (AtomOp::Min | AtomOp::Max, AtomTy::F16x2) => {
+            pair(&|x, y| half_extreme(op, x, y, f16_value) as u16)
+        }
+        (AtomOp::Min | AtomOp::Max, AtomTy::Bf16x2) => {
+            pair(&|x, y| half_extreme(op, x, y, bf16_value) as u16)
+        }
         (AtomOp::Add, AtomTy::F16x2) => {
             pair(&|x, y| (f16::from_bits(x) + f16::from_bits(y)).to_bits())
         }
@@ -612,4 +689,24 @@ fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
             }
         }
     }
+}
+
+fn f16_value(x: u16) -> f32 {
+    f16::from_bits(x).to_f32()
+}
+
+fn bf16_value(x: u16) -> f32 {
+    bf16::from_bits(x).to_f32()
+}
+
+/// The smaller or larger of two halves; of a number and NaN, the number; -0 is below 0.
+fn half_extreme(op: AtomOp, x: u16, y: u16, value: fn(u16) -> f32) -> u64 {
+    let (a, b) = (value(x), value(y));
+    let less = match (a.is_nan(), b.is_nan()) {
+        (true, true) => return 0x7fff,
+        (true, false) => return y.into(),
+        (false, true) => return x.into(),
+        _ => a.total_cmp(&b).is_lt(),
+    };
+    if less == (op == AtomOp::Min) { x.into() } else { y.into() }
 }

@@ -1,15 +1,8 @@
-//! A CTA: its warps take turns until all are done or none can go on.
+//! A CTA: its warps, its barriers, and the registers that a warp finds filled.
 
-use super::events::Events;
-use super::launch::Runner;
-use super::memory::Shared;
-use super::program::{Op, Preset, Program, Slot};
+use super::program::{Preset, Program, Slot};
 use super::regs::Row;
-use super::trap::{Fault, FaultKind};
-use super::warp::{Faulted, Turn, Wait, Warp};
-
-/// Steps of a warp before the next has its turn.
-const QUANTUM: u64 = 1 << 14;
+use super::warp::Warp;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Barrier {
@@ -88,7 +81,7 @@ impl Barriers {
     }
 
     /// A warp has exited: nobody waits for it at barriers for all.
-    fn leave(&mut self) {
+    pub fn leave(&mut self) {
         self.threads -= 32;
         for b in &mut self.state {
             if b.used && b.expected.is_none() && b.arrived >= self.threads {
@@ -97,7 +90,7 @@ impl Barriers {
         }
     }
 
-    fn describe(&self, id: u32) -> String {
+    pub fn describe(&self, id: u32) -> String {
         let b = &self.state[id as usize];
         format!(
             "barrier {id}, {} of {} threads arrived",
@@ -122,6 +115,8 @@ impl Barrier {
 pub struct Dims {
     pub grid: [u32; 3],
     pub block: [u32; 3],
+    /// CTAs of a cluster along each axis.
+    pub cluster: [u32; 3],
     pub dynamic_shared: u32,
     pub total_shared: u32,
 }
@@ -137,33 +132,70 @@ impl Dims {
         [t % x, t / x % y, t / (x * y)]
     }
 
-    pub fn cta(&self, i: u64) -> [u32; 3] {
-        let [x, y, _] = self.grid.map(u64::from);
-        [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32]
+    /// Clusters along each axis of the grid.
+    pub fn clusters(&self) -> [u32; 3] {
+        std::array::from_fn(|a| self.grid[a] / self.cluster[a])
+    }
+
+    /// Coordinates of the `rank`-th CTA of cluster `i`.
+    pub fn cta(&self, i: u64, rank: u32) -> [u32; 3] {
+        let (of, within) = (unravel(i, self.clusters()), unravel(rank.into(), self.cluster));
+        std::array::from_fn(|a| of[a] * self.cluster[a] + within[a])
     }
 }
 
-/// Warps and shared memory, reused from CTA to CTA.
+/// Coordinates of the `i`-th place of a box, along x first.
+fn unravel(i: u64, [x, y, _]: [u32; 3]) -> [u32; 3] {
+    let (x, y) = (u64::from(x), u64::from(y));
+    [(i % x) as u32, (i / x % y) as u32, (i / (x * y)) as u32]
+}
+
+/// The warps of a CTA, reused from cluster to cluster.
 pub struct Cta {
     pub warps: Vec<Warp>,
-    pub shared: Shared,
-    events: Events,
+    pub barriers: Barriers,
+    /// Warps that have come to their end.
+    pub done: Vec<bool>,
+    pub left: usize,
+    /// Warp instructions executed.
+    pub steps: u64,
+    /// In its cluster.
+    rank: u32,
     dims: Dims,
 }
 
 impl Cta {
-    pub fn new(program: &Program, dims: Dims) -> Cta {
+    pub fn new(program: &Program, dims: Dims, rank: u32) -> Cta {
         let n = dims.threads().div_ceil(32);
         let mut cta = Cta {
             warps: (0..n).map(|_| Warp::new(program)).collect(),
-            shared: Shared::new(dims.total_shared),
-            events: Events::default(),
+            barriers: Barriers::default(),
+            done: Vec::new(),
+            left: 0,
+            steps: 0,
+            rank,
             dims,
         };
         for w in 0..n as usize {
             cta.preset(program, w, [0; 3], true);
         }
         cta
+    }
+
+    /// Ready to be the CTA of its rank in cluster `index`.
+    pub fn reset(&mut self, program: &Program, index: u64) {
+        let threads = self.dims.threads();
+        let at = self.dims.cta(index, self.rank);
+        for w in 0..self.warps.len() {
+            let lanes = (threads - 32 * w as u32).min(32);
+            self.warps[w].reset(w as u32, u32::MAX >> (32 - lanes));
+            self.preset(program, w, at, false);
+        }
+        self.barriers = Barriers::new(self.warps.len() as u32);
+        self.done.clear();
+        self.done.resize(self.warps.len(), false);
+        self.left = self.warps.len();
+        self.steps = 0;
     }
 
     /// Fills the registers that a warp finds filled; `all`, or those that differ between CTAs.
@@ -174,11 +206,21 @@ impl Cta {
             let lane = |f: &dyn Fn(u32) -> u64| Row(std::array::from_fn(|i| f(i as u32)));
             let v = match preset {
                 Preset::Ctaid(a) => Row::splat(cta[usize::from(a)].into()),
+                Preset::Clusterid(a) => {
+                    Row::splat((cta[usize::from(a)] / d.cluster[usize::from(a)]).into())
+                }
                 _ if !all => continue,
                 Preset::Const(c) => Row::splat(c),
                 Preset::Tid(a) => lane(&|i| d.thread(32 * w as u32 + i)[usize::from(a)].into()),
                 Preset::Ntid(a) => Row::splat(d.block[usize::from(a)].into()),
                 Preset::Nctaid(a) => Row::splat(d.grid[usize::from(a)].into()),
+                Preset::Nclusterid(a) => Row::splat(d.clusters()[usize::from(a)].into()),
+                Preset::ClusterCtaid(a) => {
+                    Row::splat(unravel(self.rank.into(), d.cluster)[usize::from(a)].into())
+                }
+                Preset::ClusterNctaid(a) => Row::splat(d.cluster[usize::from(a)].into()),
+                Preset::ClusterCtarank => Row::splat(self.rank.into()),
+                Preset::ClusterNctarank => Row::splat(d.cluster.iter().product::<u32>().into()),
                 Preset::Laneid => lane(&u64::from),
                 Preset::Warpid => Row::splat(w as u64),
                 Preset::Nwarpid => Row::splat(d.threads().div_ceil(32).into()),
@@ -204,99 +246,5 @@ impl Cta {
                 Slot::P(p) => regs.p[usize::from(p)] = if v[0] != 0 { u32::MAX } else { 0 },
             }
         }
-    }
-
-    /// Runs CTA `cta` from start to end and gives its warp instructions. On a fault, also says which warp it was.
-    pub fn run(
-        &mut self,
-        cta: [u32; 3],
-        limit: u64,
-        program: &Program,
-        mut runner: Runner<'_>,
-    ) -> Result<u64, (Faulted, Option<u32>)> {
-        let threads = self.dims.threads();
-        self.shared.reset();
-        self.events.reset(1, self.warps.len() as u32);
-        for w in 0..self.warps.len() {
-            let lanes = (threads - 32 * w as u32).min(32);
-            self.warps[w].reset(w as u32, u32::MAX >> (32 - lanes));
-            self.preset(program, w, cta, false);
-        }
-        let mut barriers = Barriers::new(self.warps.len() as u32);
-        let mut done = vec![false; self.warps.len()];
-        let mut left = self.warps.len();
-        let mut steps = 0;
-        while left > 0 {
-            let mut moved = false;
-            for (w, warp) in self.warps.iter_mut().enumerate() {
-                if done[w] {
-                    continue;
-                }
-                let before = warp.steps;
-                let mut cx = runner.context(&mut self.shared, &mut barriers, &mut self.events);
-                let turn = warp.run(&mut cx, QUANTUM).map_err(|f| (f, Some(w as u32)))?;
-                moved |= warp.steps != before;
-                steps += warp.steps - before;
-                if turn == Turn::Done {
-                    done[w] = true;
-                    left -= 1;
-                    moved = true;
-                    barriers.leave();
-                }
-            }
-            if !moved {
-                return Err(self.stuck(&barriers, program));
-            }
-            if steps > limit {
-                let pc = self.warps.iter().find_map(|w| w.groups.first()).map_or(0, |g| g.pc);
-                let message = format!(
-                    "the CTA has executed {steps} warp instructions without coming to its end; \
-                     the limit is {limit}"
-                );
-                return Err((Faulted(Fault::new(FaultKind::StepLimit, None, message), pc), None));
-            }
-        }
-        Ok(steps)
-    }
-
-    /// Nobody can go on: says who waits where.
-    fn stuck(&self, barriers: &Barriers, program: &Program) -> (Faulted, Option<u32>) {
-        let mut lines = Vec::new();
-        let mut first = None;
-        let mut kind = FaultKind::Deadlock;
-        for w in &self.warps {
-            for g in &w.groups {
-                let (what, pc) = match g.wait {
-                    Wait::Barrier { id, .. } => (barriers.describe(id), g.pc.saturating_sub(1)),
-                    Wait::Lanes(members) => {
-                        kind = FaultKind::Divergence;
-                        let missing = members & !g.mask;
-                        let what = match program.insts[g.pc].op {
-                            Op::Bar(_) => "a barrier of the whole warp",
-                            _ => "a warp-wide instruction",
-                        };
-                        (format!("lanes {missing:08x} at {what}"), g.pc)
-                    }
-                    Wait::No => ("its turn".into(), g.pc),
-                };
-                lines.push(format!(
-                    "  warp {} lanes {:08x} at PTX line {} for {what}",
-                    w.id, g.mask, program.insts[pc].line
-                ));
-                if first.is_none()
-                    || matches!(g.wait, Wait::Lanes(_)) && kind == FaultKind::Divergence
-                {
-                    first.get_or_insert((pc, w.id));
-                }
-            }
-        }
-        let (pc, warp) = first.unwrap_or((0, 0));
-        let head = if kind == FaultKind::Divergence {
-            "threads that must execute an instruction together have parted for good"
-        } else {
-            "deadlock"
-        };
-        let message = format!("{head}; these wait:\n{}", lines.join("\n"));
-        (Faulted(Fault::new(kind, None, message), pc), Some(warp))
     }
 }

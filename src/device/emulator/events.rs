@@ -3,8 +3,6 @@
 //! Each event has one method. They are called whether or not anybody listens, on paths that are
 //! rare beside plain instructions: arrivals, waits that succeed, bulk copies, fences.
 
-#![allow(dead_code, reason = "the instructions that report are being added")]
-
 use super::trap::Fault;
 
 /// Who did it: lanes of one warp, at one instruction.

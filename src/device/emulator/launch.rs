@@ -7,20 +7,24 @@ use indexmap::IndexMap;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::cta::{Cta, Dims};
-use super::memory::{Global, Shared};
+use super::cta::Dims;
+use super::hopper::{Cluster, Map};
+use super::memory::Global;
 use super::program::{Class, Op, Program};
 use super::stream::Stream;
 use super::tensor;
 use super::trap::Fault;
-use super::warp::{Context, Faulted, Line};
+use super::warp::{Faulted, Line};
 use crate::device::Counts;
 
 /// A fault with its CTA, warp and instruction; [`super::Trap`] adds the names.
 pub struct Stop {
     pub fault: Box<Fault>,
     pub pc: usize,
-    pub cta: u64,
+    /// Number of the cluster.
+    cluster: u64,
+    /// Coordinates of the CTA.
+    pub cta: [u32; 3],
     pub warp: Option<u32>,
 }
 
@@ -39,48 +43,44 @@ pub fn launch(
     dims: Dims,
     global: &Global,
     params: &[u8],
+    maps: &[Map],
     step_limit: u64,
 ) -> Result<Done, Box<Stop>> {
-    let ctas: u64 = dims.grid.iter().map(|&n| u64::from(n)).product();
+    let clusters: u64 = dims.clusters().iter().map(|&n| u64::from(n)).product();
     let next = AtomicU64::new(0);
-    // CTAs from this one on need not run any more.
-    let end = AtomicU64::new(ctas);
+    // Clusters from this one on need not run any more.
+    let end = AtomicU64::new(clusters);
     let stop: Mutex<Option<Box<Stop>>> = Mutex::new(None);
     let arch = Arch::new();
     let empty = || Done { lines: vec![Line::default(); program.insts.len()], longest_cta: 0 };
     let worker = |_| {
         let mut done = empty();
-        let mut cta: Option<Cta> = None;
+        let mut cluster: Option<Cluster> = None;
         loop {
             let i = next.fetch_add(1, Relaxed);
             if i >= end.load(Relaxed) {
                 return done;
             }
-            let cta = cta.get_or_insert_with(|| Cta::new(program, dims));
+            let cluster = cluster.get_or_insert_with(|| Cluster::new(program, dims));
             let counts = &mut done.lines[..];
-            let result = cta.run(
-                dims.cta(i),
-                step_limit,
-                program,
-                Runner { arch, program, global, params, counts, stream: None },
-            );
-            let (Faulted(fault, pc), warp) = match result {
+            let runner = Runner { arch, global, params, maps, counts, stream: None };
+            let halt = match cluster.run(i, step_limit, program, runner) {
                 Ok(steps) => {
                     done.longest_cta = done.longest_cta.max(steps);
                     continue;
                 }
                 Err(e) => e,
             };
-            {
-                end.fetch_min(i, Relaxed);
-                let mut slot = stop.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if slot.as_ref().is_none_or(|s| s.cta > i) {
-                    *slot = Some(Box::new(Stop { fault, pc, cta: i, warp }));
-                }
+            end.fetch_min(i, Relaxed);
+            let mut slot = stop.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if slot.as_ref().is_none_or(|s| s.cluster > i) {
+                let Faulted(fault, pc) = halt.faulted;
+                let cta = dims.cta(i, halt.rank);
+                *slot = Some(Box::new(Stop { fault, pc, cluster: i, cta, warp: halt.warp }));
             }
         }
     };
-    let workers = (rayon::current_num_threads() as u64).min(ctas);
+    let workers = (rayon::current_num_threads() as u64).min(clusters);
     let done = (0..workers).into_par_iter().map(worker).reduce(empty, |mut a, b| {
         a.lines.iter_mut().zip(&b.lines).for_each(|(a, b)| a.add(b));
         a.longest_cta = a.longest_cta.max(b.longest_cta);
@@ -116,35 +116,14 @@ fn tensor_work(op: &Op) -> Option<(&'static str, u64)> {
     }
 }
 
-/// What a CTA's warps need from outside of it.
+/// What a cluster's warps need from outside of it.
 pub struct Runner<'a> {
     pub arch: Arch,
-    pub program: &'a Program,
     pub global: &'a Global,
     pub params: &'a [u8],
+    pub maps: &'a [Map],
     pub counts: &'a mut [Line],
     pub stream: Option<&'a mut Stream>,
-}
-
-impl Runner<'_> {
-    pub fn context<'b>(
-        &'b mut self,
-        shared: &'b mut Shared,
-        barriers: &'b mut super::cta::Barriers,
-        events: &'b mut super::events::Events,
-    ) -> Context<'b> {
-        Context {
-            arch: self.arch,
-            program: self.program,
-            global: self.global,
-            params: self.params,
-            shared,
-            barriers,
-            events,
-            counts: self.counts,
-            stream: self.stream.as_deref_mut(),
-        }
-    }
 }
 
 /// Sums up what the instructions of a launch did. Unique sectors are the caller's to add.

@@ -3,23 +3,31 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
+use super::hopper::{Mbarriers, RANK_SHIFT};
 use super::ptx::ast::Space;
 use super::trap::{Fault, FaultKind};
 
 /// Generic addresses of shared and local memory.
 pub const SHARED_WINDOW: u64 = 0x7_0000_0000;
 pub const LOCAL_WINDOW: u64 = 0x8_0000_0000;
+pub const PARAM_WINDOW: u64 = 0x9_0000_0000;
 
 /// Each buffer has this much address space to itself, so that none is reached by accident.
 const REGION_BITS: u32 = 36;
 /// Where a buffer starts within its region: offsets computed in 32 bits overflow and are caught.
 const REGION_START: u64 = 0xffff_f000;
 
-/// Space and offset of a generic address that is not global.
+/// Space and offset of a generic address that is not global. An offset in [`Space::Cluster`] has the
+/// CTA's rank in it.
 pub fn window(address: u64) -> Option<(Space, u64)> {
     match address >> 32 {
-        7 => Some((Space::Shared, address - SHARED_WINDOW)),
+        7 => {
+            let at = address - SHARED_WINDOW;
+            let space = if at >> RANK_SHIFT == 0 { Space::Shared } else { Space::Cluster };
+            Some((space, at))
+        }
         8 => Some((Space::Local, address - LOCAL_WINDOW)),
+        9 => Some((Space::Param, address - PARAM_WINDOW)),
         _ => None,
     }
 }
@@ -195,6 +203,28 @@ impl Global {
         )
     }
 
+    /// As [`Global::locate`], of a span whose address must be a multiple of `align`.
+    pub fn locate_span(
+        &self,
+        address: u64,
+        bytes: u64,
+        align: u64,
+        lane: u32,
+        what: &str,
+    ) -> Result<(&Region, u64), Box<Fault>> {
+        if !address.is_multiple_of(align) {
+            let message = format!(
+                "{what} of {bytes} bytes at {}: the address is no multiple of {align}",
+                self.describe(address)
+            );
+            return Err(Fault::new(FaultKind::Misaligned, lane, message));
+        }
+        match self.region(address) {
+            Some((r, at)) if at < r.bytes && at + bytes <= r.bytes => Ok((r, at)),
+            _ => Err(self.refuse(address, 1, lane, what)),
+        }
+    }
+
     /// An address for people: relative to the buffer it is nearest to.
     pub fn describe(&self, address: u64) -> String {
         if address < 1 << 32 {
@@ -311,21 +341,37 @@ fn span(at: u64, bytes: u64) -> u32 {
 /// A CTA's shared memory.
 pub struct Shared {
     pub words: Vec<u32>,
-    /// Of each word: low four bits, bytes written; high four, bytes that a copy in flight writes.
+    /// Of each word: low four bits, bytes that may be read; high four, bytes that may not be written,
+    /// because a copy in flight writes or reads them or they are an mbarrier's.
     pub shadow: Vec<u8>,
     pub bytes: u32,
+    pub mbarriers: Mbarriers,
+    /// Its CTA has come to its end.
+    pub exited: bool,
 }
 
 pub const WRITTEN: u8 = 0x0f;
+/// Being written by a copy, or an mbarrier.
+pub const BUSY: u8 = 0xf0;
+/// Written, and being read by a copy.
+pub const LENT: u8 = 0xff;
 
 impl Shared {
     pub fn new(bytes: u32) -> Shared {
         let n = bytes.div_ceil(4) as usize;
-        Shared { words: vec![0; n], shadow: vec![0; n], bytes }
+        Shared {
+            words: vec![0; n],
+            shadow: vec![0; n],
+            bytes,
+            mbarriers: Mbarriers::default(),
+            exited: false,
+        }
     }
 
     pub fn reset(&mut self) {
         self.shadow.fill(0);
+        self.mbarriers.clear();
+        self.exited = false;
     }
 
     /// Checks bounds and alignment of one lane's access.
@@ -371,8 +417,39 @@ impl Shared {
         if ok { Ok(()) } else { Err(self.refuse_read(at, bytes, lane, what)) }
     }
 
+    /// As [`Shared::locate`], of a span whose alignment is its user's to check.
+    pub fn locate_span(
+        &self,
+        at: u64,
+        bytes: u32,
+        lane: u32,
+        what: &str,
+    ) -> Result<usize, Box<Fault>> {
+        if at < self.bytes.into() && at + u64::from(bytes) <= self.bytes.into() {
+            return Ok(at as usize);
+        }
+        let message = format!(
+            "{what} of {bytes} bytes at shared address {at} out of bounds: the CTA has {} bytes",
+            self.bytes
+        );
+        Err(Fault::new(FaultKind::OutOfBounds, lane, message))
+    }
+
+    /// The fault of touching bytes of a live mbarrier, if they are.
+    fn refuse_mbarrier(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Option<Box<Fault>> {
+        let there = self.mbarriers.within(at as u32, bytes)?;
+        let message = format!(
+            "{what} of {bytes} bytes at shared address {at}: the mbarrier at {there} is live, and \
+             only mbarrier instructions may touch it"
+        );
+        Some(Fault::new(FaultKind::Mbarrier, lane, message))
+    }
+
     #[cold]
     fn refuse_read(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
+        if let Some(fault) = self.refuse_mbarrier(at, bytes, lane, what) {
+            return fault;
+        }
         let words = at / 4..(at + bytes as usize).div_ceil(4);
         if self.shadow[words.clone()].iter().any(|s| s >> 4 != 0) {
             let message = format!(
@@ -416,10 +493,13 @@ impl Shared {
     }
 
     #[cold]
-    fn refuse_write(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
+    pub fn refuse_write(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
+        if let Some(fault) = self.refuse_mbarrier(at, bytes, lane, what) {
+            return fault;
+        }
         let message = format!(
-            "{what} of {bytes} bytes at shared address {at}: an asynchronous copy into it has not \
-             been waited for"
+            "{what} of {bytes} bytes at shared address {at}: an asynchronous copy into it, or out of \
+             it, has not been waited for"
         );
         Fault::new(FaultKind::InFlight, lane, message)
     }
@@ -428,7 +508,24 @@ impl Shared {
     #[inline(always)]
     pub fn depart(&mut self, at: usize, bytes: u32) {
         let n = bytes as usize / 4;
-        self.shadow[at / 4..at / 4 + n].fill(0xf0);
+        self.shadow[at / 4..at / 4 + n].fill(BUSY);
+    }
+
+    /// Refuses that a copy writes what another reads, or an mbarrier.
+    #[inline(always)]
+    pub fn check_depart(
+        &self,
+        at: usize,
+        bytes: u32,
+        lane: u32,
+        what: &str,
+    ) -> Result<(), Box<Fault>> {
+        let n = bytes as usize / 4;
+        let any = self.shadow[at / 4..at / 4 + n].iter().fold(0, |all, s| all | s);
+        let lent = any >> 4 != 0
+            && (self.shadow[at / 4..at / 4 + n].contains(&LENT)
+                || self.mbarriers.within(at as u32, bytes).is_some());
+        if lent { Err(self.refuse_write(at, bytes, lane, what)) } else { Ok(()) }
     }
 
     /// The copy has arrived.
@@ -546,6 +643,15 @@ pub fn conflict_degree(at: &[u64], active: u32, unit: u32, banks: u32) -> u64 {
 impl Global {
     /// An atomic read, change and write; returns the old value.
     pub fn update(&self, r: &Region, at: u64, size: u32, new: impl Fn(u64) -> u64) -> u64 {
+        if size == 2 {
+            let shift = 8 * (at % 4) as u32;
+            let mut old = 0;
+            let _ = r.word(at).fetch_update(Relaxed, Relaxed, |w| {
+                old = w >> shift & 0xffff;
+                Some(w & !(0xffff << shift) | (new(old.into()) as u32 & 0xffff) << shift)
+            });
+            return old.into();
+        }
         if size == 4 {
             let mut old = 0;
             let _ = r.word(at).fetch_update(Relaxed, Relaxed, |w| {

@@ -18,6 +18,7 @@ mod alu_int;
 mod cta;
 mod decode;
 mod events;
+mod hopper;
 mod launch;
 mod memory;
 mod num;
@@ -34,7 +35,7 @@ mod trap;
 mod warp;
 mod warpwide;
 
-pub use raw::{RawArg, RawOutcome, run_raw};
+pub use raw::{RawArg, RawOutcome, run_raw, run_raw_clusters};
 pub use session::{LaunchProfile, Session};
 pub use trap::{FaultKind, Trap};
 pub use warp::Line;

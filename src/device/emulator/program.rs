@@ -1,5 +1,6 @@
 //! An entry made ready to run: operands resolved to slots, instructions to functions.
 
+use super::hopper::Async;
 use super::ptx::ast::{Param, Space};
 use super::regs::{AluFn, Regs, Slots};
 use super::tensor::MmaFn;
@@ -25,6 +26,8 @@ pub enum Class {
     Ldmatrix,
     Stmatrix,
     CpAsync,
+    Tma,
+    Mbarrier,
     Atomic,
     Shuffle,
     Vote,
@@ -52,6 +55,8 @@ impl Class {
             Class::Ldmatrix => "ldmatrix",
             Class::Stmatrix => "stmatrix",
             Class::CpAsync => "cp_async",
+            Class::Tma => "tma",
+            Class::Mbarrier => "mbarrier",
             Class::Atomic => "atomic",
             Class::Shuffle => "shuffle",
             Class::Vote => "vote",
@@ -105,6 +110,8 @@ pub enum Op {
     /// Target; a label's number until [`Program`] is complete.
     Bra(u32),
     Bar(Bar),
+    /// Index into [`Program::asyncs`].
+    Async(u32),
     CommitGroup,
     /// All but this many of the latest groups must have landed.
     WaitGroup(u32),
@@ -167,6 +174,8 @@ pub enum AtomTy {
     U64,
     S64,
     F64,
+    F16,
+    Bf16,
     F16x2,
     Bf16x2,
 }
@@ -232,6 +241,14 @@ pub enum Preset {
     TotalShared,
     /// Start of dynamic shared memory plus an offset.
     ExternShared(u64),
+    /// Of the cluster in the grid.
+    Clusterid(u8),
+    Nclusterid(u8),
+    /// Of the CTA in its cluster.
+    ClusterCtaid(u8),
+    ClusterNctaid(u8),
+    ClusterCtarank,
+    ClusterNctarank,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -290,8 +307,13 @@ pub struct Program {
     pub params: Vec<ParamSlot>,
     pub maxntid: Option<[u32; 3]>,
     pub reqntid: Option<[u32; 3]>,
+    /// `.reqnctapercluster`
+    pub cluster: Option<[u32; 3]>,
+    /// Registers of a thread at entry, where the entry says so: what `setmaxnreg` starts from.
+    pub entry_registers: Option<u32>,
     pub insts: Vec<Inst>,
     pub mems: Vec<Mem>,
+    pub asyncs: Vec<Async>,
     pub pool: Vec<u16>,
     pub checks: Vec<Check>,
     /// Names of tracked registers.

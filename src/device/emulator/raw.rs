@@ -3,7 +3,7 @@
 use super::{Emulator, FaultKind, LaunchProfile, Trap};
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
-use crate::device::{Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Ptx};
+use crate::device::{Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Ptx, TensorMap};
 use crate::op::{DType, Tensor};
 
 /// One argument of [`run_raw`].
@@ -18,6 +18,8 @@ pub enum RawArg {
     U32(u32),
     U64(u64),
     F32(f32),
+    /// A tensor map over a buffer, which it names by its place among the buffers passed.
+    TensorMap(TensorMap),
 }
 
 impl RawArg {
@@ -64,6 +66,20 @@ pub fn run_raw(
     shared: u32,
     args: &[RawArg],
 ) -> Result<RawOutcome, Box<Trap>> {
+    run_raw_clusters(text, entry, [grid, block, [1; 3]], shared, args)
+}
+
+/// As [`run_raw`], in clusters: `shape` is grid, block and cluster.
+///
+/// # Errors
+/// As [`run_raw`].
+pub fn run_raw_clusters(
+    text: &str,
+    entry: &str,
+    [grid, block, cluster]: [[u32; 3]; 3],
+    shared: u32,
+    args: &[RawArg],
+) -> Result<RawOutcome, Box<Trap>> {
     let (mut buffers, mut inputs, mut list) = (Vec::new(), Vec::new(), Vec::new());
     let mut outputs = 0;
     for (i, a) in args.iter().enumerate() {
@@ -90,6 +106,10 @@ pub fn run_raw(
                 list.push(Arg::F32(*x));
                 continue;
             }
+            RawArg::TensorMap(map) => {
+                list.push(Arg::TensorMap(map.clone()));
+                continue;
+            }
         };
         list.push(Arg::Buffer(buffers.len()));
         buffers.push(Buffer {
@@ -99,14 +119,8 @@ pub fn run_raw(
             shape: vec![bytes / 2],
         });
     }
-    let launch = Launch {
-        entry: entry.into(),
-        grid,
-        block,
-        cluster: [1; 3],
-        shared_bytes: shared,
-        args: list,
-    };
+    let launch =
+        Launch { entry: entry.into(), grid, block, cluster, shared_bytes: shared, args: list };
     let ptx =
         Ptx { kernel: "raw".into(), text: text.into(), origin: Vec::new(), sha256: String::new() };
     let job = Job { ptx, buffers, launches: vec![launch] };

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::Emulator;
 use super::cta::Dims;
 use super::decode::{decode, module_vars};
+use super::hopper::{Map, handle};
 use super::launch::{self, Stop};
 use super::memory::{Global, Region, RegionKind};
 use super::program::{ModuleVar, ParamSlot, Program};
@@ -15,6 +16,7 @@ use super::ptx::{PtxError, parse};
 use super::trap::{FaultKind, Place, Trap};
 use super::warp::Line;
 use crate::device::model::{LaunchCounts, model};
+use crate::device::tensormap::validate;
 use crate::device::{
     Arg, BufferRole, Build, Clock, Counts, DeviceError, EntryBuild, Job, Launch, Loaded, Outcome,
 };
@@ -37,6 +39,7 @@ struct Ready {
     launch: Launch,
     program: Arc<Program>,
     params: Vec<u8>,
+    maps: Vec<Map>,
     dims: Dims,
 }
 
@@ -103,7 +106,7 @@ impl<'d> Session<'d> {
             };
             let limit = emulator.facts.shared_bytes_per_cta;
             let dims = dims(&program, launch, limit).map_err(fail)?;
-            let params = params(&program.params, launch, job).map_err(fail)?;
+            let (params, maps) = params(&program.params, launch, job).map_err(fail)?;
             let entry_build = EntryBuild {
                 registers: program.live_registers,
                 local_bytes: program.local_bytes,
@@ -115,7 +118,7 @@ impl<'d> Session<'d> {
                 ),
             };
             build.entries.insert(launch.entry.clone(), entry_build);
-            ready.push(Ready { launch: launch.clone(), program, params, dims });
+            ready.push(Ready { launch: launch.clone(), program, params, maps, dims });
         }
         let global = buffers(job, inputs, &module_vars)?;
         build.load_ms = start.elapsed().as_secs_f64() * 1e3;
@@ -190,6 +193,7 @@ impl<'d> Session<'d> {
                 r.dims,
                 &self.global,
                 &r.params,
+                &r.maps,
                 self.emulator.step_limit,
             )
             .map_err(|stop| trap(&self.job, r, &stop))?;
@@ -301,7 +305,7 @@ fn trap(job: &Job, r: &Ready, stop: &Stop) -> Box<Trap> {
         kind: stop.fault.kind,
         kernel: job.ptx.kernel.clone(),
         entry: r.launch.entry.clone(),
-        cta: r.dims.cta(stop.cta),
+        cta: stop.cta,
         warp: stop.warp,
         thread,
         line,
@@ -347,8 +351,19 @@ fn dims(program: &Program, launch: &Launch, shared_limit: u32) -> Result<Dims, S
     if launch.grid.contains(&0) || launch.grid[1] > 65535 || launch.grid[2] > 65535 {
         return Err(format!("grid {:?} is empty or too large", launch.grid));
     }
-    if launch.cluster != [1; 3] && launch.cluster != [0; 3] {
-        return Err("clusters are not emulated yet".into());
+    let given = if launch.cluster == [0; 3] { [1; 3] } else { launch.cluster };
+    let cluster = match program.cluster {
+        Some(own) if given != [1; 3] && given != own => {
+            return Err(format!("cluster {given:?}, but `.reqnctapercluster` says {own:?}"));
+        }
+        Some(own) => own,
+        None => given,
+    };
+    if product(cluster).is_none_or(|n| !(1..=16).contains(&n)) {
+        return Err(format!("cluster {cluster:?} must have 1 to 16 CTAs"));
+    }
+    if (0..3).any(|a| !launch.grid[a].is_multiple_of(cluster[a])) {
+        return Err(format!("grid {:?} is no multiple of cluster {cluster:?}", launch.grid));
     }
     let total = if launch.shared_bytes == 0 {
         program.static_shared
@@ -364,13 +379,14 @@ fn dims(program: &Program, launch: &Launch, shared_limit: u32) -> Result<Dims, S
     Ok(Dims {
         grid: launch.grid,
         block: launch.block,
+        cluster,
         dynamic_shared: launch.shared_bytes,
         total_shared: total,
     })
 }
 
-/// The parameter block of a launch.
-fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<Vec<u8>, String> {
+/// The parameter block of a launch, and the tensor maps in it.
+fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<(Vec<u8>, Vec<Map>), String> {
     if slots.len() != launch.args.len() {
         return Err(format!(
             "it has {} parameters, but the launch passes {}",
@@ -380,6 +396,7 @@ fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<Vec<u8>, St
     }
     let end = slots.last().map_or(0, |p| p.offset + p.bytes);
     let mut out = vec![0; end as usize];
+    let mut maps = Vec::new();
     for (p, arg) in slots.iter().zip(&launch.args) {
         let bytes: Vec<u8> = match arg {
             Arg::Buffer(i) if *i < job.buffers.len() => Region::base_of(*i).to_le_bytes().into(),
@@ -389,11 +406,28 @@ fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<Vec<u8>, St
             Arg::U32(x) => x.to_le_bytes().into(),
             Arg::U64(x) => x.to_le_bytes().into(),
             Arg::F32(x) => x.to_le_bytes().into(),
-            Arg::TensorMap(_) => {
-                return Err(format!("parameter `{}`: tensor maps are not emulated yet", p.name));
+            Arg::TensorMap(map) => {
+                let Some(buffer) = job.buffers.get(map.buffer) else {
+                    return Err(format!(
+                        "parameter `{}`: there is no buffer {}",
+                        p.name, map.buffer
+                    ));
+                };
+                validate(map, buffer.bytes() as u64)
+                    .map_err(|why| format!("tensor map over {}: {why}", buffer.name))?;
+                if !p.offset.is_multiple_of(64) || !p.array {
+                    return Err(format!(
+                        "parameter `{}` (PTX line {}) is passed a tensor map: declare it as \
+                         .align 64 .b8 {}[128]",
+                        p.name, p.line, p.name
+                    ));
+                }
+                maps.push(Map::new(map));
+                handle(maps.len() - 1).into()
             }
         };
-        if bytes.len() != p.bytes as usize || p.array {
+        let array = matches!(arg, Arg::TensorMap(_));
+        if bytes.len() != p.bytes as usize || p.array != array {
             return Err(format!(
                 "parameter `{}` (PTX line {}) takes {} bytes, but the launch passes {}",
                 p.name,
@@ -404,7 +438,7 @@ fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<Vec<u8>, St
         }
         out[p.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
     }
-    Ok(out)
+    Ok((out, maps))
 }
 
 fn buffers(job: &Job, inputs: &[Tensor], vars: &[ModuleVar]) -> Result<Global, DeviceError> {

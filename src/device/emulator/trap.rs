@@ -10,11 +10,23 @@ pub enum FaultKind {
     Misaligned,
     /// Read of a register, of shared or of global memory that nothing has written.
     Uninitialised,
-    /// Use of shared memory that an asynchronous copy still writes.
+    /// Use of shared memory that an asynchronous copy still writes, or a write to what one reads.
     InFlight,
     /// A barrier or warp-wide instruction that not all its threads reach.
     Divergence,
     Deadlock,
+    /// Bytes that copies bring and bytes that an mbarrier expects do not agree.
+    Transaction,
+    /// More arrivals at an mbarrier than it expects.
+    Arrivals,
+    /// Use of what is no live mbarrier, or of the bytes of one as plain memory.
+    Mbarrier,
+    /// A phase of an mbarrier that a waiter can no longer tell from a later one.
+    PhaseReuse,
+    /// `setmaxnreg` against its rules.
+    Registers,
+    /// Use of the shared memory of a CTA of the cluster that has exited.
+    PeerExited,
     StepLimit,
     /// The instruction forbids these operands at run time.
     Operand,

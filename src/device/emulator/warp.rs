@@ -4,7 +4,8 @@ use pulp::Arch;
 
 use super::access::Batch;
 use super::cta::{Barriers, Release};
-use super::events::Events;
+use super::events::{Events, Object, Ordering, Who};
+use super::hopper::{Arrived, Engine, Flow, Map, Peers};
 use super::memory::{Global, Shared, sectors};
 use super::program::{Bar, Inst, Op, Program, Reduce, UNGUARDED};
 use super::regs::{El, Regs, Row, put};
@@ -56,9 +57,15 @@ pub struct Context<'a> {
     pub program: &'a Program,
     pub global: &'a Global,
     pub params: &'a [u8],
+    /// Tensor maps of the launch.
+    pub maps: &'a [Map],
     pub shared: &'a mut Shared,
+    /// Shared memories of the cluster's other CTAs.
+    pub peers: Peers<'a>,
+    /// Of the CTA in its cluster.
+    pub rank: u32,
     pub barriers: &'a mut Barriers,
-    #[allow(dead_code, reason = "as in events.rs")]
+    pub engine: &'a mut Engine,
     pub events: &'a mut Events,
     pub counts: &'a mut [Line],
     /// Where requests to global memory are written down, if they are.
@@ -81,7 +88,6 @@ impl Context<'_> {
     }
 
     /// Counts `bytes` from `address` on that a bulk copy moves; once for each contiguous row.
-    #[allow(dead_code, reason = "for bulk copies")]
     #[inline(always)]
     pub fn count_bulk(&mut self, pc: usize, address: u64, bytes: u64, way: Way) {
         if bytes == 0 {
@@ -123,6 +129,27 @@ pub enum Wait {
         id: u32,
         generation: u64,
     },
+    /// For the end of a phase of the mbarrier at a shared address.
+    Mbarrier {
+        cta: u32,
+        at: u32,
+        phase: u64,
+    },
+    /// At `barrier.cluster`, for the end of this generation.
+    Cluster {
+        generation: u64,
+    },
+    /// For so many registers a thread.
+    Registers {
+        more: u32,
+    },
+}
+
+impl Wait {
+    /// Waits for more than the lanes of its own warp.
+    fn parked(self) -> bool {
+        !matches!(self, Wait::No | Wait::Lanes(_))
+    }
 }
 
 /// Lanes that execute together.
@@ -165,6 +192,20 @@ pub struct Warp {
     pub spare: Vec<Box<Batch>>,
     /// Groups of copies that each lane has committed.
     pub committed: [u32; 32],
+    /// Instructions that have begun copies.
+    pub copies_begun: u64,
+    /// Bulk groups that each lane has committed.
+    pub bulk_committed: [u32; 32],
+    /// Where lanes stand with `barrier.cluster`.
+    pub arrived: Arrived,
+    /// Waits for mbarriers under way: instruction, CTA and address, phase.
+    pub parked: Vec<(usize, (u32, u32), u64)>,
+    /// Phase of each mbarrier up to which this warp has waited.
+    pub seen: Vec<((u32, u32), u64)>,
+    /// The wait of this instruction says no, for nothing can complete what it waits for.
+    pub forced: Option<usize>,
+    /// Waits that have said no since the engine's progress was so.
+    pub refused: (u64, Vec<usize>),
     pub steps: u64,
     turns: u64,
     /// `bar.red` not yet answered: lanes, barrier, generation, operation, destination.
@@ -185,6 +226,13 @@ impl Warp {
             copies: Vec::new(),
             spare: Vec::new(),
             committed: [0; 32],
+            copies_begun: 0,
+            bulk_committed: [0; 32],
+            arrived: Arrived::default(),
+            parked: Vec::new(),
+            seen: Vec::new(),
+            forced: None,
+            refused: (0, Vec::new()),
             steps: 0,
             turns: 0,
             reductions: Vec::new(),
@@ -201,6 +249,13 @@ impl Warp {
         self.local_shadow.fill([0; 32]);
         self.spare.append(&mut self.copies);
         self.committed = [0; 32];
+        self.copies_begun = 0;
+        self.bulk_committed = [0; 32];
+        self.arrived = Arrived::default();
+        self.parked.clear();
+        self.seen.clear();
+        self.forced = None;
+        self.refused = (0, Vec::new());
         self.steps = 0;
         self.turns = 0;
         self.reductions.clear();
@@ -210,7 +265,7 @@ impl Warp {
     pub fn run(&mut self, cx: &mut Context<'_>, budget: u64) -> Result<Turn, Faulted> {
         let end = self.steps + budget;
         loop {
-            let Some(at) = self.choose(cx.barriers) else {
+            let Some(at) = self.choose(cx) else {
                 return Ok(if self.alive == 0 { Turn::Done } else { Turn::Blocked });
             };
             if self.steps >= end {
@@ -228,11 +283,29 @@ impl Warp {
     }
 
     /// Index of the group to run: the one furthest back, unless others have waited too long.
-    fn choose(&mut self, barriers: &Barriers) -> Option<usize> {
+    fn choose(&mut self, cx: &mut Context<'_>) -> Option<usize> {
         for g in &mut self.groups {
-            if let Wait::Barrier { id, generation } = g.wait
-                && barriers.generation(id) != generation
-            {
+            let over = match g.wait {
+                Wait::No | Wait::Lanes(_) => continue,
+                Wait::Barrier { id, generation } => cx.barriers.generation(id) != generation,
+                Wait::Mbarrier { cta, at, phase } => {
+                    // One that is gone is the instruction's to report.
+                    cx.shared_of(cta).mbarriers.get(at).is_none_or(|b| b.phase != phase)
+                }
+                Wait::Cluster { generation } => cx.engine.barrier.generation != generation,
+                Wait::Registers { more } => cx.engine.pools[cx.rank as usize].free >= more,
+            };
+            if over {
+                if let Wait::Barrier { id, generation } = g.wait {
+                    let who = Who {
+                        cta: cx.rank,
+                        warp: self.id,
+                        lanes: g.mask,
+                        pc: g.pc.saturating_sub(1),
+                    };
+                    let bar = Object::Bar { cta: cx.rank, id };
+                    cx.events.observe(who, bar, generation, Ordering::Cta);
+                }
                 g.wait = Wait::No;
             }
         }
@@ -252,7 +325,7 @@ impl Warp {
         let mut g = self.groups.swap_remove(at);
         if !self.groups.is_empty() {
             self.groups.retain(|o| {
-                let same = o.pc == g.pc && !matches!(o.wait, Wait::Barrier { .. });
+                let same = o.pc == g.pc && !o.wait.parked();
                 if same {
                     g.mask |= o.mask;
                 }
@@ -270,7 +343,7 @@ impl Warp {
         let Group { mut pc, mask, .. } = self.groups[last];
         let limit = self.groups[..last]
             .iter()
-            .filter(|g| !matches!(g.wait, Wait::Barrier { .. }) && g.pc > pc)
+            .filter(|g| !g.wait.parked() && g.pc > pc)
             .map(|g| g.pc)
             .min()
             .unwrap_or(usize::MAX);
@@ -309,12 +382,29 @@ impl Warp {
                         f(cx.arch, &mut self.regs, &program.pool[at as usize..]);
                     }
                 }
+                Op::Async(at) => {
+                    let aligned = program.asyncs[at as usize].aligned();
+                    if aligned && exec != self.alive {
+                        if self.wait_for(cx, pc, self.alive, exec, mask)? {
+                            return Ok(());
+                        }
+                    } else {
+                        let flow =
+                            self.asynchronous(cx, at, pc, exec).map_err(|f| Faulted(f, pc))?;
+                        if let Flow::Again(wait) = flow {
+                            self.retry(cx, pc, exec, wait);
+                            return Ok(());
+                        }
+                    }
+                }
                 Op::Ld(at) => self
                     .load(cx, &program.mems[at as usize], pc, exec)
                     .map_err(|f| Faulted(f, pc))?,
-                Op::St(at) => self
-                    .store(cx, &program.mems[at as usize], pc, exec)
-                    .map_err(|f| Faulted(f, pc))?,
+                Op::St(at) => {
+                    cx.engine.progress += 1;
+                    self.store(cx, &program.mems[at as usize], pc, exec)
+                        .map_err(|f| Faulted(f, pc))?;
+                }
                 Op::Ldmatrix(at) => {
                     if exec != u32::MAX {
                         if self.wait_for(cx, pc, u32::MAX, exec, mask)? {
@@ -379,9 +469,11 @@ impl Warp {
                         }
                     }
                 }
-                Op::Atom(at) => self
-                    .atomic(cx, &program.mems[at as usize], pc, exec)
-                    .map_err(|f| Faulted(f, pc))?,
+                Op::Atom(at) => {
+                    cx.engine.progress += 1;
+                    self.atomic(cx, &program.mems[at as usize], pc, exec)
+                        .map_err(|f| Faulted(f, pc))?;
+                }
                 Op::CommitGroup => self.commit_group(exec),
                 Op::WaitGroup(n) => self.wait_group(cx.shared, Some(n), exec),
                 Op::WaitAll => self.wait_group(cx.shared, None, exec),
@@ -394,6 +486,9 @@ impl Warp {
                 }
                 Op::Exit => {
                     self.alive &= !exec;
+                    let late = self.arrived.late(exec, cx.engine.barrier.generation);
+                    cx.engine.barrier.leave(exec.count_ones(), late);
+                    cx.engine.progress += 1;
                     if self.alive == 0 {
                         // What nobody waited for arrives all the same.
                         self.wait_group(cx.shared, None, u32::MAX);
@@ -437,15 +532,20 @@ impl Warp {
             );
             return Err(Faulted(Fault::new(FaultKind::Divergence, lane, message), pc));
         }
-        // It will be executed, and counted, again.
+        self.retry(cx, pc, exec, Wait::Lanes(members));
+        Ok(true)
+    }
+
+    /// The group waits, then executes, and is counted for, the instruction again.
+    #[cold]
+    fn retry(&mut self, cx: &mut Context<'_>, pc: usize, exec: u32, wait: Wait) {
         let line = &mut cx.counts[pc];
         line.executions -= 1;
         line.lanes -= u64::from(exec.count_ones());
         self.steps -= 1;
         if let Some(g) = self.groups.last_mut() {
-            (g.pc, g.wait) = (pc, Wait::Lanes(members));
+            (g.pc, g.wait) = (pc, wait);
         }
-        Ok(true)
     }
 
     /// The member mask, which must be one for all and name every executing lane.
@@ -538,6 +638,10 @@ impl Warp {
             .barriers
             .arrive(id, arriving, count, votes.map(|v| (v, exec)))
             .map_err(|message| Fault::new(FaultKind::Divergence, lane, message))?;
+        let who = self.who(cx.rank, exec, pc);
+        let object = Object::Bar { cta: cx.rank, id };
+        cx.events.arrive(who, object, generation, Ordering::Cta);
+        cx.engine.progress += 1;
         if bar.arrive {
             return Ok(false);
         }
@@ -546,7 +650,10 @@ impl Warp {
             self.reductions.push((exec, id, generation, op, d));
         }
         let wait = match release {
-            Release::Open => Wait::No,
+            Release::Open => {
+                cx.events.observe(who, object, generation, Ordering::Cta);
+                Wait::No
+            }
             Release::Waiting => Wait::Barrier { id, generation },
         };
         if let Some(g) = self.groups.last_mut() {

@@ -2,6 +2,7 @@
 
 use pulp::Arch;
 
+use super::hopper::RANK_SHIFT;
 use super::ptx::ast::Space;
 use super::regs::{El, Regs, Row, Slots, put};
 use super::trap::{Fault, FaultKind};
@@ -153,16 +154,18 @@ pub fn activemask(_: Arch, r: &mut Regs, s: &Slots, mask: u32) {
     u32::write(r, s.o[0], mask, &Row([mask; 32]));
 }
 
-/// `o = [p, a]`; `imm` is the [`Space`].
+/// `o = [p, a, own rank]`; `imm` is the [`Space`].
 pub fn isspacep(_: Arch, r: &mut Regs, s: &Slots, mask: u32) {
     let a = &r.r64[usize::from(s.o[1])];
     let mut hit = 0;
     for i in 0..32 {
-        let space = match super::memory::window(a[i]) {
-            Some((space, _)) => space,
-            None => Space::Global,
-        };
-        hit |= u32::from(space as u32 == s.imm) << i;
+        let (space, at) = super::memory::window(a[i]).unwrap_or((Space::Global, 0));
+        let own = at >> RANK_SHIFT == u64::from(r.r32[usize::from(s.o[2])][i]) + 1;
+        let cluster = matches!(space, Space::Shared | Space::Cluster);
+        let yes = space as u32 == s.imm
+            || cluster && s.imm == Space::Cluster as u32
+            || cluster && own && s.imm == Space::Shared as u32;
+        hit |= u32::from(yes) << i;
     }
     put(&mut r.p[usize::from(s.o[0])], mask, hit);
 }

@@ -1,15 +1,16 @@
 //! Loads, stores, atomics, asynchronous copies and matrix loads.
 
 use super::super::alu_int::{Add64, Mov64};
-use super::super::memory::{LOCAL_WINDOW, SHARED_WINDOW};
+use super::super::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use super::super::regs::alu;
 use super::super::warpwide;
 use super::*;
 
-const SPACES: &[(&str, Space)] = &[
+pub(super) const SPACES: &[(&str, Space)] = &[
     ("global", Space::Global),
     ("shared", Space::Shared),
     ("shared::cta", Space::Shared),
+    ("shared::cluster", Space::Cluster),
     ("local", Space::Local),
     ("param", Space::Param),
     ("param::entry", Space::Param),
@@ -26,6 +27,7 @@ impl<'a> Decoder<'a> {
     /// Decodes `i` if it accesses memory.
     pub(super) fn mem_op(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<bool> {
         match i.opcode {
+            "st" | "red" if i.mods.first() == Some(&"async") => return Ok(false),
             "ld" | "ldu" => self.load(i, m)?,
             "st" => self.store(i, m)?,
             "atom" | "red" => self.atomic(i, m)?,
@@ -38,8 +40,10 @@ impl<'a> Decoder<'a> {
                 let a = self.args(i, 2..=2)?;
                 let x = self.src(&a[1], Ty::U64)?;
                 let d = self.dst(&a[0], Ty::Pred)?;
-                self.alu(warpwide::isspacep, [d, x, 0, 0, 0], space as u32);
+                let rank = self.preset(Preset::ClusterCtarank, 32)?;
+                self.alu(warpwide::isspacep, [d, x, rank, 0, 0], space as u32);
             }
+            "prefetch" if i.mods.contains(&"tensormap") => return Ok(false),
             "prefetch" | "prefetchu" | "discard" | "applypriority" => {
                 let n = i.mods.len();
                 for _ in 0..n {
@@ -66,22 +70,32 @@ impl<'a> Decoder<'a> {
     }
 
     /// Base and constant offset of `[..]`.
-    fn address(&mut self, o: &Operand<'_>, space: Space) -> Result<(Base, i64)> {
+    pub(super) fn address(&mut self, o: &Operand<'_>, space: Space) -> Result<(Base, i64)> {
         let Operand::Addr { base, offset, coords } = o else {
             return self.error("an address in brackets is expected as this operand");
         };
         if !coords.is_empty() {
             return self.error("tensor coordinates do not belong here");
         }
-        let Some(name) = base else { return Ok((Base::None, *offset)) };
+        self.place(*base, *offset, space)
+    }
+
+    /// Base and constant offset of what stands in brackets.
+    pub(super) fn place(
+        &mut self,
+        base: Option<&str>,
+        offset: i64,
+        space: Space,
+    ) -> Result<(Base, i64)> {
+        let Some(name) = base else { return Ok((Base::None, offset)) };
         if self.find_reg(name).is_some() {
             let r = self.read(name)?;
             return match r.slot {
-                Slot::R64(s) => Ok((Base::R64(s), *offset)),
+                Slot::R64(s) => Ok((Base::R64(s), offset)),
                 Slot::R32(s)
                     if r.ty.bits() == 32 && !matches!(space, Space::Global | Space::Generic) =>
                 {
-                    Ok((Base::R32(s), *offset))
+                    Ok((Base::R32(s), offset))
                 }
                 _ => self.error(format!(
                     "`{name}` has {} bits; a {} address wants 64",
@@ -102,7 +116,9 @@ impl<'a> Decoder<'a> {
             Symbol::Param(at) => (Space::Param, Base::None, at.into()),
             Symbol::Global(at) => (Space::Global, Base::None, at as i64),
         };
-        let same = home == space || home == Space::Global && space == Space::Const;
+        let same = home == space
+            || home == Space::Global && space == Space::Const
+            || home == Space::Shared && space == Space::Cluster;
         if !same {
             return self.error(format!(
                 "`{name}` lives in .{} memory, but the access is to .{}",
@@ -110,7 +126,7 @@ impl<'a> Decoder<'a> {
                 space.name()
             ));
         }
-        Ok((base, at.wrapping_add(*offset)))
+        Ok((base, at.wrapping_add(offset)))
     }
 
     /// Slot of a register that may be wider than `ty`, and whether it has 64 bits.
@@ -156,7 +172,13 @@ impl<'a> Decoder<'a> {
     }
 
     /// The registers of a load (`writes`) or store, and whether they have 64 bits.
-    fn data(&mut self, o: &Operand<'_>, n: u32, ty: Ty, writes: bool) -> Result<(Vec<u16>, bool)> {
+    pub(super) fn data(
+        &mut self,
+        o: &Operand<'_>,
+        n: u32,
+        ty: Ty,
+        writes: bool,
+    ) -> Result<(Vec<u16>, bool)> {
         let one;
         let list: &[Operand<'_>] = match o {
             Operand::Vector(list) => list,
@@ -224,7 +246,7 @@ impl<'a> Decoder<'a> {
         }
         let a = self.args(i, 2..=if hint { 3 } else { 2 })?;
         self.class = match space {
-            Space::Shared => Class::LoadShared,
+            Space::Shared | Space::Cluster => Class::LoadShared,
             Space::Local => Class::LoadLocal,
             Space::Param | Space::Const => Class::LoadConst,
             Space::Global | Space::Generic => Class::LoadGlobal,
@@ -262,7 +284,7 @@ impl<'a> Decoder<'a> {
         }
         let a = self.args(i, 2..=if hint { 3 } else { 2 })?;
         self.class = match space {
-            Space::Shared => Class::StoreShared,
+            Space::Shared | Space::Cluster => Class::StoreShared,
             Space::Local => Class::StoreLocal,
             _ => Class::StoreGlobal,
         };
@@ -278,7 +300,7 @@ impl<'a> Decoder<'a> {
         self.class = Class::Atomic;
         Self::hints(m);
         let space = m.pick(SPACES).unwrap_or(Space::Generic);
-        if !matches!(space, Space::Generic | Space::Global | Space::Shared) {
+        if !matches!(space, Space::Generic | Space::Global | Space::Shared | Space::Cluster) {
             return m.unknown();
         }
         let op = m.need(&[
@@ -293,7 +315,7 @@ impl<'a> Decoder<'a> {
             ("inc", AtomOp::Inc),
             ("dec", AtomOp::Dec),
         ])?;
-        let n = m.pick(&[("v2", 2usize), ("v4", 4)]).unwrap_or(1);
+        let n = m.pick(&[("v2", 2usize), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let ty = m.ty()?;
         let bitwise =
             matches!(op, AtomOp::And | AtomOp::Or | AtomOp::Xor | AtomOp::Exch | AtomOp::Cas);
@@ -304,22 +326,31 @@ impl<'a> Decoder<'a> {
             Ty::S64 => AtomTy::S64,
             Ty::F32 => AtomTy::F32,
             Ty::F64 => AtomTy::F64,
+            Ty::F16 => AtomTy::F16,
+            Ty::Bf16 => AtomTy::Bf16,
             Ty::F16x2 => AtomTy::F16x2,
             Ty::Bf16x2 => AtomTy::Bf16x2,
             _ => return m.unknown(),
         };
-        let float = matches!(element, AtomTy::F32 | AtomTy::F64 | AtomTy::F16x2 | AtomTy::Bf16x2);
+        let half = matches!(element, AtomTy::F16 | AtomTy::Bf16 | AtomTy::F16x2 | AtomTy::Bf16x2);
+        let float = half || matches!(element, AtomTy::F32 | AtomTy::F64);
         let legal = match op {
             AtomOp::Add => true,
             AtomOp::Inc | AtomOp::Dec => ty == Ty::U32,
             _ if bitwise => !float,
+            // Halves have extremes in vectors alone.
+            AtomOp::Min | AtomOp::Max if half => n > 1,
             _ => !float,
         };
         let returns = i.opcode == "atom";
         if !legal || !returns && matches!(op, AtomOp::Exch | AtomOp::Cas) {
             return m.unknown();
         }
-        if n > 1 && (returns || op != AtomOp::Add || element != AtomTy::F32) {
+        // Vectors are of at most 16 bytes in global memory.
+        let vector = matches!(space, Space::Generic | Space::Global)
+            && n as u32 * ty.bytes() <= 16
+            && (half || op == AtomOp::Add && element == AtomTy::F32);
+        if n > 1 && !vector {
             return m.unknown();
         }
         let values = if op == AtomOp::Cas { 2 } else { 1 };
@@ -328,7 +359,11 @@ impl<'a> Decoder<'a> {
         let (base, offset) = self.address(&a[first], space)?;
         let mut regs = Vec::new();
         if returns {
-            regs.push(self.loose_dst(&a[0], ty)?);
+            if n > 1 {
+                regs.extend(self.data(&a[0], n as u32, ty, true)?.0);
+            } else {
+                regs.push(self.loose_dst(&a[0], ty)?);
+            }
         } else {
             regs.push(0);
         }
@@ -357,7 +392,8 @@ impl<'a> Decoder<'a> {
 
     /// `cp.async...`
     fn copy(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<bool> {
-        if i.mods.first() != Some(&"async") || i.mods.get(1) == Some(&"bulk") {
+        if i.mods.first() != Some(&"async") || matches!(i.mods.get(1), Some(&("bulk" | "mbarrier")))
+        {
             return Ok(false);
         }
         m.flag("async");
@@ -377,9 +413,6 @@ impl<'a> Decoder<'a> {
             let n = self.int_const(&a[0], "the number of groups")?;
             self.push(Op::WaitGroup(n.min(u32::MAX.into()) as u32));
             return Ok(true);
-        }
-        if m.prefixed("mbarrier").is_some() {
-            return Ok(false);
         }
         let bypass = m.need(&[("ca", false), ("cg", true)])?;
         let mut hint = false;
@@ -461,8 +494,9 @@ impl<'a> Decoder<'a> {
             return self.error("cvta works on .u64");
         }
         let window = match space {
-            Space::Shared => SHARED_WINDOW,
+            Space::Shared | Space::Cluster => SHARED_WINDOW,
             Space::Local => LOCAL_WINDOW,
+            Space::Param => PARAM_WINDOW,
             Space::Global | Space::Const => 0,
             _ => return m.unknown(),
         };

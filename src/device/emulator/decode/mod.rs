@@ -2,6 +2,7 @@
 
 mod alu;
 mod flow;
+mod hopper;
 mod mem;
 mod mods;
 mod table;
@@ -9,6 +10,7 @@ mod warp;
 
 use std::collections::HashMap;
 
+use super::hopper::Async;
 use super::program::*;
 use super::ptx::ast::*;
 use super::ptx::{PtxError, Result};
@@ -119,6 +121,7 @@ struct Decoder<'a> {
     insts: Vec<Inst>,
     uses: Vec<Uses>,
     mems: Vec<Mem>,
+    asyncs: Vec<Async>,
     pool: Vec<u16>,
     presets: Vec<(Slot, Preset)>,
     preset_slots: HashMap<(u32, Preset), Slot>,
@@ -179,6 +182,7 @@ impl<'a> Decoder<'a> {
             insts: Vec::new(),
             uses: Vec::new(),
             mems: Vec::new(),
+            asyncs: Vec::new(),
             pool: Vec::new(),
             presets: vec![(Slot::P(TRUE), Preset::Const(1))],
             preset_slots: HashMap::new(),
@@ -427,11 +431,7 @@ impl<'a> Decoder<'a> {
                 Symbol::Global(_) => {
                     return self.error(format!("the address of `{name}` takes 64 bits"));
                 }
-                Symbol::Param(_) => {
-                    return self.error(format!(
-                        "the address of parameter `{name}` cannot be taken; use ld.param"
-                    ));
-                }
+                Symbol::Param(at) => Preset::Const(u64::from(at).wrapping_add_signed(offset)),
             };
             if ty.bits() < 32 {
                 return self.error(format!("the address of `{name}` takes at least 32 bits"));
@@ -519,7 +519,11 @@ impl<'a> Decoder<'a> {
         let at = self.insts.len();
         let guard = self.now.guard;
         let mut m = Mods::new(i);
-        if !(self.alu_op(i, &mut m)? || self.mem_op(i, &mut m)? || self.warp_op(i, &mut m)?) {
+        let known = self.alu_op(i, &mut m)?
+            || self.mem_op(i, &mut m)?
+            || self.warp_op(i, &mut m)?
+            || self.hopper_op(i, &mut m)?;
+        if !known {
             let mods: String = i.mods.iter().map(|m| format!(".{m}")).collect();
             return self
                 .error(format!("the emulator does not know the instruction `{}{mods}`", i.opcode));
@@ -567,12 +571,16 @@ impl<'a> Decoder<'a> {
         for (inst, &check) in self.insts.iter_mut().zip(&facts.check_of) {
             inst.check = check;
         }
+        let entry_registers = hopper::entry_registers(&self.asyncs, entry);
         Ok(Program {
             params: entry.params.iter().map(ParamSlot::from).collect(),
             maxntid: entry.maxntid,
             reqntid: entry.reqntid,
+            cluster: entry.cluster,
+            entry_registers,
             insts: self.insts,
             mems: self.mems,
+            asyncs: self.asyncs,
             pool: self.pool,
             checks: facts.checks,
             tracked: facts.tracked,
@@ -605,6 +613,18 @@ fn special(name: &str) -> Option<Preset> {
     if let Some(a) = axis("%nctaid") {
         return Some(Preset::Nctaid(a));
     }
+    if let Some(a) = axis("%clusterid") {
+        return Some(Preset::Clusterid(a));
+    }
+    if let Some(a) = axis("%nclusterid") {
+        return Some(Preset::Nclusterid(a));
+    }
+    if let Some(a) = axis("%cluster_ctaid") {
+        return Some(Preset::ClusterCtaid(a));
+    }
+    if let Some(a) = axis("%cluster_nctaid") {
+        return Some(Preset::ClusterNctaid(a));
+    }
     Some(match name {
         "%laneid" => Preset::Laneid,
         "%warpid" => Preset::Warpid,
@@ -618,6 +638,9 @@ fn special(name: &str) -> Option<Preset> {
         "%total_smem_size" | "%aggr_smem_size" => Preset::TotalShared,
         "%smid" | "%gridid" | "%envreg0" => Preset::Const(0),
         "%nsmid" => Preset::Const(1),
+        "%cluster_ctarank" => Preset::ClusterCtarank,
+        "%cluster_nctarank" => Preset::ClusterNctarank,
+        "%is_explicit_cluster" => Preset::Const(1),
         "WARP_SZ" => Preset::Const(32),
         _ => return None,
     })

@@ -24,15 +24,8 @@ impl<'a> Decoder<'a> {
                 self.push(Op::Exit);
             }
             "trap" | "brkpt" => self.push(Op::Trap),
+            "barrier" if i.mods.first() == Some(&"cluster") => return Ok(false),
             "bar" | "barrier" => self.barrier(i, m)?,
-            "membar" | "fence" => {
-                self.class = Class::Barrier;
-                // Accesses are performed in order, so that no fence has anything to do.
-                for _ in 0..i.mods.len() {
-                    m.prefixed("");
-                }
-                self.push(Op::Nop);
-            }
             "nanosleep" | "griddepcontrol" => {
                 m.ignore(&["u32", "launch_dependents", "wait"]);
                 self.push(Op::Nop);
@@ -98,9 +91,6 @@ impl<'a> Decoder<'a> {
             let member = self.src(&a[0], Ty::B32)?;
             self.collective(wide::warp_sync, [0; 5], 0, member);
             return Ok(());
-        }
-        if m.flag("cluster") {
-            return m.unknown();
         }
         let aligned = i.opcode == "bar" || spelled;
         let kind = m.need(&[("sync", 0), ("arrive", 1), ("red", 2)])?;

@@ -94,6 +94,8 @@ pub enum Space {
     Generic,
     Global,
     Shared,
+    /// `.shared::cluster`: shared memory of any CTA of the cluster.
+    Cluster,
     Local,
     Param,
     Const,
@@ -105,6 +107,7 @@ impl Space {
             Space::Generic => "generic",
             Space::Global => "global",
             Space::Shared => "shared",
+            Space::Cluster => "shared::cluster",
             Space::Local => "local",
             Space::Param => "param",
             Space::Const => "const",

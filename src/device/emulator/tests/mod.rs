@@ -2,6 +2,7 @@
 
 mod alu;
 mod basic;
+mod hopper;
 mod memory;
 mod parser;
 mod traps;

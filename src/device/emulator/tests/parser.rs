@@ -32,7 +32,7 @@ fn refusals_name_line_and_reason() {
         (".reg .b32 x;\nld.shared.b32 x, [out];", &["lives in .param"]),
         (".reg .b32 x;\nld.global.b32 x, [x];", &["32 bits", "wants 64"]),
         (".reg .b32 x;\nld.b128 x, [0];", &["form of `ld`"]),
-        ("cp.async.bulk.commit_group;", &["cp.async.bulk.commit_group"]),
+        ("tcgen05.commit.cta_group::1;", &["tcgen05.commit.cta_group::1"]),
     ] {
         let message = refusal(body);
         assert!(words.iter().all(|w| message.contains(w)), "{body}: {message}");

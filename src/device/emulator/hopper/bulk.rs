@@ -1,0 +1,383 @@
+//! Bulk copies: `cp.async.bulk`, its tensor forms, reductions, prefetches and groups.
+
+use std::sync::Arc;
+
+use super::flight::{Block, Flight, Load, Store, Target, element_bytes};
+use super::{Addr, Map};
+use crate::device::emulator::access::lanes;
+use crate::device::emulator::events::{Object, Ordering};
+use crate::device::emulator::memory::RegionKind;
+use crate::device::emulator::program::{AtomOp, AtomTy};
+use crate::device::emulator::stream::Way;
+use crate::device::emulator::trap::{Fault, FaultKind};
+use crate::device::emulator::warp::{Context, Warp};
+
+/// One end of a bulk copy.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Side {
+    Global(Addr),
+    Shared(Addr),
+    /// The map's address, and the slots of the coordinates.
+    Tensor(Addr, Vec<u16>),
+}
+
+/// A decoded bulk copy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bulk {
+    /// Absent for prefetches.
+    pub to: Option<Side>,
+    pub from: Side,
+    /// 32-bit slot of the bytes; tensor copies move their map's box.
+    pub size: Option<u16>,
+    /// The mbarrier that it completes on, else it belongs to a bulk group.
+    pub mbar: Option<Addr>,
+    /// Slot of the mask of ranks that a multicast reaches.
+    pub ranks: Option<u16>,
+    /// `None` for the type: the tensor's.
+    pub reduce: Option<(AtomOp, Option<AtomTy>)>,
+}
+
+const WHAT: &str = "cp.async.bulk";
+
+fn operand(lane: u32, message: String) -> Box<Fault> {
+    Fault::new(FaultKind::Operand, lane, message)
+}
+
+fn aligned(address: u64, to: u64, lane: u32, what: &str) -> Result<(), Box<Fault>> {
+    if address.is_multiple_of(to) {
+        return Ok(());
+    }
+    let message = format!("{WHAT}: {what} 0x{address:x} is no multiple of {to}");
+    Err(Fault::new(FaultKind::Misaligned, lane, message))
+}
+
+impl Warp {
+    pub fn bulk(
+        &mut self,
+        cx: &mut Context<'_>,
+        b: &Bulk,
+        pc: usize,
+        exec: u32,
+    ) -> Result<(), Box<Fault>> {
+        for lane in lanes(exec) {
+            self.bulk_one(cx, b, pc, lane)?;
+        }
+        Ok(())
+    }
+
+    fn at(&self, a: Addr, lane: u32) -> u64 {
+        self.addresses(a.base, a.offset)[lane as usize]
+    }
+
+    fn coords(&self, slots: &[u16], map: &Map, lane: u32) -> Result<[i32; 5], Box<Fault>> {
+        if slots.len() != map.rank {
+            let message = format!(
+                "{WHAT}: {} coordinates for a tensor map of {} dimensions",
+                slots.len(),
+                map.rank
+            );
+            return Err(operand(lane, message));
+        }
+        let mut out = [0; 5];
+        for (c, &s) in out.iter_mut().zip(slots) {
+            *c = self.regs.r32[usize::from(s)][lane as usize] as i32;
+        }
+        Ok(out)
+    }
+
+    fn bulk_one(
+        &mut self,
+        cx: &mut Context<'_>,
+        b: &Bulk,
+        pc: usize,
+        lane: u32,
+    ) -> Result<(), Box<Fault>> {
+        let size = b.size.map(|s| self.regs.r32[usize::from(s)][lane as usize]);
+        if let Some(n) = size
+            && !n.is_multiple_of(16)
+        {
+            return Err(operand(lane, format!("{WHAT} of {n} bytes, no multiple of 16")));
+        }
+        match (&b.from, &b.to) {
+            (Side::Shared(from), Some(to)) if b.mbar.is_none() => {
+                self.bulk_store(cx, b, (*from, to, size.unwrap_or(0)), pc, lane)
+            }
+            (from, Some(Side::Shared(to))) => {
+                self.bulk_load(cx, b, (from, *to, size.unwrap_or(0)), pc, lane)
+            }
+            (from, _) => self.bulk_prefetch(cx, from, size.unwrap_or(0), pc, lane),
+        }
+    }
+
+    /// Global or shared memory to shared memory, completing on an mbarrier.
+    fn bulk_load(
+        &mut self,
+        cx: &mut Context<'_>,
+        b: &Bulk,
+        (from, to, size): (&Side, Addr, u32),
+        pc: usize,
+        lane: u32,
+    ) -> Result<(), Box<Fault>> {
+        let who = self.who(cx.rank, 1 << lane, pc);
+        let (to_rank, to_at) = cx.place(to.space, self.at(to, lane), lane, WHAT)?;
+        let Some(mbar) = b.mbar else { return Ok(()) };
+        let (bar_rank, bar_at) = cx.place(mbar.space, self.at(mbar, lane), lane, WHAT)?;
+        if bar_rank != to_rank {
+            return Err(operand(
+                lane,
+                format!(
+                    "{WHAT} into CTA {to_rank} of the cluster with an mbarrier in CTA {bar_rank}: \
+                     they must be in one"
+                ),
+            ));
+        }
+        let mut source = None;
+        let mut block = Block::plain(to_rank, to_at as u32, size);
+        let data = match from {
+            Side::Tensor(map, coords) => {
+                let index = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
+                let map = &cx.maps[index];
+                let coords = self.coords(coords, map, lane)?;
+                aligned(to_at, 128, lane, "the shared address")?;
+                block.bytes = map.box_bytes();
+                block.swizzle = map.swizzle;
+                let mut data = map.filled();
+                let r = &cx.global.regions[map.region];
+                let mut trouble = Ok(());
+                let mut runs = Vec::new();
+                map.walk(&coords, |offset, at, bytes| {
+                    if trouble.is_ok() {
+                        trouble = r.read_run(at, &mut data[offset..offset + bytes], lane, WHAT);
+                    }
+                    runs.push((r.base + at, bytes as u64));
+                });
+                trouble?;
+                for (address, bytes) in runs {
+                    cx.count_bulk(pc, address, bytes, Way::Read);
+                }
+                data
+            }
+            Side::Global(from) => {
+                let address = self.at(*from, lane);
+                aligned(to_at, 16, lane, "the shared address")?;
+                let (r, at) = cx.global.locate_span(address, size.into(), 16, lane, WHAT)?;
+                let mut data = vec![0; size as usize];
+                r.read_run(at, &mut data, lane, WHAT)?;
+                cx.count_bulk(pc, address, size.into(), Way::Read);
+                data
+            }
+            Side::Shared(from) => {
+                let (rank, at) = cx.place(from.space, self.at(*from, lane), lane, WHAT)?;
+                aligned(to_at, 16, lane, "the destination")?;
+                aligned(at, 16, lane, "the source")?;
+                let shared = cx.shared_of(rank);
+                shared.locate_span(at, size, lane, WHAT)?;
+                let from = Block::plain(rank, at as u32, size);
+                source = Some(from);
+                let data = shared.begin_read(from, lane, WHAT)?;
+                let object = Object::Mbarrier { cta: bar_rank, at: bar_at as u32 };
+                cx.events.engine_reads(who, from.span(), object)?;
+                data
+            }
+        };
+        let data = Arc::new(data);
+        let ranks = match b.ranks {
+            None => 1u32 << to_rank,
+            Some(s) => self.regs.r32[usize::from(s)][lane as usize] & 0xffff,
+        };
+        if ranks == 0 || ranks >> cx.peers.count() != 0 {
+            let message = format!(
+                "{WHAT} to the CTAs of mask 0x{ranks:x} of a cluster of {}",
+                cx.peers.count()
+            );
+            return Err(operand(lane, message));
+        }
+        for rank in lanes(ranks) {
+            let to = Block { cta: rank, ..block };
+            if rank != cx.rank && cx.shared_of(rank).exited {
+                return Err(super::peer_exited(rank, lane, WHAT));
+            }
+            let shared = cx.shared_of(rank);
+            shared.locate_span(to_at, block.bytes, lane, WHAT)?;
+            let at = shared.mbarrier(bar_at, lane, WHAT)?;
+            let phase = shared.mbarriers.get(at).map_or(0, |b| b.phase);
+            let load = match b.reduce {
+                None => {
+                    shared.begin_write(to, lane, WHAT)?;
+                    Load::Bytes { to, data: data.clone(), from: source }
+                }
+                Some((op, ty)) => Load::Reduce {
+                    to,
+                    data: data.clone(),
+                    from: source,
+                    op,
+                    ty: ty.unwrap_or(AtomTy::U32),
+                },
+            };
+            let copy =
+                cx.events.engine_writes(who, to.span(), Object::Mbarrier { cta: rank, at })?;
+            cx.count_shared(pc, (u64::from(block.bytes).div_ceil(128), 0));
+            let signal = (rank, at);
+            let bytes = block.bytes;
+            cx.engine.flights.push(Flight { who, load, signal, phase, bytes, copy });
+        }
+        Ok(())
+    }
+
+    /// Shared to global memory, in a bulk group.
+    fn bulk_store(
+        &mut self,
+        cx: &mut Context<'_>,
+        b: &Bulk,
+        (from, to, size): (Addr, &Side, u32),
+        pc: usize,
+        lane: u32,
+    ) -> Result<(), Box<Fault>> {
+        let who = self.who(cx.rank, 1 << lane, pc);
+        let (rank, at) = cx.place(from.space, self.at(from, lane), lane, WHAT)?;
+        let mut block = Block::plain(rank, at as u32, size);
+        let mut runs = Vec::new();
+        let (target, region, ty) = match to {
+            Side::Tensor(map, coords) => {
+                let index = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
+                let map = &cx.maps[index];
+                let coords = self.coords(coords, map, lane)?;
+                aligned(at, 128, lane, "the shared address")?;
+                block.bytes = map.box_bytes();
+                block.swizzle = map.swizzle;
+                map.walk(&coords, |_, at, bytes| runs.push((at, bytes as u64)));
+                (Target::Tensor(index, coords), &cx.global.regions[map.region], map.ty)
+            }
+            Side::Global(to) => {
+                let address = self.at(*to, lane);
+                aligned(at, 16, lane, "the shared address")?;
+                let (r, at) = cx.global.locate_span(address, size.into(), 16, lane, WHAT)?;
+                runs.push((at, size.into()));
+                (Target::Global(address), r, AtomTy::U32)
+            }
+            Side::Shared(_) => return Ok(()),
+        };
+        if region.kind == RegionKind::Constant {
+            let message = format!("{WHAT} into constant `{}`", region.name);
+            return Err(Fault::new(FaultKind::OutOfBounds, lane, message));
+        }
+        let reduce = b.reduce.map(|(op, given)| (op, given.unwrap_or(ty)));
+        if let Some((op, ty)) = reduce {
+            if !reducible(op, ty) {
+                let message = format!("{WHAT}: {op:?} is no reduction of elements of {ty:?}");
+                return Err(operand(lane, message));
+            }
+            // What a reduction adds to must have been written.
+            let n = u64::from(element_bytes(ty));
+            for &(at, bytes) in &runs {
+                for k in (0..bytes).step_by(n as usize) {
+                    region.note_read(at + k, n, lane, WHAT)?;
+                }
+            }
+        }
+        let base = region.base;
+        for (at, bytes) in runs {
+            cx.count_bulk(pc, base + at, bytes, Way::Write);
+        }
+        let shared = cx.shared_of(rank);
+        shared.locate_span(at, block.bytes, lane, WHAT)?;
+        let data = Arc::new(shared.begin_read(block, lane, WHAT)?);
+        let object = Object::BulkGroup { cta: cx.rank, warp: self.id, lane };
+        let copy = cx.events.engine_reads(who, block.span(), object)?;
+        cx.count_shared(pc, (u64::from(block.bytes).div_ceil(128), 0));
+        cx.engine.stores.push(Store {
+            who,
+            group: self.bulk_committed[lane as usize],
+            from: block,
+            reading: true,
+            data,
+            target,
+            reduce,
+            copy,
+        });
+        Ok(())
+    }
+
+    fn bulk_prefetch(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Side,
+        size: u32,
+        pc: usize,
+        lane: u32,
+    ) -> Result<(), Box<Fault>> {
+        let _ = pc;
+        match from {
+            Side::Tensor(map, coords) => {
+                let index = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
+                self.coords(coords, &cx.maps[index], lane)?;
+            }
+            Side::Global(from) => {
+                let address = self.at(*from, lane);
+                cx.global.locate_span(address, size.into(), 16, lane, WHAT)?;
+            }
+            Side::Shared(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Until all but the latest `groups` are complete, or with `read` have been read.
+    pub fn bulk_wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        groups: u32,
+        read: bool,
+        pc: usize,
+        exec: u32,
+    ) -> Result<(), Box<Fault>> {
+        let rank = cx.rank;
+        let warp = self.id;
+        let mut i = 0;
+        while i < cx.engine.stores.len() {
+            let s = &cx.engine.stores[i];
+            let (who, lane) = (s.who, s.who.lanes.trailing_zeros());
+            let mine = (who.cta, who.warp) == (rank, warp) && who.lanes & exec != 0;
+            let committed = u64::from(self.bulk_committed[lane as usize]);
+            if !mine || u64::from(s.group) + u64::from(groups) >= committed {
+                i += 1;
+                continue;
+            }
+            let from = s.from.cta;
+            let object = Object::BulkGroup { cta: rank, warp, lane };
+            if s.reading {
+                cx.events.engine_done(s.copy, object, s.group.into());
+                let shared = if from == rank { &mut *cx.shared } else { cx.peers.get(from) };
+                cx.engine.give_back(i, shared);
+            }
+            if read {
+                i += 1;
+            } else {
+                cx.engine.stores.remove(i).perform(cx.global, cx.maps);
+            }
+        }
+        for lane in lanes(exec) {
+            let committed = self.bulk_committed[lane as usize];
+            if committed > groups {
+                let object = Object::BulkGroup { cta: rank, warp, lane };
+                let who = self.who(rank, 1 << lane, pc);
+                let below = u64::from(committed - groups);
+                cx.events.observe(who, object, below, Ordering::Cta);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the copy engine reduces elements of that type so.
+pub fn reducible(op: AtomOp, ty: AtomTy) -> bool {
+    use AtomOp::{Add, And, Dec, Inc, Max, Min, Or, Xor};
+    match ty {
+        AtomTy::F16 | AtomTy::Bf16 => matches!(op, Add | Min | Max),
+        AtomTy::F32 | AtomTy::F64 => op == Add,
+        AtomTy::U32 => matches!(op, Add | Min | Max | Inc | Dec | And | Or | Xor),
+        AtomTy::S32 => matches!(op, Add | Min | Max | And | Or | Xor),
+        AtomTy::U64 => matches!(op, Add | Min | Max | And | Or | Xor),
+        AtomTy::S64 => matches!(op, Add | Min | Max),
+        AtomTy::F16x2 | AtomTy::Bf16x2 => false,
+    }
+}

@@ -1,0 +1,226 @@
+//! Hopper's asynchronous machinery: mbarriers, bulk copies, clusters and the register pool.
+//!
+//! Copies land as late as they can: a copy that completes on an mbarrier, when nobody else can move
+//! and somebody waits for it; a store to global memory, when its thread waits for its group or its
+//! CTA ends. A kernel that does not wait finds its bytes in flight, each time.
+
+mod bulk;
+mod cluster;
+mod flight;
+mod mbarrier;
+mod registers;
+mod remote;
+mod tensormap;
+
+pub use bulk::{Bulk, Side, reducible};
+pub use cluster::{Arrived, Cluster, ClusterBarrier, Peers};
+pub use flight::{Flight, Load, Store, element_bytes};
+pub use mbarrier::{Mbar, MbarOp, Mbarriers, Phase, pending_count};
+pub use registers::Pool;
+pub use remote::{Remote, getctarank, mapa};
+pub use tensormap::{Map, handle};
+
+use super::events::{Fence, Ordering, Who};
+use super::memory::{self, Shared};
+use super::program::Base;
+use super::ptx::ast::Space;
+use super::trap::{Fault, FaultKind};
+use super::warp::{Context, Wait, Warp};
+
+/// Bits of a `shared::cluster` address that are the offset; above stands the CTA's rank plus one,
+/// or zero for the CTA's own memory.
+pub const RANK_SHIFT: u32 = 24;
+
+/// An address operand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Addr {
+    pub space: Space,
+    pub base: Base,
+    pub offset: i64,
+}
+
+/// A decoded instruction of this machinery.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Async {
+    Mbar(Mbar),
+    /// `test_wait`, `try_wait`: address, phase, destination predicate, order.
+    MbarWait {
+        at: Addr,
+        phase: Phase,
+        done: u16,
+        order: Ordering,
+    },
+    /// `cp.async.mbarrier.arrive`
+    CopiesArrive {
+        at: Addr,
+        noinc: bool,
+    },
+    Bulk(Box<Bulk>),
+    BulkCommit,
+    BulkWait {
+        groups: u32,
+        read: bool,
+    },
+    /// `st.async`, `red.async`
+    Remote(Remote),
+    SetMaxNreg {
+        inc: bool,
+        count: u32,
+    },
+    ClusterArrive {
+        aligned: bool,
+        order: Ordering,
+    },
+    ClusterWait {
+        aligned: bool,
+        order: Ordering,
+    },
+    Fence(Fence),
+    /// `fence.proxy.tensormap`, `prefetch.tensormap`: the map must be one.
+    TensorMap(Addr),
+}
+
+impl Async {
+    /// All lanes of the warp must execute it together.
+    pub fn aligned(&self) -> bool {
+        match self {
+            Async::SetMaxNreg { .. } => true,
+            Async::ClusterArrive { aligned, .. } | Async::ClusterWait { aligned, .. } => *aligned,
+            _ => false,
+        }
+    }
+}
+
+/// What becomes of a group behind an instruction.
+pub enum Flow {
+    Next,
+    /// It waits, and executes the instruction again afterwards.
+    Again(Wait),
+}
+
+/// What the CTAs of a cluster share beside memory.
+#[derive(Default)]
+pub struct Engine {
+    /// Copies that will complete on an mbarrier, in order of issue.
+    pub flights: Vec<Flight>,
+    /// Copies that belong to bulk groups, likewise.
+    pub stores: Vec<Store>,
+    /// Registers of each CTA.
+    pub pools: Vec<Pool>,
+    pub barrier: ClusterBarrier,
+    /// Grows with whatever may let a poller go on.
+    pub progress: u64,
+}
+
+impl Context<'_> {
+    /// Shared memory of the CTA of that rank, which must be in the cluster.
+    pub fn shared_of(&mut self, rank: u32) -> &mut Shared {
+        if rank == self.rank { self.shared } else { self.peers.get(rank) }
+    }
+
+    /// CTA and offset of an address in shared memory.
+    ///
+    /// # Errors
+    /// An address that is not in shared memory, or not in that of the CTA itself where the
+    /// instruction says so; a rank that the cluster does not have; a CTA that has exited.
+    pub fn place(
+        &mut self,
+        space: Space,
+        address: u64,
+        lane: u32,
+        what: &str,
+    ) -> Result<(u32, u64), Box<Fault>> {
+        let refuse =
+            |why: String| Err(Fault::new(FaultKind::OutOfBounds, lane, format!("{what}: {why}")));
+        let at = match space {
+            Space::Generic => match memory::window(address) {
+                Some((Space::Shared | Space::Cluster, at)) => at,
+                _ => return refuse(format!("address 0x{address:x} is not in shared memory")),
+            },
+            _ => address,
+        };
+        let offset = at & ((1 << RANK_SHIFT) - 1);
+        let rank = match at >> RANK_SHIFT {
+            0 => self.rank,
+            r if r <= u64::from(self.peers.count()) => r as u32 - 1,
+            r => {
+                return refuse(format!(
+                    "shared address 0x{at:x} is of CTA {} of a cluster of {}",
+                    r - 1,
+                    self.peers.count()
+                ));
+            }
+        };
+        if rank != self.rank {
+            if space == Space::Shared {
+                return refuse(format!(
+                    "shared address {offset} of CTA {rank} of the cluster, but the instruction \
+                     says .shared::cta; .shared::cluster reaches it"
+                ));
+            }
+            if self.shared_of(rank).exited {
+                return Err(peer_exited(rank, lane, what));
+            }
+        }
+        Ok((rank, offset))
+    }
+}
+
+/// A use of memory whose CTA is gone.
+pub fn peer_exited(rank: u32, lane: impl Into<Option<u32>>, what: &str) -> Box<Fault> {
+    let message = format!(
+        "{what}: CTA {rank} of the cluster has exited and its shared memory with it; it must wait, \
+         as at barrier.cluster, until nobody uses its memory any more"
+    );
+    Fault::new(FaultKind::PeerExited, lane, message)
+}
+
+impl Warp {
+    pub fn who(&self, rank: u32, lanes: u32, pc: usize) -> Who {
+        Who { cta: rank, warp: self.id, lanes, pc }
+    }
+
+    /// Executes one instruction of this machinery for the lanes of `exec`.
+    pub fn asynchronous(
+        &mut self,
+        cx: &mut Context<'_>,
+        at: u32,
+        pc: usize,
+        exec: u32,
+    ) -> Result<Flow, Box<Fault>> {
+        let program = cx.program;
+        match &program.asyncs[at as usize] {
+            Async::Mbar(m) => self.mbarrier(cx, m, pc, exec)?,
+            Async::MbarWait { at, phase, done, order } => {
+                return self.mbarrier_wait(cx, (*at, *phase, *done, *order), pc, exec);
+            }
+            Async::CopiesArrive { at, noinc } => self.copies_arrive(cx, *at, *noinc, pc, exec)?,
+            Async::Bulk(b) => self.bulk(cx, b, pc, exec)?,
+            Async::BulkCommit => {
+                for lane in super::access::lanes(exec) {
+                    self.bulk_committed[lane as usize] += 1;
+                }
+            }
+            Async::BulkWait { groups, read } => self.bulk_wait(cx, *groups, *read, pc, exec)?,
+            Async::Remote(r) => self.remote(cx, r, pc, exec)?,
+            Async::SetMaxNreg { inc, count } => {
+                return self.set_max_nreg(cx, *inc, *count, pc);
+            }
+            Async::ClusterArrive { order, .. } => self.cluster_arrive(cx, *order, pc, exec)?,
+            Async::ClusterWait { order, .. } => {
+                return self.cluster_wait(cx, *order, pc, exec);
+            }
+            Async::Fence(fence) => {
+                let who = self.who(cx.rank, exec, pc);
+                cx.events.fence(who, *fence);
+            }
+            Async::TensorMap(at) => {
+                let address = self.addresses(at.base, at.offset);
+                for lane in super::access::lanes(exec) {
+                    cx.tensor_map(at.space, address[lane as usize], lane, "tensor map")?;
+                }
+            }
+        }
+        Ok(Flow::Next)
+    }
+}
