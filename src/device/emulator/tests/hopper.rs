@@ -212,8 +212,8 @@ fn arrivals_phases_and_states() {
     // A waiter of another warp that sleeps through two phases.
     expect(
         &format!(
-            "{} setp.ge.u32 p1, t, 32; @p1 bra $other; {} bar.arrive 1, 64; ret;
-             $other: setp.eq.u32 p2, t, 32; @p2 mbarrier.arrive.shared.b64 _, [s];
+            "{} setp.lt.u32 p1, t, 32; @p1 bra $other; {} bar.arrive 1, 64; ret;
+             $other: setp.eq.u32 p2, t, 0; @p2 mbarrier.arrive.shared.b64 _, [s];
              @p2 mbarrier.arrive.shared.b64 _, [s]; ret;",
             init(1),
             wait(0, 0)
