@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use crossover::device::emulator::{RawArg, run_raw};
 use crossover::device::open::open;
 use crossover::kernel::Registry;
 use crossover::op::{DType, Family, Problem, attention, delta};
@@ -109,5 +110,50 @@ fn emulator(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, render, plan, inputs, reference, emulator);
+/// One warp executing one instruction over and over, on one core; the throughput is in executions a
+/// second. The loop's own three instructions are a tenth of the time or less.
+fn instructions(c: &mut Criterion) {
+    const UNROLLED: usize = 64;
+    const ROUNDS: usize = 200;
+    let mut group = c.benchmark_group("instruction");
+    group.throughput(Throughput::Elements((UNROLLED * ROUNDS) as u64));
+    let cases = [
+        ("add.s32", "add.s32 x, y, z;"),
+        ("fma.rn.f32", "fma.rn.f32 f, g, h, f;"),
+        ("ld.shared.b32 of a row", "ld.shared.b32 x, [a];"),
+        ("ld.shared.b32 of one word", "ld.shared.b32 x, [s];"),
+        ("ld.shared.b32, 2 ways", "ld.shared.b32 x, [c];"),
+        ("ld.shared.v4.b32", "ld.shared.v4.b32 {x, y, z, w}, [d];"),
+        ("st.shared.b32", "st.shared.b32 [a], x;"),
+        ("ldmatrix.x4", "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {x, y, z, w}, [d];"),
+        ("ld.global.v4.b32", "ld.global.v4.b32 {x, y, z, w}, [p];"),
+        (
+            "mma.m16n8k16.bf16",
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {f, g, h, i}, {x, y, z, w}, {x, y}, {f, g, h, i};",
+        ),
+    ];
+    for (name, body) in cases {
+        let text = format!(
+            ".version 8.0\n.target sm_80\n.address_size 64\n.extern .shared .align 16 .b8 smem[];
+            .visible .entry k(.param .u64 in, .param .u64 out) {{
+            .reg .b32 a, c, d, n, s, t, w, x, y, z; .reg .b64 p, q, o; .reg .pred on;
+            .reg .f32 f, g, h, i;
+            ld.param.u64 p, [in]; ld.param.u64 q, [out]; mov.u32 t, %tid.x; mov.u32 s, smem;
+            mad.lo.u32 a, t, 4, s; mad.lo.u32 c, t, 8, s; mad.lo.u32 d, t, 16, s;
+            mul.wide.u32 o, t, 16; add.u64 p, p, o; add.u64 q, q, o;
+            ld.global.v4.b32 {{x, y, z, w}}, [p]; st.shared.v4.b32 [d], {{x, y, z, w}};
+            mov.f32 f, 0f3f800000; mov.f32 g, f; mov.f32 h, f; mov.f32 i, f; mov.u32 n, {ROUNDS};
+            again: {}
+            sub.u32 n, n, 1; setp.ne.u32 on, n, 0; @on bra again;
+            st.global.v4.b32 [q], {{x, y, z, w}}; ret; }}",
+            body.repeat(UNROLLED)
+        );
+        let args = [RawArg::In(vec![0; 512]), RawArg::Out(512)];
+        group.bench_function(name, |b| {
+            b.iter(|| run_raw(&text, "k", [1; 3], [32, 1, 1], 512, &args).expect("a sound program"))
+        });
+    }
+}
+
+criterion_group!(benches, render, plan, inputs, reference, emulator, instructions);
 criterion_main!(benches);

@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use half::{bf16, f16};
 
-use super::memory::{self, Shared, wavefronts};
+use super::memory::{self, Global, Region, RegionKind, Shared, wavefronts};
 use super::program::{AtomOp, AtomTy, Base, Extra, Mem};
 use super::ptx::ast::Space;
-use super::regs::Row;
+use super::regs::{El, Row};
 use super::stream::Way;
+use super::survey::{Survey, global_runs, survey};
 use super::trap::{Fault, FaultKind};
 use super::warp::{Context, Warp};
 use super::warpwide::transpose;
@@ -95,6 +96,9 @@ impl Warp {
         pc: usize,
         mask: u32,
     ) -> Result<(), Box<Fault>> {
+        if mem.space == Space::Shared && self.load_row(cx, mem, pc, mask) {
+            return Ok(());
+        }
         let mut address = self.addresses(mem.base, mem.offset);
         if mem.space != Space::Generic {
             return self.load_from(cx, mem, mem.space, &address, pc, mask);
@@ -146,6 +150,10 @@ impl Warp {
         let bytes = size * n;
         match space {
             Space::Global | Space::Const => {
+                if space == Space::Global && self.load_runs(cx.global, mem, address, mask) {
+                    cx.count_global(pc, address, mask, Way::Read);
+                    return Ok(());
+                }
                 for lane in lanes(mask) {
                     let (r, at) = cx.global.locate(
                         address[lane as usize],
@@ -225,6 +233,91 @@ impl Warp {
         Ok(())
     }
 
+    /// The survey of an access to shared memory, `bytes` a lane.
+    #[inline(always)]
+    fn look(&self, cx: &Context<'_>, mem: &Mem, bytes: u32, mask: u32) -> Option<Survey> {
+        let Base::R32(base) = mem.base else { return None };
+        let base = &self.regs.r32[usize::from(base)];
+        survey(cx.arch, cx.shared, base, mem.offset, mask, bytes)
+    }
+
+    /// Loads words of all lanes at once, if nothing is wrong with any of them.
+    #[inline(never)]
+    fn load_row(&mut self, cx: &mut Context<'_>, mem: &Mem, pc: usize, mask: u32) -> bool {
+        if mem.size != 4 || mem.wide {
+            return false;
+        }
+        let n = mem.n as usize;
+        let Some(s) = self.look(cx, mem, 4 * mem.n, mask) else { return false };
+        if !s.written(cx.shared, n) {
+            return false;
+        }
+        for k in 0..n {
+            u32::write(&mut self.regs, mem.regs[k], mask, &s.gather(cx.shared, n, k));
+        }
+        cx.count_shared(pc, s.cycles);
+        true
+    }
+
+    /// Stores words of all lanes at once, if nothing is wrong with any of them.
+    #[inline(never)]
+    fn store_row(&self, cx: &mut Context<'_>, mem: &Mem, pc: usize, mask: u32) -> bool {
+        if mem.size != 4 || mem.wide {
+            return false;
+        }
+        let n = mem.n as usize;
+        let Some(s) = self.look(cx, mem, 4 * mem.n, mask) else { return false };
+        if !s.settled(cx.shared, n) {
+            return false;
+        }
+        let value = |i: usize, k: usize| self.regs.r32[usize::from(mem.regs[k])][i];
+        s.write(cx.shared, mask, n, value);
+        cx.count_shared(pc, s.cycles);
+        true
+    }
+
+    /// Loads words from global memory by runs of lanes, if nothing is wrong with any of them.
+    #[inline(never)]
+    fn load_runs(&mut self, global: &Global, mem: &Mem, address: &[u64; 32], mask: u32) -> bool {
+        if mem.size != 4 || mem.wide {
+            return false;
+        }
+        let n = mem.n as usize;
+        global_runs(global, address, mask, 4 * mem.n, |region, at, first, lanes| {
+            if !region.note_range(at, (4 * n * lanes) as u64) {
+                return false;
+            }
+            for (i, words) in region.words(at, n * lanes).chunks_exact(n).enumerate() {
+                for (word, reg) in words.iter().zip(&mem.regs) {
+                    self.regs.r32[usize::from(*reg)][(first + i) & 31] = word.load(Relaxed);
+                }
+            }
+            true
+        })
+    }
+
+    /// Stores words to global memory by runs of lanes, if nothing is wrong with any of them.
+    #[inline(never)]
+    fn store_runs(&self, global: &Global, mem: &Mem, address: &[u64; 32], mask: u32) -> bool {
+        if mem.size != 4 || mem.wide {
+            return false;
+        }
+        let n = mem.n as usize;
+        // All are looked at before any is stored.
+        let sound = |r: &Region, _, _, _| r.kind != RegionKind::Constant;
+        global_runs(global, address, mask, 4 * mem.n, sound)
+            && global_runs(global, address, mask, 4 * mem.n, |region, at, first, lanes| {
+                region.note_written(at, (4 * n * lanes) as u64);
+                for (i, words) in region.words(at, n * lanes).chunks_exact(n).enumerate() {
+                    for (word, reg) in words.iter().zip(&mem.regs) {
+                        let v = self.regs.r32[usize::from(*reg)][(first + i) & 31];
+                        word.store(v, Relaxed);
+                    }
+                }
+                true
+            })
+    }
+
     pub fn store(
         &mut self,
         cx: &mut Context<'_>,
@@ -232,6 +325,9 @@ impl Warp {
         pc: usize,
         mask: u32,
     ) -> Result<(), Box<Fault>> {
+        if mem.space == Space::Shared && self.store_row(cx, mem, pc, mask) {
+            return Ok(());
+        }
         let mut address = self.addresses(mem.base, mem.offset);
         if mem.space != Space::Generic {
             return self.store_to(cx, mem, mem.space, &address, pc, mask);
@@ -283,6 +379,10 @@ impl Warp {
                 }
             }
             _ => {
+                if self.store_runs(cx.global, mem, address, mask) {
+                    cx.count_global(pc, address, mask, Way::Write);
+                    return Ok(());
+                }
                 for lane in lanes(mask) {
                     let (r, at) = cx.global.locate(
                         address[lane as usize],
@@ -363,6 +463,21 @@ impl Warp {
         mem: &Mem,
         pc: usize,
     ) -> Result<(), Box<Fault>> {
+        let whole = self.look(cx, mem, 16, u32::MAX >> (32 - 8 * mem.n));
+        if let Some(s) = whole.filter(|s| s.written(cx.shared, 4)) {
+            for m in 0..mem.n as usize {
+                let mut words = Row([0u32; 32]);
+                for (at, row) in s.at[8 * m..].iter().zip(words.as_chunks_mut::<4>().0) {
+                    row.copy_from_slice(&cx.shared.words[*at as usize..][..4]);
+                }
+                if mem.extra == (Extra::Matrix { transposed: true }) {
+                    words = transpose(&words);
+                }
+                self.regs.r32[usize::from(mem.regs[m])] = words;
+            }
+            cx.count_shared(pc, s.cycles);
+            return Ok(());
+        }
         let address = self.addresses(mem.base, mem.offset);
         let mut cycles = 0;
         for m in 0..mem.n as usize {
@@ -417,7 +532,6 @@ impl Warp {
         mask: u32,
     ) -> Result<(), Box<Fault>> {
         let Extra::CpAsync { from, offset, bytes, ignore } = mem.extra else { return Ok(()) };
-        let to = self.addresses(mem.base, mem.offset);
         let source = self.addresses(from, offset);
         let size = mem.size;
         let skip = ignore.map_or(0, |p| {
@@ -439,6 +553,27 @@ impl Warp {
         batch.group = self.committed;
         batch.number = self.copies_begun;
         self.copies_begun += 1;
+        let whole = skip & mask == 0
+            && bytes.is_none_or(|r| {
+                let wanted = &self.regs.r32[usize::from(r)];
+                lanes(mask).all(|lane| wanted[lane as usize] == size)
+            });
+        if whole
+            && let Some(s) = self.look(cx, mem, size, mask)
+            && s.settled(cx.shared, batch.words)
+            && fetch(cx.global, &source, mask, size, &mut batch.data)
+        {
+            for lane in lanes(mask) {
+                let at = s.at[lane as usize] * 4;
+                cx.shared.depart(at as usize, size);
+                batch.to[lane as usize] = at;
+            }
+            cx.count_global(pc, &source, mask, Way::Read);
+            cx.count_shared(pc, s.cycles);
+            self.copies.push(batch);
+            return Ok(());
+        }
+        let to = self.addresses(mem.base, mem.offset);
         let mut reading = 0;
         for lane in lanes(mask) {
             let i = lane as usize;
@@ -597,6 +732,28 @@ impl Warp {
         }
         Ok(())
     }
+}
+
+/// Reads `size` bytes for each lane, if nothing is wrong with any of them.
+#[inline(always)]
+fn fetch(
+    global: &Global,
+    source: &[u64; 32],
+    mask: u32,
+    size: u32,
+    data: &mut [[u32; 4]; 32],
+) -> bool {
+    let n = size as usize / 4;
+    global_runs(global, source, mask, size, |region, at, first, lanes| {
+        if !region.note_range(at, (4 * n * lanes) as u64) {
+            return false;
+        }
+        let words = region.words(at, n * lanes).chunks_exact(n);
+        for (to, from) in data[first..first + lanes].iter_mut().zip(words) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from.load(Relaxed));
+        }
+        true
+    })
 }
 
 #[cold]

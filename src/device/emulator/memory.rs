@@ -133,6 +133,13 @@ impl Region {
     }
 }
 
+/// Whether an address is a multiple of the bytes of an access. Those are nearly always a power of
+/// two, and a division for each lane would cost more than all the rest.
+#[inline(always)]
+fn aligned(address: u64, bytes: u64) -> bool {
+    if bytes.is_power_of_two() { address & (bytes - 1) == 0 } else { address.is_multiple_of(bytes) }
+}
+
 /// Sets bits that are mostly set already.
 #[inline(always)]
 fn mark(w: &AtomicU32, bits: u32) {
@@ -177,7 +184,7 @@ impl Global {
         if let Some((r, at)) = self.region(address)
             && at < r.bytes
             && at + bytes <= r.bytes
-            && address.is_multiple_of(bytes)
+            && aligned(address, bytes)
         {
             return Ok((r, at));
         }
@@ -264,24 +271,30 @@ impl Region {
     /// Refuses a read of bytes that nothing has written, and notes the sector.
     #[inline(always)]
     pub fn note_read(&self, at: u64, bytes: u64, lane: u32, what: &str) -> Result<(), Box<Fault>> {
+        if self.readable(at, bytes) {
+            return Ok(());
+        }
+        let have = self.init.as_ref().map_or(0, |init| init[(at / 32) as usize].load(Relaxed));
+        let first = at - at % 32 + u64::from((span(at, bytes) & !have).trailing_zeros());
+        Err(Fault::new(
+            FaultKind::Uninitialised,
+            lane,
+            format!("{what} of {bytes} bytes: byte {first} of `{}` was never written", self.name),
+        ))
+    }
+
+    /// Notes a read within one sector; false if some of its bytes were never written.
+    #[inline(always)]
+    pub fn readable(&self, at: u64, bytes: u64) -> bool {
         let sector = (at / 32) as usize;
         if let Some(init) = &self.init {
             let wanted = span(at, bytes);
-            let have = init[sector].load(Relaxed);
-            if have & wanted != wanted {
-                let first = at - at % 32 + u64::from((wanted & !have).trailing_zeros());
-                return Err(Fault::new(
-                    FaultKind::Uninitialised,
-                    lane,
-                    format!(
-                        "{what} of {bytes} bytes: byte {first} of `{}` was never written",
-                        self.name
-                    ),
-                ));
+            if init[sector].load(Relaxed) & wanted != wanted {
+                return false;
             }
         }
         mark(&self.read[sector / 32], 1 << (sector % 32));
-        Ok(())
+        true
     }
 
     #[inline(always)]
@@ -293,6 +306,12 @@ impl Region {
             self.dirty.store(true, Relaxed);
         }
         mark(&self.written[sector / 32], 1 << (sector % 32));
+    }
+
+    /// The words of a range that is in bounds and aligned.
+    #[inline(always)]
+    pub fn words(&self, at: u64, n: usize) -> &[AtomicU32] {
+        &self.words[(at / 4) as usize..][..n]
     }
 
     #[inline(always)]
@@ -378,7 +397,7 @@ impl Shared {
     #[inline(always)]
     pub fn locate(&self, at: u64, bytes: u32, lane: u32, what: &str) -> Result<usize, Box<Fault>> {
         let inside = at < self.bytes.into() && at + u64::from(bytes) <= self.bytes.into();
-        if inside && at.is_multiple_of(bytes.into()) {
+        if inside && aligned(at, bytes.into()) {
             return Ok(at as usize);
         }
         Err(self.refuse(at, bytes, lane, what))
@@ -590,7 +609,6 @@ pub fn sectors(address: &[u64; 32], mask: u32) -> u64 {
 
 /// Cycles that a shared-memory request takes, and how many fewer it would take without bank
 /// conflicts. `bytes` a lane; requests of more than 128 bytes go in phases of lanes.
-#[inline(always)]
 pub fn wavefronts(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
     let lanes = match bytes {
         0..=4 => 32,
@@ -615,6 +633,22 @@ pub fn wavefronts(at: &[u64; 32], mask: u32, bytes: u32) -> (u64, u64) {
 /// Most distinct units that fall on one bank group.
 #[inline(always)]
 pub fn conflict_degree(at: &[u64], active: u32, unit: u32, banks: u32) -> u64 {
+    // Mostly each lane has a bank of its own, or all have one address.
+    let mut seen = 0u32;
+    let mut differ = 0;
+    for (i, a) in at.iter().enumerate() {
+        let on = active >> i & 1;
+        seen |= on << ((a >> unit) as u32 & (banks - 1));
+        differ |= (a ^ at[active.trailing_zeros() as usize % at.len()]) * u64::from(on);
+    }
+    if seen.count_ones() == active.count_ones() || differ >> unit == 0 {
+        return u64::from(active != 0);
+    }
+    shared_banks(at, active, unit, banks)
+}
+
+/// As [`conflict_degree`], where lanes meet on banks.
+fn shared_banks(at: &[u64], active: u32, unit: u32, banks: u32) -> u64 {
     // Distinct units of each bank, as lists: the latest lane, and the one before each lane.
     let mut latest = [u8::MAX; 32];
     let mut before = [u8::MAX; 32];

@@ -28,6 +28,7 @@ mod raw;
 mod regs;
 mod session;
 mod stream;
+mod survey;
 mod tensor;
 #[cfg(test)]
 mod tests;
