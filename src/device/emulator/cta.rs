@@ -3,6 +3,7 @@
 use super::program::{Preset, Program, Slot};
 use super::regs::Row;
 use super::warp::Warp;
+use super::wgmma::Warpgroups;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Barrier {
@@ -154,6 +155,7 @@ fn unravel(i: u64, [x, y, _]: [u32; 3]) -> [u32; 3] {
 pub struct Cta {
     pub warps: Vec<Warp>,
     pub barriers: Barriers,
+    pub warpgroups: Warpgroups,
     /// Warps that have come to their end.
     pub done: Vec<bool>,
     pub left: usize,
@@ -170,6 +172,7 @@ impl Cta {
         let mut cta = Cta {
             warps: (0..n).map(|_| Warp::new(program)).collect(),
             barriers: Barriers::default(),
+            warpgroups: Warpgroups::default(),
             done: Vec::new(),
             left: 0,
             steps: 0,
@@ -192,6 +195,7 @@ impl Cta {
             self.preset(program, w, at, false);
         }
         self.barriers = Barriers::new(self.warps.len() as u32);
+        self.warpgroups.reset(self.warps.len() as u32);
         self.done.clear();
         self.done.resize(self.warps.len(), false);
         self.left = self.warps.len();

@@ -15,6 +15,7 @@ use super::stream::Stream;
 use super::tensor;
 use super::trap::Fault;
 use super::warp::{Faulted, Line};
+use super::wgmma::WgOp;
 use crate::device::Counts;
 
 /// A fault with its CTA, warp and instruction; [`super::Trap`] adds the names.
@@ -99,7 +100,7 @@ pub fn launch(
 /// Adds what follows from the number of executions alone.
 fn fixed(program: &Program, lines: &mut [Line]) {
     for (inst, line) in program.insts.iter().zip(lines) {
-        if let Some((_, flops)) = tensor_work(&inst.op) {
+        if let Some((_, flops)) = tensor_work(program, &inst.op) {
             line.flops = line.lanes / 32 * flops;
         }
         if inst.class == Class::Special {
@@ -109,9 +110,12 @@ fn fixed(program: &Program, lines: &mut [Line]) {
 }
 
 /// Type of the operands and FLOPs of one warp for an instruction of the tensor cores.
-fn tensor_work(op: &Op) -> Option<(&'static str, u64)> {
+fn tensor_work(program: &Program, op: &Op) -> Option<(&'static str, u64)> {
     match op {
         Op::Mma(f, _) => Some(tensor::work(*f)),
+        Op::Warpgroup(WgOp::Product(at)) => {
+            program.wgmmas.get(*at as usize).map(|w| (w.name, w.flops()))
+        }
         _ => None,
     }
 }
@@ -134,7 +138,7 @@ pub fn counts(program: &Program, lines: &[Line], ctas: u64) -> Counts {
         if line.executions > 0 && !inst.continued {
             *by_class.entry(inst.class.name()).or_default() += line.executions;
         }
-        if let Some((name, _)) = tensor_work(&inst.op) {
+        if let Some((name, _)) = tensor_work(program, &inst.op) {
             *c.tensor_flops.entry(name.into()).or_default() += line.flops;
         }
         c.special_ops += line.special;

@@ -35,6 +35,7 @@ mod tests;
 mod trap;
 mod warp;
 mod warpwide;
+mod wgmma;
 
 pub use raw::{RawArg, RawOutcome, run_raw, run_raw_clusters};
 pub use session::{LaunchProfile, Session};

@@ -5,12 +5,14 @@ use super::ptx::ast::{Param, Space};
 use super::regs::{AluFn, Regs, Slots};
 use super::tensor::MmaFn;
 use super::warpwide::CollectiveFn;
+use super::wgmma::{Touch, WgOp, Wgmma};
 
 /// What kind of work an instruction is, as [`crate::device::Counts`] names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Class {
     Mma,
+    Wgmma,
     Alu,
     Fma,
     Special,
@@ -40,6 +42,7 @@ impl Class {
     pub fn name(self) -> &'static str {
         match self {
             Class::Mma => "mma",
+            Class::Wgmma => "wgmma",
             Class::Alu => "alu",
             Class::Fma => "fma",
             Class::Special => "special",
@@ -80,6 +83,8 @@ pub struct Inst {
     pub continued: bool,
     /// Works on pairs of 16-bit floats.
     pub paired: bool,
+    /// Index into [`Program::touches`], 0 for none.
+    pub touch: u16,
     /// Index into [`Program::checks`], 0 for none.
     pub check: u32,
     /// PTX line.
@@ -105,6 +110,7 @@ pub enum Op {
     Stmatrix(u32),
     /// Function, and where its operands start in [`Program::pool`].
     Mma(MmaFn, u32),
+    Warpgroup(WgOp),
     /// Needs every lane of the member mask, held by register slot `.2`, before it executes.
     Collective(CollectiveFn, Slots, u16),
     /// Target; a label's number until [`Program`] is complete.
@@ -268,6 +274,8 @@ pub struct Check {
     pub writes: Vec<u16>,
     /// Tracked register of the guard.
     pub guard: Option<u16>,
+    /// Tracked registers read if operands say so when it runs.
+    pub maybe: Vec<u16>,
 }
 
 /// A `.global` or `.const` variable with its initial bytes.
@@ -314,6 +322,11 @@ pub struct Program {
     pub insts: Vec<Inst>,
     pub mems: Vec<Mem>,
     pub asyncs: Vec<Async>,
+    pub wgmmas: Vec<Wgmma>,
+    /// Registers of `wgmma` that other instructions touch.
+    pub touches: Vec<Touch>,
+    /// Names of the sets in [`Touch`].
+    pub set_names: Vec<String>,
     pub pool: Vec<u16>,
     pub checks: Vec<Check>,
     /// Names of tracked registers.
@@ -334,6 +347,21 @@ impl Program {
     /// Where dynamic shared memory starts.
     pub fn dynamic_start(&self) -> u32 {
         self.static_shared.next_multiple_of(self.shared_align.max(16))
+    }
+
+    /// The product that instruction `pc` is.
+    pub fn wgmma(&self, pc: usize) -> Option<&Wgmma> {
+        match self.insts.get(pc)?.op {
+            Op::Warpgroup(WgOp::Product(at)) => self.wgmmas.get(at as usize),
+            _ => None,
+        }
+    }
+
+    /// The registers of sets of [`Touch`], for people.
+    pub fn set_names(&self, sets: u64) -> String {
+        let names = self.set_names.iter().enumerate();
+        let hit: Vec<_> = names.filter(|(i, _)| sets >> i & 1 != 0).map(|(_, n)| &n[..]).collect();
+        hit.join(", ")
     }
 
     pub fn empty_regs(&self) -> Regs {

@@ -12,6 +12,10 @@ pub enum FaultKind {
     Uninitialised,
     /// Use of shared memory that an asynchronous copy still writes, or a write to what one reads.
     InFlight,
+    /// Use of registers that an asynchronous product still works on.
+    RegistersInFlight,
+    /// Registers that no `wgmma.fence` has handed over to a product.
+    MissingFence,
     /// A barrier or warp-wide instruction that not all its threads reach.
     Divergence,
     Deadlock,

@@ -11,6 +11,7 @@ use super::program::{Bar, Inst, Op, Program, Reduce, UNGUARDED};
 use super::regs::{El, Regs, Row, put};
 use super::stream::{Stream, Way};
 use super::trap::{Fault, FaultKind};
+use super::wgmma::{Pending, Warpgroups};
 
 /// What one instruction of the program did, summed over warps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,6 +68,7 @@ pub struct Context<'a> {
     pub barriers: &'a mut Barriers,
     pub engine: &'a mut Engine,
     pub events: &'a mut Events,
+    pub warpgroups: &'a mut Warpgroups,
     pub counts: &'a mut [Line],
     /// Where requests to global memory are written down, if they are.
     pub stream: Option<&'a mut Stream>,
@@ -206,6 +208,7 @@ pub struct Warp {
     pub forced: Option<usize>,
     /// Waits that have said no since the engine's progress was so.
     pub refused: (u64, Vec<usize>),
+    pub pending: Pending,
     pub steps: u64,
     turns: u64,
     /// `bar.red` not yet answered: lanes, barrier, generation, operation, destination.
@@ -233,6 +236,7 @@ impl Warp {
             seen: Vec::new(),
             forced: None,
             refused: (0, Vec::new()),
+            pending: Pending::default(),
             steps: 0,
             turns: 0,
             reductions: Vec::new(),
@@ -256,6 +260,7 @@ impl Warp {
         self.seen.clear();
         self.forced = None;
         self.refused = (0, Vec::new());
+        self.pending.reset();
         self.steps = 0;
         self.turns = 0;
         self.reductions.clear();
@@ -371,6 +376,12 @@ impl Warp {
                 pc += 1;
                 continue;
             }
+            if inst.touch != 0 {
+                let touch = program.touches[usize::from(inst.touch)];
+                if !self.pending.touch(touch) {
+                    return Err(Faulted(self.in_flight(program, touch), pc));
+                }
+            }
             match inst.op {
                 Op::Alu(f, ref s) => f(cx.arch, &mut self.regs, s, exec),
                 Op::Mma(f, at) => {
@@ -379,7 +390,17 @@ impl Warp {
                             return Ok(());
                         }
                     } else {
-                        f(cx.arch, &mut self.regs, &program.pool[at as usize..]);
+                        let pool = &program.pool[at as usize..];
+                        f(cx.arch, &mut self.regs, cx.warpgroups.scratch(), pool);
+                    }
+                }
+                Op::Warpgroup(op) => {
+                    if exec != u32::MAX {
+                        if self.wait_for(cx, pc, u32::MAX, exec, mask)? {
+                            return Ok(());
+                        }
+                    } else {
+                        self.warpgroup(cx, op, pc).map_err(|f| Faulted(f, pc))?;
                     }
                 }
                 Op::Async(at) => {
@@ -492,6 +513,7 @@ impl Warp {
                     if self.alive == 0 {
                         // What nobody waited for arrives all the same.
                         self.wait_group(cx.shared, None, u32::MAX);
+                        self.leave_warpgroup(cx).map_err(|f| Faulted(f, pc))?;
                     }
                     let g = &mut self.groups[last];
                     (g.mask, g.pc) = (mask & !exec, pc + 1);
@@ -578,22 +600,33 @@ impl Warp {
         let c = &program.checks[inst.check as usize];
         let guard = c.guard.iter().map(|&r| (r, mask));
         for (r, mask) in guard.chain(c.reads.iter().map(|&r| (r, exec))) {
-            let missing = mask & !self.init[usize::from(r)];
-            if missing != 0 {
-                return Err(Fault::new(
-                    FaultKind::Uninitialised,
-                    missing.trailing_zeros(),
-                    format!(
-                        "register `{}` is read before anything is written to it",
-                        program.tracked[usize::from(r)]
-                    ),
-                ));
+            self.check_read(program, r, mask)?;
+        }
+        if !c.maybe.is_empty() {
+            let exec = exec & self.maybe_reads(program, inst);
+            for &r in &c.maybe {
+                self.check_read(program, r, exec)?;
             }
         }
         for &w in &c.writes {
             self.init[usize::from(w)] |= exec;
         }
         Ok(())
+    }
+
+    fn check_read(&self, program: &Program, r: u16, mask: u32) -> Result<(), Box<Fault>> {
+        let missing = mask & !self.init[usize::from(r)];
+        if missing == 0 {
+            return Ok(());
+        }
+        Err(Fault::new(
+            FaultKind::Uninitialised,
+            missing.trailing_zeros(),
+            format!(
+                "register `{}` is read before anything is written to it",
+                program.tracked[usize::from(r)]
+            ),
+        ))
     }
 
     /// Arrives at a barrier. True if the group now waits.

@@ -98,14 +98,16 @@ pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
     }
     // Registers that some read may find unwritten.
     let mut doubtful = Bits::new(n, false);
-    let mut doubts: Vec<(usize, Vec<u32>, Option<u32>)> = Vec::new();
+    let mut doubts: Vec<(usize, [Vec<u32>; 2], Option<u32>)> = Vec::new();
     for (b, run) in runs.iter().enumerate() {
         let mut now = written[b].clone();
         for at in run.clone() {
-            let reads: Vec<u32> = uses[at].reads.iter().copied().filter(|&r| !now.get(r)).collect();
+            let unwritten =
+                |list: &[u32]| list.iter().copied().filter(|&r| !now.get(r)).collect::<Vec<u32>>();
+            let reads = [unwritten(&uses[at].reads), unwritten(&uses[at].maybe)];
             let guard = uses[at].guard.filter(|&r| !now.get(r));
-            reads.iter().chain(&guard).for_each(|&r| doubtful.set(r));
-            if !reads.is_empty() || guard.is_some() {
+            reads.iter().flatten().chain(&guard).for_each(|&r| doubtful.set(r));
+            if reads.iter().any(|r| !r.is_empty()) || guard.is_some() {
                 doubts.push((at, reads, guard));
             }
             if unguarded(at) {
@@ -126,11 +128,15 @@ pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
     let mut at_check = Vec::new();
     let mut of_inst: Vec<Option<usize>> = vec![None; insts.len()];
     for (at, reads, guard) in doubts {
-        let mut reads: Vec<u16> = reads.iter().map(|&r| index[r as usize]).collect();
-        reads.sort_unstable();
-        reads.dedup();
+        let [reads, maybe] = reads.map(|list| {
+            let mut list: Vec<u16> = list.iter().map(|&r| index[r as usize]).collect();
+            list.sort_unstable();
+            list.dedup();
+            list
+        });
         of_inst[at] = Some(at_check.len());
-        at_check.push(Check { reads, writes: Vec::new(), guard: guard.map(|g| index[g as usize]) });
+        let guard = guard.map(|g| index[g as usize]);
+        at_check.push(Check { reads, writes: Vec::new(), guard, maybe });
     }
     for (at, u) in uses.iter().enumerate() {
         let mut writes: Vec<u16> =
@@ -159,7 +165,8 @@ fn live(
         if insts[at].guard == super::UNGUARDED {
             uses[at].writes.iter().for_each(|&r| now.clear(r));
         }
-        uses[at].reads.iter().chain(&uses[at].guard).for_each(|&r| now.set(r));
+        let u = &uses[at];
+        u.reads.iter().chain(&u.guard).chain(&u.maybe).for_each(|&r| now.set(r));
     };
     let mut live_in = vec![Bits::new(n, false); runs.len()];
     let before: Vec<Vec<usize>> = {

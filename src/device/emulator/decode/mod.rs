@@ -7,6 +7,7 @@ mod mem;
 mod mods;
 mod table;
 mod warp;
+mod wgmma;
 
 use std::collections::HashMap;
 
@@ -15,6 +16,7 @@ use super::program::*;
 use super::ptx::ast::*;
 use super::ptx::{PtxError, Result};
 use super::regs::{AluFn, Slots};
+use super::wgmma::Wgmma;
 
 pub use mods::Mods;
 
@@ -106,6 +108,8 @@ struct Uses {
     reads: Vec<u32>,
     writes: Vec<u32>,
     guard: Option<u32>,
+    /// Read if operands say so when it runs.
+    maybe: Vec<u32>,
 }
 
 /// Name and 32-bit words of a declared register.
@@ -122,6 +126,8 @@ struct Decoder<'a> {
     uses: Vec<Uses>,
     mems: Vec<Mem>,
     asyncs: Vec<Async>,
+    wgmmas: Vec<Wgmma>,
+    products: Vec<wgmma::Operands>,
     pool: Vec<u16>,
     presets: Vec<(Slot, Preset)>,
     preset_slots: HashMap<(u32, Preset), Slot>,
@@ -183,6 +189,8 @@ impl<'a> Decoder<'a> {
             uses: Vec::new(),
             mems: Vec::new(),
             asyncs: Vec::new(),
+            wgmmas: Vec::new(),
+            products: Vec::new(),
             pool: Vec::new(),
             presets: vec![(Slot::P(TRUE), Preset::Const(1))],
             preset_slots: HashMap::new(),
@@ -492,6 +500,7 @@ impl<'a> Decoder<'a> {
             class: self.class,
             continued: !self.first,
             paired: self.paired,
+            touch: 0,
             check: 0,
             line: self.line,
         });
@@ -567,6 +576,7 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
+        let (touches, set_names) = self.touches();
         let facts = flow::analyse(&self.insts, &self.uses, &self.declared);
         for (inst, &check) in self.insts.iter_mut().zip(&facts.check_of) {
             inst.check = check;
@@ -581,6 +591,9 @@ impl<'a> Decoder<'a> {
             insts: self.insts,
             mems: self.mems,
             asyncs: self.asyncs,
+            wgmmas: self.wgmmas,
+            touches,
+            set_names,
             pool: self.pool,
             checks: facts.checks,
             tracked: facts.tracked,

@@ -68,6 +68,7 @@ impl<'a> Decoder<'a> {
                 self.collective(wide::movmatrix, [d, x, 0, 0, 0], 0, all);
             }
             "mma" => self.mma(i, m)?,
+            "wgmma" => self.wgmma(i, m)?,
             _ => return Ok(false),
         }
         Ok(true)

@@ -256,6 +256,7 @@ impl Cluster {
                 barriers: &mut cta.barriers,
                 engine: &mut self.engine,
                 events: &mut self.events,
+                warpgroups: &mut cta.warpgroups,
                 counts: runner.counts,
                 stream: runner.stream.as_deref_mut(),
             };

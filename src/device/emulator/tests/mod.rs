@@ -5,8 +5,10 @@ mod basic;
 mod hopper;
 mod memory;
 mod parser;
+mod tensor;
 mod traps;
 mod warpwide;
+mod wgmma;
 
 use super::{FaultKind, RawArg, RawOutcome, Trap, run_raw};
 

@@ -1,0 +1,183 @@
+//! Tensor cores against results of a GPU, and against each other.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+
+use super::super::regs::Row;
+use super::super::tensor::rule::{Rule, exact};
+use super::super::tensor::{Bf16, E4m3, E5m2, Element, F16, Scratch, Sum, Tf32};
+use super::super::{RawArg, run_raw};
+
+/// Words of each tensor of `tests/vectors/tensor.safetensors`, with the shape.
+fn vectors() -> HashMap<String, (Vec<usize>, Vec<u32>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tensor.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let words =
+        |b: &[u8]| b.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect::<Vec<_>>();
+    file.iter().map(|(k, t)| (k.to_owned(), (t.shape().to_vec(), words(t.data())))).collect()
+}
+
+const HEAD: &str = ".version 8.4\n.target sm_90a\n.address_size 64\n";
+
+fn list(name: &str, n: usize) -> String {
+    let regs: Vec<_> = (0..n).map(|i| format!("{name}{i}")).collect();
+    format!("{{{}}}", regs.join(", "))
+}
+
+/// Loads A and C fragments of a thread, runs `body`, and stores the accumulators `c`. A CTA a
+/// case; `b` is left to the body, with `pb` at the case's words.
+fn program(threads: usize, a: usize, b: usize, c: usize, body: &str) -> String {
+    let each = |n: usize, f: &dyn Fn(usize) -> String| (0..n).map(f).collect::<String>();
+    format!(
+        "{HEAD}.visible .entry k(.param .u64 a, .param .u64 b, .param .u64 c, .param .u64 d) {{
+         .shared .align 1024 .b8 sh[256];
+         .reg .b32 a<4>, b<2>, c<4>, cta, t, lane, x, at; .reg .b64 pa, pb, pc, pd, off, desc;
+         .reg .pred p, q;
+         ld.param.u64 pa, [a]; ld.param.u64 pb, [b]; ld.param.u64 pc, [c]; ld.param.u64 pd, [d];
+         mov.u32 cta, %ctaid.x; mov.u32 t, %tid.x; and.b32 lane, t, 31;
+         mad.lo.u32 x, cta, 32, lane;
+         mul.wide.u32 off, x, {a4}; add.u64 pa, pa, off;
+         mul.wide.u32 off, x, {c4}; add.u64 pc, pc, off;
+         mad.lo.u32 x, cta, {threads}, t; mul.wide.u32 off, x, {c4}; add.u64 pd, pd, off;
+         mul.wide.u32 off, cta, {b4}; add.u64 pb, pb, off;
+         {la} {lc}
+         {body}
+         {sd} ret; }}",
+        a4 = 4 * a,
+        b4 = 4 * b,
+        c4 = 4 * c,
+        la = each(a, &|i| format!("ld.global.b32 a{i}, [pa+{}];", 4 * i)),
+        lc = each(c, &|i| format!("ld.global.b32 c{i}, [pc+{}];", 4 * i)),
+        sd = each(c, &|i| format!("st.global.b32 [pd+{}], c{i};", 4 * i)),
+    )
+}
+
+#[test]
+fn results_are_those_of_a_gpu() {
+    let v = vectors();
+    let mut forms = 0;
+    for key in v.keys().filter_map(|k| k.strip_suffix(".d")) {
+        let get = |x: &str| &v[&format!("{key}.{x}")];
+        let ((sa, a), (sb, b), (sc, c), (_, want)) = (get("a"), get("b"), get("c"), get("d"));
+        let (cases, na, nc) = (sa[0], sa[2], sc[2]);
+        let words = sb[1..].iter().product();
+        let parts: Vec<&str> = key.split('_').collect();
+        let (shape, cd) = (parts[1], parts[2]);
+        let c_list = list("c", nc);
+        let (threads, body) = if parts[0] == "mma" {
+            let ab = parts[3];
+            let loads: String =
+                (0..sb[2]).map(|i| format!("ld.global.b32 b{i}, [pb+{}];", 4 * i)).collect();
+            let body = format!(
+                "mul.wide.u32 off, lane, {}; add.u64 pb, pb, off; {loads}
+                 mma.sync.aligned.{shape}.row.col.{cd}.{ab}.{ab}.{cd} {c_list}, {}, {}, {c_list};",
+                4 * sb[2],
+                list("a", na),
+                list("b", sb[2]),
+            );
+            (32, body)
+        } else {
+            let (ta, tb) = (parts[3], parts[4]);
+            let trans = if matches!(ta, "bf16" | "f16") { ", 0" } else { "" };
+            // Two core matrices, 128 bytes apart.
+            let body = format!(
+                "setp.lt.u32 q, t, 64; mul.wide.u32 off, t, 4; add.u64 pb, pb, off;
+                 mov.u32 at, sh; shl.b32 x, t, 2; add.u32 x, x, at;
+                 @q ld.global.b32 lane, [pb]; @q st.shared.b32 [x], lane;
+                 fence.proxy.async; bar.sync 0;
+                 shr.u32 at, at, 4; cvt.u64.u32 desc, at; or.b64 desc, desc, {};
+                 setp.eq.u32 p, 0, 0;
+                 wgmma.fence.sync.aligned;
+                 wgmma.mma_async.sync.aligned.{shape}.{cd}.{ta}.{tb} {c_list}, {}, desc, p, 1, 1{trans};
+                 wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;",
+                (128u64 / 16) << 16 | (256u64 / 16) << 32,
+                list("a", na),
+            );
+            (128, body)
+        };
+        let text = program(threads, na, words, nc, &body);
+        let arg = |w: &[u32]| RawArg::words(w.iter().copied());
+        let args = [arg(a), arg(b), arg(c), RawArg::Out(cases * threads * nc * 4)];
+        let out = run_raw(&text, "k", [cases as u32, 1, 1], [threads as u32, 1, 1], 0, &args);
+        let got = out.unwrap_or_else(|t| panic!("{key}: {t}")).words(0);
+        for case in 0..cases {
+            for warp in 0..threads / 32 {
+                let at = (case * threads + 32 * warp) * nc;
+                let (got, want) = (&got[at..][..32 * nc], &want[case * 32 * nc..][..32 * nc]);
+                if let Some(i) = (0..32 * nc).find(|&i| got[i] != want[i]) {
+                    panic!(
+                        "{key}, case {case}, warp {warp}, lane {}, register {}: got {:08x}, the \
+                         GPU gave {:08x}",
+                        i / nc,
+                        i % nc,
+                        got[i],
+                        want[i]
+                    );
+                }
+            }
+        }
+        forms += 1;
+    }
+    assert_eq!(forms, 16);
+}
+
+/// Random bits of any exponent, of exponents near each other, and zeros.
+fn words() -> impl Strategy<Value = Vec<u32>> {
+    let near = (any::<u32>(), 100u32..150).prop_map(|(w, e)| w & 0x807f_ffff | e << 23);
+    let word = prop_oneof![2 => any::<u32>(), 6 => near, 1 => Just(0u32)];
+    proptest::collection::vec(word, 32)
+}
+
+fn check<E: Element>(rule: Rule, a: &[u32], b: &[u32], c: &[u32], half: bool) {
+    let k = 4 * E::PACK;
+    let mut s = Scratch::default();
+    s.fragment::<E>(0, &Row(std::array::from_fn(|i| a[i])), 0);
+    s.fragment::<E>(1, &Row(std::array::from_fn(|i| a[31 - i])), 0);
+    s.b.reserve(k);
+    let b_word = |k: usize, t: usize| b[(k / E::PACK) * 4 + t] >> (32 / E::PACK * (k % E::PACK));
+    for k in 0..k {
+        s.b.value[k] = std::array::from_fn(|t| E::value(b_word(k, t)));
+        s.b.exponent[k] = std::array::from_fn(|t| E::exponent(b_word(k, t)));
+    }
+    let sum = Sum { rule, k, half };
+    let c = Row(std::array::from_fn(|i| c[i]));
+    let mut fast = c;
+    sum.run(pulp::Arch::new(), &s.a, &s.b, 0, 0, &mut fast);
+    let mut plain = c;
+    sum.run_portable(&s.a, &s.b, 0, 0, &mut plain);
+    assert_eq!(fast, plain);
+    for i in 0..32 {
+        let a_word =
+            |k: usize| a[i & !3 | k % (4 * E::PACK) / E::PACK] >> (32 / E::PACK * (k % E::PACK));
+        let pairs = (0..k).map(|k| {
+            let (a, b) = (a_word(k), b_word(k, i % 4));
+            ((E::value(a), E::exponent(a)), (E::value(b), E::exponent(b)))
+        });
+        let want = exact(rule, pairs, f32::from_bits(c[i]), half);
+        assert_eq!(fast[i], want, "lane {i}: {:08x} {:08x}", fast[i], want);
+    }
+}
+
+proptest! {
+    #[test]
+    fn all_ways_to_add_up_agree(a in words(), b in words(), c in words(), half: bool) {
+        check::<Bf16>(Rule::WIDE, &a, &b, &c, half);
+        check::<F16>(Rule::WIDE, &a, &b, &c, half);
+        check::<Tf32>(Rule::WIDE, &a, &b, &c, false);
+        check::<E4m3>(Rule::FP8, &a, &b, &c, half);
+        check::<E5m2>(Rule::FP8, &a, &b, &c, half);
+    }
+}
+
+#[test]
+fn constant_matrices_reach_the_greatest_sums() {
+    for x in [0x3fff_3fffu32, 0x3f80_3f80, 0xbfff_3fff, 0xbfff_bfff, 0, 0x8000_8000] {
+        for c in [0, 0x8000_0000, 0x41ff_ffff, 0xc1ff_ffff] {
+            check::<Bf16>(Rule::WIDE, &[x; 32], &[0x3fff_3fff; 32], &[c; 32], false);
+        }
+    }
+}

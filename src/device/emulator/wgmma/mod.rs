@@ -1,0 +1,513 @@
+//! `wgmma`: products by four warps together, asynchronous to them.
+//!
+//! A warp computes its 16 rows when it issues the instruction. Nobody can tell from a result that
+//! this is early: using a register before the wait that covers it is a fault, and so is a product
+//! whose registers no `wgmma.fence` has handed over. That all four warps execute the same is
+//! checked by a log which each of them follows at its own pace.
+
+mod descriptor;
+mod load;
+
+use std::collections::VecDeque;
+
+pub use load::{LoadA, LoadB, loads};
+
+use super::program::{Inst, Op, Program};
+use super::regs::Row;
+use super::tensor::{self, Scratch, Sum};
+use super::trap::{Fault, FaultKind};
+use super::warp::{Context, Warp};
+use descriptor::Descriptor;
+
+/// What a warpgroup does together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WgOp {
+    /// Index into [`Program::wgmmas`].
+    Product(u32),
+    Fence,
+    Commit,
+    /// Until at most this many groups are in flight.
+    Wait(u32),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum From {
+    Registers([u16; 4]),
+    /// 64-bit slot of a descriptor.
+    Shared(u16),
+}
+
+/// One `wgmma.mma_async`.
+#[derive(Debug, Clone)]
+pub struct Wgmma {
+    pub sum: Sum,
+    /// Columns.
+    pub n: u32,
+    /// Slots of the accumulators: n / 2, or n / 4 pairs of fp16.
+    pub d: Vec<u16>,
+    pub a: From,
+    pub a_mn: bool,
+    /// 64-bit slot of a descriptor.
+    pub b: u16,
+    pub b_mn: bool,
+    pub load_a: LoadA,
+    pub load_b: LoadB,
+    /// Predicate slot times two plus negation: where false, accumulators start from zero.
+    pub accumulate: u16,
+    /// Sign bits to xor to the operands.
+    pub flip: [u32; 2],
+    /// Type of the operands, for counts.
+    pub name: &'static str,
+    /// Sets of registers: accumulators, A fragment. See [`Touch`].
+    pub sets: [u64; 2],
+    pub line: u32,
+}
+
+impl Wgmma {
+    /// Multiply-adds times two of one warp.
+    pub fn flops(&self) -> u64 {
+        2 * 16 * u64::from(self.n) * self.sum.k as u64
+    }
+}
+
+/// Sets of registers that an instruction reads and writes, one bit each. Registers that stand in
+/// the same operands of the same products are one set; beyond 63 sets none is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Touch {
+    pub reads: u64,
+    pub writes: u64,
+}
+
+/// What a warp knows of its products.
+#[derive(Debug, Clone, Default)]
+pub struct Pending {
+    /// Sets in use as accumulators, and as A fragments, by products in flight.
+    accumulators: u64,
+    fragments: u64,
+    /// Sets used by other instructions since the last fence.
+    touched: u64,
+    fenced: bool,
+    /// Products since the last commit, and those of each group in flight: instructions.
+    open: Vec<usize>,
+    groups: VecDeque<Vec<usize>>,
+}
+
+impl Pending {
+    pub fn reset(&mut self) {
+        *self = Pending::default();
+    }
+
+    /// Whether an instruction may use these registers; notes that it did.
+    #[inline(always)]
+    pub fn touch(&mut self, t: Touch) -> bool {
+        self.touched |= t.reads | t.writes;
+        (t.reads | t.writes) & self.accumulators | t.writes & self.fragments == 0
+    }
+
+    fn in_flight(&self) -> impl Iterator<Item = usize> {
+        self.groups.iter().flatten().chain(&self.open).copied()
+    }
+
+    /// Forgets all groups but the latest `n`.
+    fn wait(&mut self, program: &Program, n: u32) {
+        while self.groups.len() > n as usize {
+            self.groups.pop_front();
+        }
+        (self.accumulators, self.fragments) = (0, 0);
+        for pc in self.groups.iter().flatten().chain(&self.open) {
+            if let Some(w) = program.wgmma(*pc) {
+                self.accumulators |= w.sets[0];
+                self.fragments |= w.sets[1];
+            }
+        }
+    }
+}
+
+/// One instruction as the first warp of a warpgroup executed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    pc: usize,
+    /// Descriptors, and whether it accumulates.
+    operands: ([u64; 2], bool),
+}
+
+/// How far the warps of a warpgroup are.
+#[derive(Debug, Clone, Default)]
+struct Log {
+    /// Steps that not all warps have made yet; the first is number `base`.
+    steps: VecDeque<Step>,
+    base: u64,
+    at: [u64; 4],
+    exited: [bool; 4],
+}
+
+/// Steps that a warp of a warpgroup may be ahead of another.
+const LEAD: usize = 1 << 16;
+
+/// A CTA's warpgroups, and room to work in.
+#[derive(Default)]
+pub struct Warpgroups {
+    logs: Vec<Log>,
+    warps: u32,
+    scratch: Scratch,
+    pieces: Vec<u32>,
+    words: Vec<u32>,
+}
+
+impl Warpgroups {
+    pub fn reset(&mut self, warps: u32) {
+        self.warps = warps;
+        self.logs.clear();
+    }
+
+    /// Where `mma.sync` works.
+    pub fn scratch(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+
+    fn log(&mut self, warp: u32) -> &mut Log {
+        let at = warp as usize / 4;
+        if self.logs.len() <= at {
+            self.logs.resize(at + 1, Log::default());
+        }
+        &mut self.logs[at]
+    }
+
+    /// Warp `warp` makes its next step.
+    fn step(&mut self, program: &Program, warp: u32, step: Step) -> Result<(), Box<Fault>> {
+        let fail = |message: String| Err(Fault::new(FaultKind::Divergence, None, message));
+        let first = warp / 4 * 4;
+        if first + 4 > self.warps {
+            return fail(format!(
+                "a warpgroup has four warps, but from warp {first} on the CTA has only {}",
+                self.warps - first
+            ));
+        }
+        let log = self.log(warp);
+        let w = warp as usize % 4;
+        let i = (log.at[w] - log.base) as usize;
+        let line = |pc: usize| program.insts.get(pc).map_or(0, |i| i.line);
+        if let Some(other) = log.steps.get(i) {
+            if other.pc != step.pc {
+                return fail(format!(
+                    "the four warps of a warpgroup must execute the same wgmma instructions, but \
+                     another of them is at PTX line {} where this one is",
+                    line(other.pc)
+                ));
+            }
+            if other.operands != step.operands {
+                return fail(format!(
+                    "descriptors and scale-d must be the same in the four warps of a warpgroup: \
+                     {:x?} here, {:x?} in another",
+                    step.operands, other.operands
+                ));
+            }
+        } else {
+            if let Some(gone) = log.exited.iter().position(|&e| e) {
+                return fail(format!(
+                    "the four warps of a warpgroup must execute this together, but warp {} has \
+                     exited",
+                    first + gone as u32
+                ));
+            }
+            if log.steps.len() >= LEAD {
+                let (late, _) =
+                    (0..4).map(|k| (k, log.at[k])).min_by_key(|k| k.1).unwrap_or((0, 0));
+                return fail(format!(
+                    "the four warps of a warpgroup must execute this together, but warp {} is \
+                     {LEAD} wgmma instructions behind",
+                    first + late as u32
+                ));
+            }
+            log.steps.push_back(step);
+        }
+        log.at[w] += 1;
+        while log.at.iter().all(|&n| n > log.base) {
+            log.steps.pop_front();
+            log.base += 1;
+        }
+        Ok(())
+    }
+
+    /// A warp has exited: gives the instruction that it has left to the others, if any.
+    fn leave(&mut self, warp: u32) -> Option<usize> {
+        if self.logs.len() <= warp as usize / 4 {
+            return None;
+        }
+        let log = self.log(warp);
+        let w = warp as usize % 4;
+        log.exited[w] = true;
+        log.steps.get((log.at[w] - log.base) as usize).map(|s| s.pc)
+    }
+}
+
+impl Warp {
+    /// Executes `op`, with all lanes.
+    pub fn warpgroup(
+        &mut self,
+        cx: &mut Context<'_>,
+        op: WgOp,
+        pc: usize,
+    ) -> Result<(), Box<Fault>> {
+        let program = cx.program;
+        let mut step = Step { pc, operands: ([0; 2], false) };
+        match op {
+            WgOp::Product(at) => {
+                let w = &program.wgmmas[at as usize];
+                step.operands = self.operands(w)?;
+                cx.warpgroups.step(program, self.id, step)?;
+                self.may_start(program, w)?;
+                self.product(cx, w, step.operands, pc)?;
+                self.pending.accumulators |= w.sets[0];
+                self.pending.fragments |= w.sets[1];
+                self.pending.open.push(pc);
+            }
+            WgOp::Fence => {
+                cx.warpgroups.step(program, self.id, step)?;
+                (self.pending.touched, self.pending.fenced) = (0, true);
+            }
+            WgOp::Commit => {
+                cx.warpgroups.step(program, self.id, step)?;
+                let open = std::mem::take(&mut self.pending.open);
+                self.pending.groups.push_back(open);
+            }
+            WgOp::Wait(n) => {
+                cx.warpgroups.step(program, self.id, step)?;
+                self.pending.wait(program, n);
+            }
+        }
+        Ok(())
+    }
+
+    /// The warp's last lane exits.
+    pub fn leave_warpgroup(&mut self, cx: &mut Context<'_>) -> Result<(), Box<Fault>> {
+        match cx.warpgroups.leave(self.id) {
+            None => Ok(()),
+            Some(pc) => Err(Fault::new(
+                FaultKind::Divergence,
+                None,
+                format!(
+                    "the warp exits, but another of its warpgroup has executed PTX line {}, which \
+                     all four must execute together",
+                    cx.program.insts[pc].line
+                ),
+            )),
+        }
+    }
+
+    /// Lanes whose scale-d is true.
+    fn accumulates(&self, w: &Wgmma) -> u32 {
+        let p = self.regs.p[usize::from(w.accumulate >> 1)];
+        if w.accumulate & 1 != 0 { !p } else { p }
+    }
+
+    /// Lanes in which an instruction reads what it reads only if operands say so.
+    pub fn maybe_reads(&self, program: &Program, inst: &Inst) -> u32 {
+        match inst.op {
+            Op::Warpgroup(WgOp::Product(at)) => self.accumulates(&program.wgmmas[at as usize]),
+            _ => 0,
+        }
+    }
+
+    /// Descriptors and whether to accumulate: the same in all lanes.
+    fn operands(&self, w: &Wgmma) -> Result<([u64; 2], bool), Box<Fault>> {
+        let uniform = |slot: u16, what: &str| {
+            let row = &self.regs.r64[usize::from(slot)];
+            match row.iter().position(|x| *x != row[0]) {
+                None => Ok(row[0]),
+                Some(lane) => Err(Fault::new(
+                    FaultKind::Operand,
+                    lane as u32,
+                    format!(
+                        "the descriptor of {what} must be the same in all lanes: {:#018x} in lane \
+                         0, {:#018x} in lane {lane}",
+                        row[0], row[lane]
+                    ),
+                )),
+            }
+        };
+        let a = match w.a {
+            From::Shared(slot) => uniform(slot, "A")?,
+            From::Registers(_) => 0,
+        };
+        let b = uniform(w.b, "B")?;
+        let p = self.accumulates(w);
+        if p != 0 && p != u32::MAX {
+            let message = format!("scale-d must be the same in all lanes; it is {p:08x}");
+            return Err(Fault::new(FaultKind::Operand, None, message));
+        }
+        Ok(([a, b], p != 0))
+    }
+
+    /// Registers handed over, and not in the hands of another product but for accumulators of the
+    /// same shape.
+    fn may_start(&self, program: &Program, w: &Wgmma) -> Result<(), Box<Fault>> {
+        let p = &self.pending;
+        let [d, a] = w.sets;
+        if !p.fenced || p.touched & (d | a) != 0 {
+            let why = if p.fenced {
+                format!(
+                    "{} were used by other instructions since the last one",
+                    program.set_names(p.touched & (d | a))
+                )
+            } else {
+                "none has been executed yet".into()
+            };
+            return Err(Fault::new(
+                FaultKind::MissingFence,
+                None,
+                format!("wgmma.fence is missing before this product: {why}"),
+            ));
+        }
+        if (p.accumulators | p.fragments) & d == 0 && p.accumulators & a == 0 {
+            return Ok(());
+        }
+        for other in p.in_flight().filter_map(|pc| program.wgmma(pc)) {
+            let [od, oa] = other.sets;
+            let same = other.d == w.d && other.sum.half == w.sum.half && other.sum.k == w.sum.k;
+            let clash = od & a | oa & d | if same { 0 } else { od & d };
+            if clash != 0 {
+                return Err(Fault::new(
+                    FaultKind::RegistersInFlight,
+                    None,
+                    format!(
+                        "{} are in use by the product at PTX line {}, which has not been waited \
+                         for (only accumulators of the same shape may follow each other)",
+                        program.set_names(clash),
+                        other.line
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An instruction uses registers of a product in flight.
+    #[cold]
+    pub fn in_flight(&self, program: &Program, t: Touch) -> Box<Fault> {
+        let clash = |w: &Wgmma| (t.reads | t.writes) & w.sets[0] | t.writes & w.sets[1];
+        let (names, line) = self
+            .pending
+            .in_flight()
+            .filter_map(|pc| program.wgmma(pc))
+            .find(|w| clash(w) != 0)
+            .map_or((String::new(), 0), |w| (program.set_names(clash(w)), w.line));
+        Fault::new(
+            FaultKind::RegistersInFlight,
+            None,
+            format!(
+                "this uses a register of {names}, which the product at PTX line {line} still works \
+                 on: no wgmma.wait_group has covered it"
+            ),
+        )
+    }
+
+    /// This warp's 16 rows.
+    fn product(
+        &mut self,
+        cx: &mut Context<'_>,
+        w: &Wgmma,
+        ([a, b], accumulate): ([u64; 2], bool),
+        pc: usize,
+    ) -> Result<(), Box<Fault>> {
+        let rank = self.id % 4;
+        let mut bytes = 0;
+        match w.a {
+            From::Registers(slots) => {
+                let rows = slots.map(|s| self.regs.r32[usize::from(s)]);
+                (w.load_a)(cx.arch, &mut cx.warpgroups.scratch, &rows, w.flip[0]);
+            }
+            From::Shared(_) => {
+                gather(cx, a, 2 * rank..2 * rank + 2, w.a_mn, "A")?;
+                let g = &mut *cx.warpgroups;
+                let rows = if w.a_mn { mn_fragments(&g.words) } else { fragments(&g.words) };
+                (w.load_a)(cx.arch, &mut g.scratch, &rows, w.flip[0]);
+                bytes += 64 * 32;
+            }
+        }
+        gather(cx, b, 0..w.n / 8, w.b_mn, "B")?;
+        bytes += w.n * 32;
+        let g = &mut *cx.warpgroups;
+        (w.load_b)(cx.arch, &mut g.scratch, &g.words, w.n as usize, w.flip[1]);
+        let Scratch { a, b } = &g.scratch;
+        let per_block = if w.sum.half { 2 } else { 4 };
+        for (block, d) in w.d.chunks_exact(per_block).enumerate() {
+            if w.sum.half {
+                for r in 0..2 {
+                    let pair = &mut self.regs.r32[usize::from(d[r])];
+                    let mut acc = [Row([0; 32]); 2];
+                    if accumulate {
+                        acc = tensor::unpack(pair);
+                    }
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        w.sum.run(cx.arch, a, b, r, 2 * block + i, acc);
+                    }
+                    *pair = tensor::pack(&acc);
+                }
+                continue;
+            }
+            for (j, d) in d.iter().enumerate() {
+                let acc = &mut self.regs.r32[usize::from(*d)];
+                if !accumulate {
+                    acc.fill(0);
+                }
+                w.sum.run(cx.arch, a, b, j / 2, 2 * block + j % 2, acc);
+            }
+        }
+        // The warpgroup reads its operands once.
+        if rank == 0 {
+            cx.count_shared(pc, ((bytes / 128).into(), 0));
+        }
+        Ok(())
+    }
+}
+
+/// Reads the pieces of blocks of eight rows into `words`.
+fn gather(
+    cx: &mut Context<'_>,
+    bits: u64,
+    blocks: std::ops::Range<u32>,
+    mn_major: bool,
+    what: &str,
+) -> Result<(), Box<Fault>> {
+    let g = &mut *cx.warpgroups;
+    let d = Descriptor::new(bits).map_err(|m| Fault::new(FaultKind::Operand, None, m))?;
+    d.pieces(blocks, mn_major, &mut g.pieces);
+    g.words.resize(4 * g.pieces.len(), 0);
+    let shared = &*cx.shared;
+    for (&at, to) in g.pieces.iter().zip(g.words.as_chunks_mut::<4>().0) {
+        let read = shared
+            .locate(at.into(), 16, 0, "a product's read")
+            .and_then(|at| shared.check_read(at, 16, 0, "a product's read").map(|()| at));
+        match read {
+            Ok(at) => to.copy_from_slice(&shared.words[at / 4..at / 4 + 4]),
+            Err(mut f) => {
+                f.lane = None;
+                f.message = format!("{what} by descriptor {bits:#018x}: {}", f.message);
+                return Err(f);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A fragment's registers from 16 rows of eight words.
+fn fragments(words: &[u32]) -> [Row<u32>; 4] {
+    let rows = words.as_chunks::<8>().0;
+    std::array::from_fn(|j| {
+        Row(std::array::from_fn(|i| rows[i / 4 + 8 * (j % 2)][4 * (j / 2) + i % 4]))
+    })
+}
+
+/// The same from 16 k of 16 elements of 16 bits.
+fn mn_fragments(words: &[u32]) -> [Row<u32>; 4] {
+    let lines = words.as_chunks::<8>().0;
+    std::array::from_fn(|j| {
+        Row(std::array::from_fn(|i| {
+            let row = i / 4 + 8 * (j % 2);
+            let k = 8 * (j / 2) + 2 * (i % 4);
+            let of = |k: usize| lines[k][row / 2] >> (16 * (row % 2)) & 0xffff;
+            of(k) | of(k + 1) << 16
+        }))
+    })
+}
