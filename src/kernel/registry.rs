@@ -48,9 +48,6 @@ impl Kernel {
             Some(digits) => (digits, true),
             None => (digits, false),
         };
-        if exact && facts.emulated {
-            return Some(format!("{} needs {target}, which the emulator does not run", self.name));
-        }
         let need = digits.parse::<u32>().map(|n| (n / 10, n % 10)).unwrap_or((u32::MAX, 0));
         let has = facts.compute_capability;
         if if exact { has == need } else { has >= need } {
