@@ -15,6 +15,7 @@ mod access;
 mod alu_cvt;
 mod alu_float;
 mod alu_int;
+mod alu_narrow;
 mod cta;
 mod decode;
 mod events;

@@ -3,6 +3,7 @@
 use super::super::alu_cvt::{self, Cvt, Round};
 use super::super::alu_float::{self as fl, Bf16, F16, X1, X2};
 use super::super::alu_int::{self as int, *};
+use super::super::alu_narrow as narrow;
 use super::super::regs::{AluFn, JOIN_AND, JOIN_NEGATED, JOIN_OR, JOIN_XOR, alu, selp};
 use super::table::{COMPARISONS, compare_fn, int_fn, keep_fn, whole_fn};
 use super::*;
@@ -49,6 +50,19 @@ impl<'a> Decoder<'a> {
             "ex2" | "lg2" | "rcp" | "rsqrt" | "sqrt" | "sin" | "cos" | "tanh" => {
                 self.special(i, m)?;
             }
+            "copysign" => {
+                self.class = Class::Alu;
+                let ty = m.ty()?;
+                let f = match ty {
+                    Ty::F32 => alu::<narrow::Copysign32> as AluFn,
+                    Ty::F64 => alu::<narrow::Copysign64>,
+                    _ => return m.unknown(),
+                };
+                let a = self.args(i, 3..=3)?;
+                let (x, y) = (self.src(&a[1], ty)?, self.src(&a[2], ty)?);
+                let d = self.dst(&a[0], ty)?;
+                self.alu(f, [d, x, y, 0, 0], 0);
+            }
             "setp" => self.setp(i, m)?,
             "set" => self.set(i, m)?,
             "selp" => {
@@ -92,9 +106,12 @@ impl<'a> Decoder<'a> {
             (Operand::Vector(_), Operand::Vector(_)) => m.unknown(),
             (Operand::Vector(parts), s) => self.unpack(parts, s, ty, m),
             (d, Operand::Vector(parts)) => self.pack(d, parts, ty, m),
-            (d, Operand::Name(name @ ("%clock" | "%clock64" | "%globaltimer" | "%clock_hi"))) => {
+            (
+                d,
+                Operand::Name(name @ ("%clock" | "%clock64" | "%globaltimer" | "%globaltimer_lo")),
+            ) => {
                 let wide = ty.bits() == 64;
-                if wide == (*name == "%clock") {
+                if wide == matches!(*name, "%clock" | "%globaltimer_lo") {
                     return self.error(format!("`{name}` has another width"));
                 }
                 let d = self.dst(d, ty)?;
@@ -217,10 +234,24 @@ impl<'a> Decoder<'a> {
             self.class = Class::Special;
         }
         let h = half_fn!(AddH, ty).is_some();
-        if h && ftz {
-            return m.unknown();
-        }
         let mut imm = u32::from(nan);
+        // Halves with modifiers take another, slower function.
+        let modded = matches!(ty, Ty::F16 | Ty::F16x2)
+            && (ftz || sat)
+            && matches!(i.opcode, "add" | "sub" | "mul" | "fma");
+        macro_rules! modded_fn {
+            ($op:ident) => {
+                match ty {
+                    Ty::F16 => Some(alu::<X1<narrow::Modded<fl::$op<F16>>>> as AluFn),
+                    _ => Some(alu::<X2<narrow::Modded<fl::$op<F16>>>> as AluFn),
+                }
+            };
+        }
+        if modded {
+            imm = if ftz { narrow::FTZ } else { 0 }
+                | if sat { narrow::SAT } else { 0 }
+                | if relu { narrow::RELU } else { 0 };
+        }
         let f: Option<AluFn> = match (i.opcode, ty) {
             ("add", Ty::F32) => Some(f32_fn!(Add, ftz, sat)),
             ("sub", Ty::F32) => Some(f32_fn!(Sub, ftz, sat)),
@@ -244,6 +275,10 @@ impl<'a> Decoder<'a> {
             ("max", Ty::F64) => Some(alu::<fl::MaxD>),
             ("neg", Ty::F64) => Some(alu::<fl::NegD>),
             ("abs", Ty::F64) => Some(alu::<fl::AbsD>),
+            ("add", _) if modded => modded_fn!(AddH),
+            ("sub", _) if modded => modded_fn!(SubH),
+            ("mul", _) if modded => modded_fn!(MulH),
+            ("fma", _) if modded => modded_fn!(FmaH),
             ("add", _) if h => half_fn!(AddH, ty),
             ("sub", _) if h => half_fn!(SubH, ty),
             ("mul", _) if h => half_fn!(MulH, ty),
@@ -262,7 +297,8 @@ impl<'a> Decoder<'a> {
         };
         let takes_sat = matches!(ty, Ty::F32) && !matches!(i.opcode, "min" | "max" | "div")
             || ty == Ty::S32 && matches!(i.opcode, "add" | "sub");
-        let takes_ftz = ty == Ty::F32;
+        let takes_sat = takes_sat || modded;
+        let takes_ftz = ty == Ty::F32 || modded;
         let takes_nan = (ty == Ty::F32 || h) && matches!(i.opcode, "min" | "max");
         let takes_relu = h && i.opcode == "fma";
         let Some(f) = f else { return m.unknown() };
@@ -493,7 +529,9 @@ impl<'a> Decoder<'a> {
         let join = m.pick(&[("and", JOIN_AND), ("or", JOIN_OR), ("xor", JOIN_XOR)]);
         let ftz = m.flag("ftz");
         let ty = m.ty()?;
-        let Some(f) = compare_fn(op, ty, ftz, false) else { return m.unknown() };
+        let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2) && !ftz;
+        let f = if pair { narrow::pair_fn(op, ty, false) } else { compare_fn(op, ty, ftz, false) };
+        let Some(f) = f else { return m.unknown() };
         let n = if join.is_some() { 4 } else { 3 };
         let a = self.args(i, n..=n)?;
         let (x, y) = (self.src(&a[1], ty)?, self.src(&a[2], ty)?);
@@ -515,6 +553,20 @@ impl<'a> Decoder<'a> {
         let op = m.need(COMPARISONS)?;
         let ftz = m.flag("ftz");
         let (result, ty) = (m.ty()?, m.ty()?);
+        if matches!(ty, Ty::F16x2 | Ty::Bf16x2) && !ftz {
+            let yes = match result {
+                Ty::U32 | Ty::S32 => 0xffff,
+                Ty::F16x2 if result == ty => 0x3c00,
+                Ty::Bf16x2 if result == ty => 0x3f80,
+                _ => return m.unknown(),
+            };
+            let Some(f) = narrow::pair_fn(op, ty, true) else { return m.unknown() };
+            let a = self.args(i, 3..=3)?;
+            let (x, y) = (self.src(&a[1], ty)?, self.src(&a[2], ty)?);
+            let d = self.dst(&a[0], result)?;
+            self.alu(f, [d, x, y, 0, 0], yes);
+            return Ok(());
+        }
         let yes = match result {
             Ty::U32 | Ty::S32 => u32::MAX,
             Ty::F32 => 1f32.to_bits(),
@@ -544,7 +596,57 @@ impl<'a> Decoder<'a> {
         ]);
         let away = m.flag("rna");
         let (ftz, sat, relu) = (m.flag("ftz"), m.flag("sat"), m.flag("relu"));
+        let satfinite = m.flag("satfinite");
         let (to, from) = (m.ty()?, m.ty()?);
+        let plain = !sat && !ftz && !away && whole.is_none();
+        let relus = if relu { narrow::RELU } else { 0 };
+        let zero = match round {
+            Some(Round::Zero) => narrow::ZERO,
+            _ => 0,
+        };
+        let fp8 = |t: Ty| match t {
+            Ty::E4m3x2 => Some(relus),
+            Ty::E5m2x2 => Some(relus | narrow::E5M2),
+            _ => None,
+        };
+        if let Some(imm) = fp8(to).or(fp8(from)) {
+            if !plain || round != Some(Round::Nearest) || satfinite == fp8(from).is_some() {
+                return m.unknown();
+            }
+            return match (to, from) {
+                (_, Ty::F32) => {
+                    let a = self.args(i, 3..=3)?;
+                    let (x, y) = (self.src(&a[1], from)?, self.src(&a[2], from)?);
+                    let d = self.dst(&a[0], Ty::B16)?;
+                    self.alu(alu::<narrow::Fp8FromF32>, [d, x, y, 0, 0], imm);
+                    Ok(())
+                }
+                (_, Ty::F16x2) => self.cvt_one(i, alu::<narrow::Fp8FromHalves>, to, from, imm),
+                (Ty::F16x2, _) => self.cvt_one(i, alu::<narrow::HalvesFromFp8>, to, from, imm),
+                _ => m.unknown(),
+            };
+        }
+        if satfinite {
+            return m.unknown();
+        }
+        if to == Ty::Tf32 && from == Ty::F32 && plain && round.is_some() && (relu || zero != 0) {
+            return self.cvt_one(i, alu::<narrow::Tf32With>, to, from, relus | zero);
+        }
+        if matches!(to, Ty::F16 | Ty::Bf16) && from == Ty::F32 && plain && relu {
+            if !matches!(round, Some(Round::Nearest | Round::Zero)) {
+                return m.unknown();
+            }
+            let half = if to == Ty::Bf16 { narrow::BF16 } else { 0 };
+            return self.cvt_one(i, alu::<narrow::HalfWith>, to, from, relus | zero | half);
+        }
+        if matches!(to, Ty::F16x2 | Ty::Bf16x2) && from == Ty::F32 && plain && zero != 0 {
+            let half = if to == Ty::Bf16x2 { narrow::BF16 } else { 0 };
+            let a = self.args(i, 3..=3)?;
+            let (x, y) = (self.src(&a[1], from)?, self.src(&a[2], from)?);
+            let d = self.dst(&a[0], to)?;
+            self.alu(alu::<narrow::PackWith>, [d, x, y, 0, 0], relus | zero | half);
+            return Ok(());
+        }
         if to == Ty::Tf32 && from == Ty::F32 && !sat && !ftz {
             let f = match (away, round, relu) {
                 (true, None, false) => alu::<fl::ToTf32Away> as AluFn,

@@ -218,10 +218,7 @@ impl<'a> Decoder<'a> {
             m.flag("L2");
         }
         let to = if prefetch { Space::Global } else { m.need(SPACES)? };
-        let from = match (prefetch, tensor) {
-            (true, true) => Space::Global,
-            _ => m.need(SPACES)?,
-        };
+        let from = m.need(SPACES)?;
         let on_bar = m.flag("mbarrier::complete_tx::bytes");
         let grouped = m.flag("bulk_group");
         let shared = |s| matches!(s, Space::Shared | Space::Cluster);

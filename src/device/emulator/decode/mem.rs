@@ -327,6 +327,8 @@ impl<'a> Decoder<'a> {
             Ty::F32 => AtomTy::F32,
             Ty::F64 => AtomTy::F64,
             Ty::F16 => AtomTy::F16,
+            // As bits; only compare-and-swap has it.
+            Ty::B16 if op == AtomOp::Cas => AtomTy::F16,
             Ty::Bf16 => AtomTy::Bf16,
             Ty::F16x2 => AtomTy::F16x2,
             Ty::Bf16x2 => AtomTy::Bf16x2,
@@ -335,6 +337,7 @@ impl<'a> Decoder<'a> {
         let half = matches!(element, AtomTy::F16 | AtomTy::Bf16 | AtomTy::F16x2 | AtomTy::Bf16x2);
         let float = half || matches!(element, AtomTy::F32 | AtomTy::F64);
         let legal = match op {
+            AtomOp::Cas if ty == Ty::B16 => true,
             AtomOp::Add => true,
             AtomOp::Inc | AtomOp::Dec => ty == Ty::U32,
             _ if bitwise => !float,
@@ -462,6 +465,26 @@ impl<'a> Decoder<'a> {
         Ok(true)
     }
 
+    /// A generic address of shared memory as an address in it.
+    fn generic_shared(&mut self, o: &Operand<'_>) -> Result<(Base, i64)> {
+        let (base, offset) = self.address(o, Space::Generic)?;
+        let Base::R64(from) = base else {
+            return self.error("a generic address is a register of 64 bits");
+        };
+        let window = self.constant(SHARED_WINDOW.wrapping_neg(), 64)?;
+        let Slot::R64(at) = self.new_slot(64)? else {
+            return self.error("no temporary register");
+        };
+        let class = std::mem::replace(&mut self.class, Class::Alu);
+        self.alu(alu::<Add64>, [at, from, window, 0, 0], 0);
+        // The access itself is the instruction that counts.
+        if let Some(i) = self.insts.last_mut() {
+            i.continued = true;
+        }
+        (self.class, self.first) = (class, true);
+        Ok((Base::R64(at), offset))
+    }
+
     fn matrix(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
         let load = i.opcode == "ldmatrix";
         self.class = if load { Class::Ldmatrix } else { Class::Stmatrix };
@@ -469,12 +492,15 @@ impl<'a> Decoder<'a> {
         let n = m.need(&[("x1", 1u32), ("x2", 2), ("x4", 4)])?;
         let transposed = m.flag("trans");
         let space = m.pick(SPACES);
-        if !form || space != Some(Space::Shared) || m.ty()? != Ty::B16 {
+        if !form || !matches!(space, None | Some(Space::Shared)) || m.ty()? != Ty::B16 {
             return m.unknown();
         }
         let a = self.args(i, 2..=2)?;
         let (address, data) = if load { (&a[1], &a[0]) } else { (&a[0], &a[1]) };
-        let (base, offset) = self.address(address, Space::Shared)?;
+        let (base, offset) = match space {
+            Some(space) => self.address(address, space)?,
+            None => self.generic_shared(address)?,
+        };
         let (regs, wide) = self.data(data, n, Ty::B32, load)?;
         if wide {
             return self.error("matrix registers have 32 bits");

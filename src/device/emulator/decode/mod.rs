@@ -649,11 +649,11 @@ fn special(name: &str) -> Option<Preset> {
         "%lanemask_gt" => Preset::Lanemask(4),
         "%dynamic_smem_size" => Preset::DynamicShared,
         "%total_smem_size" | "%aggr_smem_size" => Preset::TotalShared,
-        "%smid" | "%gridid" | "%envreg0" => Preset::Const(0),
+        // Far below 2^32 steps, and all in one wave.
+        "%smid" | "%gridid" | "%envreg0" | "%clock_hi" | "%globaltimer_hi" => Preset::Const(0),
         "%nsmid" => Preset::Const(1),
         "%cluster_ctarank" => Preset::ClusterCtarank,
         "%cluster_nctarank" => Preset::ClusterNctarank,
-        "%is_explicit_cluster" => Preset::Const(1),
         "WARP_SZ" => Preset::Const(32),
         _ => return None,
     })

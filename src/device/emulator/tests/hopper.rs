@@ -1,12 +1,8 @@
 //! mbarriers, bulk copies, clusters and the register pool.
 
 use super::*;
-use crate::device::emulator::run_raw_clusters;
-use crate::device::{Swizzle, TensorMap};
-use crate::op::DType;
 
-const IO: &str = ".param .u64 in, .param .u64 out";
-const MAP_IO: &str = ".param .align 64 .b8 map[128], .param .u64 in, .param .u64 out";
+pub const IO: &str = ".param .u64 in, .param .u64 out";
 
 /// Registers that the programs here use, and `s` the address of shared memory.
 const REGS: &str = ".reg .b32 t, s, x, y, z, w, n; .reg .b64 p, q, o, st; .reg .pred p0, p1, p2;
@@ -14,7 +10,7 @@ const REGS: &str = ".reg .b32 t, s, x, y, z, w, n; .reg .b64 p, q, o, st; .reg .
     ld.param.u64 p, [in]; ld.param.u64 q, [out]; setp.eq.u32 p0, t, 0;";
 
 /// Waits for a parity at [s + at].
-fn wait(at: u32, parity: u32) -> String {
+pub fn wait(at: u32, parity: u32) -> String {
     format!(
         "{{ .reg .pred d;
         $l: mbarrier.try_wait.parity.shared::cta.b64 d, [s+{at}], {parity};
@@ -22,7 +18,7 @@ fn wait(at: u32, parity: u32) -> String {
     )
 }
 
-fn text(params: &str, body: &str) -> String {
+pub fn text(params: &str, body: &str) -> String {
     format!(
         ".version 8.0\n.target sm_90a\n.address_size 64\n\
          .extern .shared .align 1024 .b8 smem[];\n\
@@ -30,18 +26,23 @@ fn text(params: &str, body: &str) -> String {
     )
 }
 
-fn go(params: &str, body: &str, threads: u32, args: &[RawArg]) -> Result<RawOutcome, Box<Trap>> {
+pub fn go(
+    params: &str,
+    body: &str,
+    threads: u32,
+    args: &[RawArg],
+) -> Result<RawOutcome, Box<Trap>> {
     run_raw(&text(params, body), "k", [1; 3], [threads, 1, 1], 32768, args)
 }
 
 /// The output of `body` over 64 threads, with 256 words of input (0, 1, ..) and output.
-fn words(body: &str) -> Vec<u32> {
+pub fn words(body: &str) -> Vec<u32> {
     let out = go(IO, body, 64, &[RawArg::words(0..256), RawArg::InOut(1024)]);
     out.unwrap_or_else(|t| panic!("{body}: {t}")).words(0)
 }
 
 #[track_caller]
-fn expect(body: &str, kind: FaultKind, said: &[&str]) {
+pub fn expect(body: &str, kind: FaultKind, said: &[&str]) {
     let t = match go(IO, body, 64, &[RawArg::words(0..256), RawArg::InOut(1024)]) {
         Ok(_) => panic!("no trap: {body}"),
         Err(t) => t,
@@ -52,7 +53,7 @@ fn expect(body: &str, kind: FaultKind, said: &[&str]) {
 }
 
 /// One mbarrier at [s] for `n` arrivals, ready for all.
-fn init(n: u32) -> String {
+pub fn init(n: u32) -> String {
     format!("@p0 mbarrier.init.shared.b64 [s], {n}; bar.sync 0;")
 }
 
@@ -65,7 +66,7 @@ fn load(bytes: u32) -> String {
 }
 
 /// Thread t stores word t of shared [s+1024].
-const STORE_WORD: &str = "shl.b32 x, t, 2; add.u32 y, s, x; ld.shared.b32 y, [y+1024];
+pub const STORE_WORD: &str = "shl.b32 x, t, 2; add.u32 y, s, x; ld.shared.b32 y, [y+1024];
     cvt.u64.u32 o, x; add.u64 o, o, q; st.global.b32 [o], y;";
 
 #[test]

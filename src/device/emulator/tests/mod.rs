@@ -2,6 +2,9 @@
 
 mod alu;
 mod basic;
+mod bulk;
+mod cluster;
+mod forms;
 mod hopper;
 mod memory;
 mod parser;
