@@ -136,6 +136,29 @@ impl Warp {
     }
 }
 
+/// Warps of one CTA that wait for the same.
+struct Waiting {
+    cta: Option<usize>,
+    warps: [u32; 2],
+    mask: u32,
+    line: u32,
+    what: String,
+}
+
+impl Waiting {
+    fn line(&self) -> String {
+        let cta = self.cta.map_or(String::new(), |c| format!("CTA {c} "));
+        let [first, last] = self.warps;
+        let warps = if first == last {
+            format!("warp {first}")
+        } else {
+            format!("warps {first} to {last}")
+        };
+        let Waiting { mask, line, what, .. } = self;
+        format!("  {cta}{warps} lanes {mask:08x} at PTX line {line} for {what}")
+    }
+}
+
 /// A fault with its place.
 pub struct Halt {
     pub faulted: Faulted,
@@ -402,7 +425,7 @@ impl Cluster {
 
     /// Nobody can go on: says who waits where, and for what.
     fn stuck(&self, program: &Program) -> Halt {
-        let mut lines = Vec::new();
+        let mut waiting: Vec<Waiting> = Vec::new();
         let mut first = None;
         let mut kind = FaultKind::Deadlock;
         let line = |pc: usize| program.insts.get(pc).map_or(0, |i| i.line);
@@ -434,19 +457,33 @@ impl Cluster {
                             let b = &self.engine.barrier;
                             format!("barrier.cluster, {} of {} threads missing", b.missing, b.alive)
                         }
-                        Wait::Registers { more } => format!(
-                            "{more} registers a thread more, of which the CTA's pool has {}",
-                            self.engine.pools[c].free
-                        ),
+                        Wait::Registers { more } => {
+                            found = FaultKind::Registers;
+                            format!(
+                                "{more} registers a thread more, of which the CTA's pool has {}",
+                                self.engine.pools[c].free
+                            )
+                        }
                         Wait::No => "its turn".into(),
                     };
-                    let of = if self.ctas.len() > 1 { format!("CTA {c} ") } else { String::new() };
-                    lines.push(format!(
-                        "  {of}warp {} lanes {:08x} at PTX line {} for {what}",
-                        w.id,
-                        g.mask,
-                        line(pc)
-                    ));
+                    let new = Waiting {
+                        cta: (self.ctas.len() > 1).then_some(c),
+                        warps: [w.id; 2],
+                        mask: g.mask,
+                        line: line(pc),
+                        what,
+                    };
+                    match waiting.last_mut() {
+                        // As the warp before it.
+                        Some(o)
+                            if o.warps[1] + 1 == w.id
+                                && (o.cta, o.mask, o.line) == (new.cta, new.mask, new.line)
+                                && o.what == new.what =>
+                        {
+                            o.warps[1] = w.id;
+                        }
+                        _ => waiting.push(new),
+                    }
                     // The most telling one gives the fault its kind and place.
                     if first.is_none() || kind == FaultKind::Deadlock && found != kind {
                         (first, kind) = (Some((pc, c as u32, w.id)), found);
@@ -464,8 +501,12 @@ impl Cluster {
                 "deadlock: a waiter has missed the phase that it waits for, and stands before a \
                  later one of the same parity"
             }
+            FaultKind::Registers => {
+                "deadlock: setmaxnreg waits for registers that nobody gives back"
+            }
             _ => "deadlock",
         };
+        let lines: Vec<String> = waiting.iter().map(Waiting::line).collect();
         let message = format!("{head}; these wait:\n{}", lines.join("\n"));
         let faulted = Faulted(Fault::new(kind, None, message), pc);
         Halt { faulted, rank, warp: Some(warp) }
