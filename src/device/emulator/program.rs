@@ -344,6 +344,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// It has a `setmaxnreg`.
+    pub fn sets_registers(&self) -> bool {
+        self.asyncs.iter().any(|a| matches!(a, Async::SetMaxNreg { .. }))
+    }
+
     /// Where dynamic shared memory starts.
     pub fn dynamic_start(&self) -> u32 {
         self.static_shared.next_multiple_of(self.shared_align.max(16))

@@ -107,13 +107,22 @@ impl<'d> Session<'d> {
             let limit = emulator.facts.shared_bytes_per_cta;
             let dims = dims(&program, launch, limit).map_err(fail)?;
             let (params, maps) = params(&program.params, launch, job).map_err(fail)?;
+            // What the assembler allots at entry, where setmaxnreg makes it a fixed number.
+            let registers = program.entry_registers.unwrap_or(program.live_registers);
+            if program.entry_registers.is_none() && program.sets_registers() {
+                build.warnings.push(format!(
+                    "entry `{}`: setmaxnreg is ignored (C7508) without .minnctapersm and .maxntid, \
+                     or .maxnreg",
+                    launch.entry
+                ));
+            }
             let entry_build = EntryBuild {
-                registers: program.live_registers,
+                registers,
                 local_bytes: program.local_bytes,
                 static_shared_bytes: program.static_shared,
                 ctas_per_sm: emulator.model.ctas_per_sm(
                     dims.threads(),
-                    program.live_registers,
+                    registers,
                     dims.total_shared,
                 ),
             };

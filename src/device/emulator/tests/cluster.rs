@@ -182,7 +182,7 @@ fn registers_come_from_a_pool() {
              $more: setmaxnreg.inc.sync.aligned.u32 {inc}; st.global.b32 [q], t; ret;"
         )
     };
-    assert!(warpgroups(&program(24, 232)).is_ok());
+    assert_eq!(warpgroups(&program(24, 232)).unwrap().registers, 128);
     let says = |body: &str, kind: FaultKind, said: &str| {
         let t = warpgroups(body).unwrap_err();
         assert!(t.kind == kind && t.to_string().contains(said), "{t}");
