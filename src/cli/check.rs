@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Failure, Result, problem};
-use crate::device::open::open;
+use crate::device::emulator::Checks;
+use crate::device::open::{open, open_with};
 use crate::kernel::{Kernel, Registry, Tile};
 use crate::op::{Family, Problem};
 use crate::verify::suite;
@@ -51,6 +52,9 @@ pub struct Args {
     /// Input family of --problem: random, gate=slow keys=identical, logits=huge, ...
     #[arg(long, requires = "problem")]
     family: Option<Family>,
+    /// Leave out checks of the emulator: races, lanes, proxies, or all of these.
+    #[arg(long, value_name = "CHECK,..", value_delimiter = ',')]
+    without: Vec<String>,
     /// One JSON object a case on stdout; the summary goes to stderr.
     #[arg(long)]
     json: bool,
@@ -74,6 +78,8 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
         return Ok(());
     }
 
+    let checks = args.without.iter().try_fold(Checks::ALL, |all, name| all.without(name));
+    let checks = checks.map_err(Failure::Usage)?;
     let facts = open(&args.device)?.facts().clone();
     let workers = match (facts.emulated, args.jobs) {
         (true, Some(n)) => n,
@@ -89,7 +95,7 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     );
     let start = Instant::now();
     let against = args.against.as_deref();
-    let open_device = || open(&device);
+    let open_device = || open_with(&device, checks);
     let open_other = || open(against.unwrap_or_default());
     let other: Option<trial::Open> = against.map(|_| &open_other as trial::Open);
     trial::run_all(&work, workers, &open_device, other, |i, trial| {

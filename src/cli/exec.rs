@@ -7,7 +7,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{Failure, Result, file};
-use crate::device::open::open;
+use crate::device::emulator::Checks;
+use crate::device::open::open_with;
 use crate::device::{Clock, Counts, Modelled, Regime};
 use crate::kernel::{Registry, Tile};
 use crate::measure::sampling::{Limits, Series, series};
@@ -62,7 +63,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     kernel.check_tile(&problem, &tile)?;
     file::writable(&args.out).map_err(Failure::Usage)?;
 
-    let device = open(&args.device)?;
+    let device = open_with(&args.device, Checks::ALL)?;
     let facts = device.facts();
     if let Some(why) = kernel.unfit(facts) {
         return Err(Failure::Usage(why));

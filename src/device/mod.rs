@@ -222,6 +222,9 @@ pub enum DeviceError {
     Launch(String),
     #[error("{0}")]
     Timeout(String),
+    /// A fault that the emulator found while it ran, with its place.
+    #[error("{0}")]
+    Trap(Box<emulator::Trap>),
 }
 
 /// A place where jobs run.

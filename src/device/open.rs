@@ -1,7 +1,7 @@
 //! From what `--device` says to a device.
 
 use super::cuda::CudaDevice;
-use super::emulator::Emulator;
+use super::emulator::{Checks, Emulator};
 use super::model::DeviceModel;
 use super::{Device, DeviceError, Facts};
 
@@ -15,6 +15,14 @@ pub const DEFAULT_MODEL: &str = "h200";
 /// # Errors
 /// [`DeviceError::Unavailable`] naming what is accepted, or why the device cannot be had.
 pub fn open(spec: &str) -> Result<Box<dyn Device>, DeviceError> {
+    open_with(spec, Checks::NONE)
+}
+
+/// As [`open`], with checks of order for the emulator; [`open`] has none, for speed.
+///
+/// # Errors
+/// As of [`open`].
+pub fn open_with(spec: &str, checks: Checks) -> Result<Box<dyn Device>, DeviceError> {
     let (kind, rest) = match spec.split_once(':') {
         Some((kind, rest)) => (kind, Some(rest)),
         None => (spec, None),
@@ -22,19 +30,19 @@ pub fn open(spec: &str) -> Result<Box<dyn Device>, DeviceError> {
     match (kind, rest) {
         ("auto", None) => match CudaDevice::open(0) {
             Ok(gpu) => Ok(Box::new(gpu)),
-            Err(_) => emulator(DEFAULT_MODEL),
+            Err(_) => emulator(DEFAULT_MODEL, checks),
         },
         ("cuda", number) => {
             let ordinal = number.unwrap_or("0").parse::<usize>().map_err(|_| unknown(spec))?;
             Ok(Box::new(CudaDevice::open(ordinal)?))
         }
-        ("emulator", model) => emulator(model.unwrap_or(DEFAULT_MODEL)),
+        ("emulator", model) => emulator(model.unwrap_or(DEFAULT_MODEL), checks),
         _ => Err(unknown(spec)),
     }
 }
 
-fn emulator(model: &str) -> Result<Box<dyn Device>, DeviceError> {
-    Ok(Box::new(Emulator::new(DeviceModel::named(model)?)))
+fn emulator(model: &str, checks: Checks) -> Result<Box<dyn Device>, DeviceError> {
+    Ok(Box::new(Emulator::new(DeviceModel::named(model)?).with_checks(checks)))
 }
 
 fn unknown(spec: &str) -> DeviceError {

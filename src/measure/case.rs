@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{Limits, sampling, warning};
+use crate::device::emulator::FaultKind;
 use crate::device::{Clock, Device, DeviceError, Loaded};
 use crate::kernel::{KernelError, Registry};
 use crate::op::{Family, Problem, Tensor};
@@ -67,6 +68,8 @@ impl From<DeviceError> for Fail {
             DeviceError::Build(_) => Status::BuildFailed,
             DeviceError::Launch(_) => Status::LaunchFailed,
             DeviceError::Timeout(_) => Status::Timeout,
+            DeviceError::Trap(ref t) if t.kind == FaultKind::StepLimit => Status::Timeout,
+            DeviceError::Trap(_) => Status::LaunchFailed,
         };
         Fail::End(End(status, e.to_string()))
     }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
+use crate::device::emulator::{FaultKind, Trap};
 use crate::device::{Device, DeviceError, Job};
 use crate::kernel::{Kernel, Tile};
 use crate::op::{Family, Problem, Role, Scalar, Tensor};
@@ -119,6 +120,9 @@ impl Check {
 pub struct Fault {
     pub check: Check,
     pub message: String,
+    /// What the emulator knows of a fault at run time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trap: Option<Box<Trap>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -166,7 +170,7 @@ impl Trial {
     }
 
     fn fault(&mut self, check: Check, message: impl Into<String>) {
-        self.faults.push(Fault { check, message: message.into() });
+        self.faults.push(Fault { check, message: message.into(), trap: None });
         self.verdict = Verdict::Failed;
     }
 
@@ -174,10 +178,16 @@ impl Trial {
         let check = match error {
             DeviceError::Build(_) => Check::Build,
             DeviceError::Timeout(_) => Check::Timeout,
-            DeviceError::Launch(_) | DeviceError::Unavailable(_) => Check::Trap,
+            DeviceError::Trap(t) if t.kind == FaultKind::StepLimit => Check::Timeout,
+            DeviceError::Launch(_) | DeviceError::Unavailable(_) | DeviceError::Trap(_) => {
+                Check::Trap
+            }
         };
         self.fatal |= check != Check::Build;
         self.fault(check, format!("{context}{error}"));
+        if let (DeviceError::Trap(t), Some(fault)) = (error, self.faults.last_mut()) {
+            fault.trap = Some(t.clone());
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use half::{bf16, f16};
 
+use super::events::Who;
 use super::memory::{self, Global, Region, RegionKind, Shared, wavefronts};
+use super::order::Order;
 use super::program::{AtomOp, AtomTy, Base, Extra, Mem};
 use super::ptx::ast::Space;
 use super::regs::{El, Row};
@@ -16,6 +18,7 @@ use super::warpwide::transpose;
 
 /// Asynchronous copies that one instruction of a warp began.
 pub struct Batch {
+    pc: usize,
     /// Lanes whose copy is still in flight.
     mask: u32,
     words: usize,
@@ -96,15 +99,26 @@ impl Warp {
         pc: usize,
         mask: u32,
     ) -> Result<(), Box<Fault>> {
+        if cx.ordered() && mem.space != Space::Generic {
+            let address = self.addresses(mem.base, mem.offset);
+            self.order_load(cx, mem, mem.space, &address, pc, mask)?;
+        }
         if mem.space == Space::Shared && self.load_row(cx, mem, pc, mask) {
             return Ok(());
         }
         let mut address = self.addresses(mem.base, mem.offset);
         if mem.space != Space::Generic {
-            return self.load_from(cx, mem, mem.space, &address, pc, mask);
+            self.load_from(cx, mem, mem.space, &address, pc, mask)?;
+            if mem.strength.strong && mem.space == Space::Global && cx.ordered() {
+                self.order_loaded(cx, mem, &address, pc, mask);
+            }
+            return Ok(());
         }
         for (space, mask) in Self::split(&mut address, mask) {
             if mask != 0 {
+                if cx.ordered() {
+                    self.order_load(cx, mem, space, &address, pc, mask)?;
+                }
                 self.load_from(cx, mem, space, &address, pc, mask)?;
             }
         }
@@ -181,7 +195,9 @@ impl Warp {
                 for lane in lanes(mask) {
                     let at =
                         cx.shared.locate(address[lane as usize], bytes, lane, "shared load")?;
-                    cx.shared.check_read(at, bytes, lane, "shared load")?;
+                    if let Err(f) = cx.shared.check_read(at, bytes, lane, "shared load") {
+                        cx.excuse(f, cx.who(self.id, mask, pc))?;
+                    }
                     if size == 4 && !mem.wide {
                         for k in 0..n as usize {
                             self.regs.r32[usize::from(mem.regs[k])][lane as usize] =
@@ -325,6 +341,10 @@ impl Warp {
         pc: usize,
         mask: u32,
     ) -> Result<(), Box<Fault>> {
+        if cx.ordered() && mem.space != Space::Generic {
+            let address = self.addresses(mem.base, mem.offset);
+            self.order_store(cx, mem, mem.space, &address, pc, mask)?;
+        }
         if mem.space == Space::Shared && self.store_row(cx, mem, pc, mask) {
             return Ok(());
         }
@@ -334,6 +354,9 @@ impl Warp {
         }
         for (space, mask) in Self::split(&mut address, mask) {
             if mask != 0 {
+                if cx.ordered() {
+                    self.order_store(cx, mem, space, &address, pc, mask)?;
+                }
                 self.store_to(cx, mem, space, &address, pc, mask)?;
             }
         }
@@ -463,7 +486,12 @@ impl Warp {
         mem: &Mem,
         pc: usize,
     ) -> Result<(), Box<Fault>> {
-        let whole = self.look(cx, mem, 16, u32::MAX >> (32 - 8 * mem.n));
+        let rows = u32::MAX >> (32 - 8 * mem.n);
+        if cx.ordered() {
+            let address = self.addresses(mem.base, mem.offset);
+            cx.note_shared_load(cx.who(self.id, rows, pc), mem, &address, 16)?;
+        }
+        let whole = self.look(cx, mem, 16, rows);
         if let Some(s) = whole.filter(|s| s.written(cx.shared, 4)) {
             for m in 0..mem.n as usize {
                 let mut words = Row([0u32; 32]);
@@ -485,7 +513,9 @@ impl Warp {
             for row in 0..8 {
                 let lane = (m * 8 + row) as u32;
                 let at = cx.shared.locate(address[lane as usize], 16, lane, "ldmatrix")?;
-                cx.shared.check_read(at, 16, lane, "ldmatrix")?;
+                if let Err(f) = cx.shared.check_read(at, 16, lane, "ldmatrix") {
+                    cx.excuse(f, cx.who(self.id, rows, pc))?;
+                }
                 words[row * 4..row * 4 + 4].copy_from_slice(&cx.shared.words[at / 4..at / 4 + 4]);
             }
             cycles += memory::conflict_degree(&address[m * 8..m * 8 + 8], 0xff, 4, 8);
@@ -505,6 +535,10 @@ impl Warp {
         pc: usize,
     ) -> Result<(), Box<Fault>> {
         let address = self.addresses(mem.base, mem.offset);
+        if cx.ordered() {
+            let who = cx.who(self.id, u32::MAX >> (32 - 8 * mem.n), pc);
+            cx.note_shared_store(who, mem, &address, 16, &|_, _| false)?;
+        }
         let mut cycles = 0;
         for m in 0..mem.n as usize {
             let mut words = self.regs.r32[usize::from(mem.regs[m])];
@@ -540,6 +574,7 @@ impl Warp {
         });
         let mut batch = self.spare.pop().unwrap_or_else(|| {
             Box::new(Batch {
+                pc: 0,
                 mask: 0,
                 words: 0,
                 to: [0; 32],
@@ -550,6 +585,7 @@ impl Warp {
         });
         batch.mask = mask;
         batch.words = size as usize / 4;
+        batch.pc = pc;
         batch.group = self.committed;
         batch.number = self.copies_begun;
         self.copies_begun += 1;
@@ -558,6 +594,11 @@ impl Warp {
                 let wanted = &self.regs.r32[usize::from(r)];
                 lanes(mask).all(|lane| wanted[lane as usize] == size)
             });
+        if cx.ordered() {
+            let to = self.addresses(mem.base, mem.offset);
+            let reading = if whole { mask } else { 0 };
+            self.order_copies(cx, mem, (&to, &source), pc, (mask, reading))?;
+        }
         if whole
             && let Some(s) = self.look(cx, mem, size, mask)
             && s.settled(cx.shared, batch.words)
@@ -623,22 +664,31 @@ impl Warp {
     }
 
     /// Lands what belongs to groups before the latest `keep`; with `None`, everything.
-    pub fn wait_group(&mut self, shared: &mut Shared, keep: Option<u32>, mask: u32) {
-        self.land_where(shared, mask, |group, committed, _| match keep {
+    pub fn wait_group(&mut self, cx: &mut Context<'_>, keep: Option<u32>, mask: u32) {
+        let (rank, order) = (cx.rank, &mut cx.events.order);
+        self.land_where(cx.shared, (rank, order), mask, |group, committed, _| match keep {
             None => true,
             Some(n) => u64::from(group) + u64::from(n) < u64::from(committed),
         });
     }
 
     /// Lands the copies of `mask` that began before copy `before` of the warp.
-    pub fn land_copies(&mut self, shared: &mut Shared, before: u64, mask: u32) {
-        self.land_where(shared, mask, |_, _, number| number < before);
+    pub fn land_copies(
+        &mut self,
+        shared: &mut Shared,
+        order: (u32, &mut Order),
+        before: u64,
+        mask: u32,
+    ) {
+        self.land_where(shared, order, mask, |_, _, number| number < before);
     }
 
-    /// Lands copies by their group, the groups committed, and their number.
+    /// Lands copies by their group, the groups committed, and their number. `order` is that of the
+    /// cluster, with the CTA's rank.
     fn land_where(
         &mut self,
         shared: &mut Shared,
+        (rank, order): (u32, &mut Order),
         mask: u32,
         lands: impl Fn(u32, u32, u64) -> bool,
     ) {
@@ -650,6 +700,8 @@ impl Warp {
                 if lands(b.group[i], self.committed[i], b.number) {
                     b.mask &= !(1 << lane);
                     shared.land(b.to[i] as usize, &b.data[i][..b.words]);
+                    let who = Who { cta: rank, warp: self.id, lanes: mask, pc: b.pc };
+                    order.copied(who, lane, b.to[i], b.words);
                 }
             }
             if b.mask == 0 {
@@ -682,6 +734,9 @@ impl Warp {
             if mask == 0 {
                 continue;
             }
+            if cx.ordered() {
+                self.order_atomic(cx, mem, space, &address, pc, mask)?;
+            }
             for lane in lanes(mask) {
                 let i = lane as usize;
                 for k in 0..mem.n {
@@ -692,7 +747,10 @@ impl Warp {
                     let old = match space {
                         Space::Shared => {
                             let at = cx.shared.locate(at, mem.size, lane, "shared atomic")?;
-                            cx.shared.check_read(at, mem.size, lane, "shared atomic")?;
+                            let read = cx.shared.check_read(at, mem.size, lane, "shared atomic");
+                            if let Err(f) = read {
+                                cx.excuse(f, cx.who(self.id, mask, pc))?;
+                            }
                             let old = cx.shared.load(at, mem.size);
                             cx.shared.store(at, mem.size, new(old));
                             old
@@ -725,6 +783,9 @@ impl Warp {
                 }
             }
             if space == Space::Global {
+                if returns && cx.ordered() {
+                    self.order_loaded(cx, mem, &address, pc, mask);
+                }
                 cx.count_global(pc, &address, mask, Way::Write);
             } else {
                 cx.count_shared(pc, wavefronts(&address, mask, mem.size * mem.n));

@@ -1,8 +1,10 @@
 //! What barriers and the asynchronous engines report to whoever keeps the order of events.
 //!
 //! Each event has one method. They are called whether or not anybody listens, on paths that are
-//! rare beside plain instructions: arrivals, waits that succeed, bulk copies, fences.
+//! rare beside plain instructions: arrivals, waits that succeed, bulk copies, fences. Accesses of
+//! threads go to [`Order`] itself.
 
+use super::order::{Checks, Order};
 use super::trap::Fault;
 
 /// Who did it: lanes of one warp, at one instruction.
@@ -67,23 +69,35 @@ pub struct Span {
 /// Names a copy between its beginning and its end.
 pub type CopyId = u64;
 
-/// One a cluster. Empty until somebody keeps order.
+/// One a cluster, kept over the clusters that a worker runs.
 #[derive(Debug, Default)]
 pub struct Events {
-    next: CopyId,
+    pub order: Order,
 }
 
 impl Events {
-    /// Before a cluster's first instruction: `ctas` of `warps` each.
-    pub fn reset(&mut self, _ctas: u32, _warps: u32) {
-        self.next = 0;
+    /// With these checks of order.
+    pub fn new(checks: Checks) -> Events {
+        Events { order: Order::new(checks) }
+    }
+
+    /// Before a cluster's first instruction: so many CTAs of so many warps, with `shared` bytes of
+    /// shared memory each. `number` is the cluster's first CTA and `oldest` the launch's first, over
+    /// all launches of the session.
+    pub fn reset(&mut self, (ctas, warps): (u32, u32), shared: u32, number: u64, oldest: u64) {
+        self.order.reset(ctas, warps, shared);
+        self.order.place(number, oldest);
     }
 
     /// `who` arrives at `object`, in its phase (generation) of that number.
-    pub fn arrive(&mut self, _who: Who, _object: Object, _phase: u64, _order: Ordering) {}
+    pub fn arrive(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
+        self.order.arrive(who, object, phase, order);
+    }
 
     /// `who` has learnt that `phase` of `object` is complete.
-    pub fn observe(&mut self, _who: Who, _object: Object, _phase: u64, _order: Ordering) {}
+    pub fn observe(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
+        self.order.observe(who, object, phase, order);
+    }
 
     /// An engine will write `to`, asked by `who`; `object` (an mbarrier or a bulk group) learns of
     /// the end. Called once for each CTA that a multicast reaches.
@@ -92,12 +106,11 @@ impl Events {
     /// An access that is not ordered before the engine's.
     pub fn engine_writes(
         &mut self,
-        _who: Who,
-        _to: Span,
-        _object: Object,
+        who: Who,
+        to: Span,
+        object: Object,
     ) -> Result<CopyId, Box<Fault>> {
-        self.next += 1;
-        Ok(self.next)
+        self.order.engine_writes(who, to, object)
     }
 
     /// An engine will read `from`, asked by `who`; `object` learns of the end.
@@ -106,17 +119,20 @@ impl Events {
     /// An access that is not ordered before the engine's.
     pub fn engine_reads(
         &mut self,
-        _who: Who,
-        _from: Span,
-        _object: Object,
+        who: Who,
+        from: Span,
+        object: Object,
     ) -> Result<CopyId, Box<Fault>> {
-        self.next += 1;
-        Ok(self.next)
+        self.order.engine_reads(who, from, object)
     }
 
     /// The copy has been performed and counts towards `phase` of its object: whoever observes that
     /// phase may touch its bytes.
-    pub fn engine_done(&mut self, _copy: CopyId, _object: Object, _phase: u64) {}
+    pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {
+        self.order.engine_done(copy, object, phase);
+    }
 
-    pub fn fence(&mut self, _who: Who, _fence: Fence) {}
+    pub fn fence(&mut self, who: Who, fence: Fence) {
+        self.order.fence(who, fence);
+    }
 }

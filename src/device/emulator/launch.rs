@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::cta::Dims;
 use super::hopper::{Cluster, Map};
 use super::memory::Global;
+use super::order::Checks;
 use super::program::{Class, Op, Program};
 use super::stream::Stream;
 use super::tensor;
@@ -37,6 +38,16 @@ pub struct Done {
     pub longest_cta: u64,
 }
 
+/// How the order of accesses is checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Ordering {
+    pub checks: Checks,
+    /// Of the launch's first CTA, over all launches of the session.
+    pub number: u64,
+    /// On one core, so that of several races the same is reported each time.
+    pub serial: bool,
+}
+
 /// Executes every CTA. On success gives what each instruction did, over all of them; on a fault,
 /// that of the first CTA that has one, whatever the number of cores.
 pub fn launch(
@@ -46,6 +57,7 @@ pub fn launch(
     params: &[u8],
     maps: &[Map],
     step_limit: u64,
+    order: Ordering,
 ) -> Result<Done, Box<Stop>> {
     let clusters: u64 = dims.clusters().iter().map(|&n| u64::from(n)).product();
     let next = AtomicU64::new(0);
@@ -62,9 +74,10 @@ pub fn launch(
             if i >= end.load(Relaxed) {
                 return done;
             }
-            let cluster = cluster.get_or_insert_with(|| Cluster::new(program, dims));
+            let cluster = cluster.get_or_insert_with(|| Cluster::new(program, dims, order.checks));
             let counts = &mut done.lines[..];
-            let runner = Runner { arch, global, params, maps, counts, stream: None };
+            let runner =
+                Runner { arch, global, params, maps, counts, number: order.number, stream: None };
             let halt = match cluster.run(i, step_limit, program, runner) {
                 Ok(steps) => {
                     done.longest_cta = done.longest_cta.max(steps);
@@ -81,7 +94,8 @@ pub fn launch(
             }
         }
     };
-    let workers = (rayon::current_num_threads() as u64).min(clusters);
+    let threads = if order.serial { 1 } else { rayon::current_num_threads() as u64 };
+    let workers = threads.min(clusters);
     let done = (0..workers).into_par_iter().map(worker).reduce(empty, |mut a, b| {
         a.lines.iter_mut().zip(&b.lines).for_each(|(a, b)| a.add(b));
         a.longest_cta = a.longest_cta.max(b.longest_cta);
@@ -127,6 +141,8 @@ pub struct Runner<'a> {
     pub params: &'a [u8],
     pub maps: &'a [Map],
     pub counts: &'a mut [Line],
+    /// Of the launch's first CTA, over all launches of the session.
+    pub number: u64,
     pub stream: Option<&'a mut Stream>,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::hopper::{Mbarriers, RANK_SHIFT};
+use super::order::{GlobalShadow, Published};
 use super::ptx::ast::Space;
 use super::trap::{Fault, FaultKind};
 
@@ -60,6 +61,8 @@ pub struct Region {
     /// One bit a sector, of this launch.
     read: Vec<AtomicU32>,
     written: Vec<AtomicU32>,
+    /// Who touched what in this launch. Absent where nothing may be written.
+    pub order: Option<GlobalShadow>,
     /// Something was stored here.
     pub dirty: AtomicBool,
 }
@@ -83,7 +86,15 @@ impl Region {
             init,
             read: zeros(sectors.div_ceil(32)),
             written: zeros(sectors.div_ceil(32)),
+            order: None,
             dirty: AtomicBool::new(false),
+        }
+    }
+
+    /// Watches the order of accesses, unless the kernel may only read here.
+    pub fn watch(&mut self) {
+        if !matches!(self.kind, RegionKind::Input | RegionKind::Constant) {
+            self.order = Some(GlobalShadow::new(self.bytes));
         }
     }
 
@@ -154,6 +165,8 @@ pub struct Global {
     pub regions: Vec<Region>,
     /// Module variables, behind the buffers.
     pub modules: Vec<Region>,
+    /// What CTAs tell each other through atomics in this launch.
+    pub published: Published,
     /// Held by atomics of 64 bits.
     wide: Mutex<()>,
 }

@@ -23,6 +23,7 @@ mod hopper;
 mod launch;
 mod memory;
 mod num;
+mod order;
 mod program;
 mod ptx;
 mod raw;
@@ -38,9 +39,10 @@ mod warp;
 mod warpwide;
 mod wgmma;
 
+pub use order::Checks;
 pub use raw::{RawArg, RawOutcome, run_raw, run_raw_clusters};
 pub use session::{LaunchProfile, Session};
-pub use trap::{FaultKind, Trap};
+pub use trap::{FaultKind, Site, Trap};
 pub use warp::Line;
 
 use super::model::DeviceModel;
@@ -52,6 +54,7 @@ pub struct Emulator {
     model: DeviceModel,
     facts: Facts,
     step_limit: u64,
+    checks: Checks,
 }
 
 impl Emulator {
@@ -59,12 +62,23 @@ impl Emulator {
     pub const STEP_LIMIT: u64 = 1_000_000_000;
 
     pub fn new(model: DeviceModel) -> Emulator {
-        Emulator { facts: model.facts(), model, step_limit: Emulator::STEP_LIMIT }
+        Emulator {
+            facts: model.facts(),
+            model,
+            step_limit: Emulator::STEP_LIMIT,
+            checks: Checks::ALL,
+        }
     }
 
     /// Stops a CTA after so many warp instructions, see [`Emulator::STEP_LIMIT`].
     pub fn with_step_limit(mut self, steps: u64) -> Emulator {
         self.step_limit = steps;
+        self
+    }
+
+    /// Which orders are checked; all unless told otherwise.
+    pub fn with_checks(mut self, checks: Checks) -> Emulator {
+        self.checks = checks;
         self
     }
 

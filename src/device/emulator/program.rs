@@ -202,7 +202,19 @@ pub struct Mem {
     pub offset: i64,
     /// Destinations of loads, sources of stores.
     pub regs: Vec<u16>,
+    pub strength: Strength,
     pub extra: Extra,
+}
+
+/// What an access says of the order of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Strength {
+    /// `.relaxed`, `.volatile` and all below, and every atomic.
+    pub strong: bool,
+    pub acquire: bool,
+    pub release: bool,
+    /// `.cta`: of no meaning to other CTAs.
+    pub near: bool,
 }
 
 /// What some accesses have beside address and registers.

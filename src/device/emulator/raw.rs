@@ -1,5 +1,6 @@
 //! Runs PTX without a kernel, a manifest or an operator: for tests and small programs.
 
+use super::trap::Site;
 use super::{Emulator, FaultKind, LaunchProfile, Trap};
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
@@ -129,13 +130,18 @@ pub fn run_raw_clusters(
             kind: FaultKind::Operand,
             kernel: "raw".into(),
             entry: entry.into(),
-            cta: [0; 3],
-            warp: None,
-            thread: None,
-            line: 0,
-            source: String::new(),
-            origin: None,
             message: e.to_string(),
+            at: Site {
+                does: String::new(),
+                cta: [0; 3],
+                warp: None,
+                thread: None,
+                line: 0,
+                source: String::new(),
+                origin: None,
+            },
+            other: None,
+            hint: String::new(),
         })
     };
     let model = DeviceModel::named(DEFAULT_MODEL).map_err(refuse)?;

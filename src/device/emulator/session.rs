@@ -11,9 +11,10 @@ use super::decode::{decode, module_vars};
 use super::hopper::{Map, handle};
 use super::launch::{self, Stop};
 use super::memory::{Global, Region, RegionKind};
+use super::order::{GlobalShadow, MAX_CTA};
 use super::program::{ModuleVar, ParamSlot, Program};
 use super::ptx::{PtxError, parse};
-use super::trap::{FaultKind, Place, Trap};
+use super::trap::{FaultKind, Place, Site, Trap};
 use super::warp::Line;
 use crate::device::model::{LaunchCounts, model};
 use crate::device::tensormap::validate;
@@ -56,6 +57,8 @@ pub struct Session<'d> {
     /// Distinct sectors over the launches of the last run.
     unique: (u64, u64),
     fresh: bool,
+    /// CTAs launched so far.
+    ctas: u64,
 }
 
 impl<'d> Session<'d> {
@@ -129,7 +132,10 @@ impl<'d> Session<'d> {
             build.entries.insert(launch.entry.clone(), entry_build);
             ready.push(Ready { launch: launch.clone(), program, params, maps, dims });
         }
-        let global = buffers(job, inputs, &module_vars)?;
+        let mut global = buffers(job, inputs, &module_vars)?;
+        if emulator.checks.races {
+            global.regions.iter_mut().chain(&mut global.modules).for_each(Region::watch);
+        }
         build.load_ms = start.elapsed().as_secs_f64() * 1e3;
         Ok(Session {
             emulator,
@@ -142,6 +148,7 @@ impl<'d> Session<'d> {
             profiles: Vec::new(),
             unique: (0, 0),
             fresh: true,
+            ctas: 0,
         })
     }
 
@@ -167,6 +174,17 @@ impl<'d> Session<'d> {
         self.global.regions.iter().filter(zeroed).map(Region::to_bytes).collect()
     }
 
+    /// CTAs are numbered over all launches, so that shadows need no clearing until numbers run out.
+    fn forget(&mut self) {
+        let ctas = |r: &Ready| r.dims.grid.iter().map(|&n| u64::from(n)).product::<u64>();
+        let next: u64 = self.ready.iter().map(ctas).sum();
+        if self.ctas + next >= MAX_CTA {
+            self.ctas = 0;
+            let regions = self.global.regions.iter_mut().chain(&mut self.global.modules);
+            regions.filter_map(|r| r.order.as_mut()).for_each(GlobalShadow::clear);
+        }
+    }
+
     fn reset(&mut self) {
         for (buffer, region) in self.job.buffers.iter().zip(&mut self.global.regions) {
             match buffer.role {
@@ -187,7 +205,19 @@ impl<'d> Session<'d> {
 
     /// Runs all launches; the error is the trap itself.
     pub fn try_run(&mut self) -> Result<Outcome, Box<Trap>> {
+        match self.run_once(false) {
+            // Which of several races between CTAs is met first depends on the cores: again on one.
+            Err(trap) if trap.kind == FaultKind::Race && trap.between_ctas() => {
+                self.run_once(true).and(Err(trap))
+            }
+            done => done,
+        }
+    }
+
+    fn run_once(&mut self, serial: bool) -> Result<Outcome, Box<Trap>> {
         self.reset();
+        let checks = self.emulator.checks;
+        self.forget();
         self.profiles.clear();
         let mut touched: Vec<(Vec<u32>, Vec<u32>)> = self
             .global
@@ -197,6 +227,10 @@ impl<'d> Session<'d> {
             .map(|r| (vec![0; r.sector_words()], vec![0; r.sector_words()]))
             .collect();
         for r in &self.ready {
+            let ctas: u64 = r.dims.grid.iter().map(|&n| u64::from(n)).product();
+            let number = self.ctas + 1;
+            self.ctas += ctas;
+            self.global.published.clear();
             let done = launch::launch(
                 &r.program,
                 r.dims,
@@ -204,10 +238,10 @@ impl<'d> Session<'d> {
                 &r.params,
                 &r.maps,
                 self.emulator.step_limit,
+                launch::Ordering { checks, number, serial },
             )
             .map_err(|stop| trap(&self.job, r, &stop))?;
             let lines = done.lines;
-            let ctas = r.dims.grid.iter().map(|&n| u64::from(n)).product();
             let mut counts = launch::counts(&r.program, &lines, ctas);
             let regions = self.global.regions.iter_mut().chain(&mut self.global.modules);
             for (region, (read, written)) in regions.zip(&mut touched) {
@@ -281,10 +315,7 @@ impl Loaded for Session<'_> {
     }
 
     fn run(&mut self) -> Result<Outcome, DeviceError> {
-        self.try_run().map_err(|t| match t.kind {
-            FaultKind::StepLimit => DeviceError::Timeout(t.to_string()),
-            _ => DeviceError::Launch(t.to_string()),
-        })
+        self.try_run().map_err(DeviceError::Trap)
     }
 
     fn clock(&mut self, times: u64) -> Clock<'_> {
@@ -304,23 +335,32 @@ impl Loaded for Session<'_> {
 }
 
 fn trap(job: &Job, r: &Ready, stop: &Stop) -> Box<Trap> {
-    let line = r.program.insts.get(stop.pc).map_or(0, |i| i.line);
-    let at = (line as usize).wrapping_sub(1);
-    let thread = match (stop.warp, stop.fault.lane) {
-        (Some(w), Some(lane)) => Some(r.dims.thread(32 * w + lane)),
-        _ => None,
+    let fault = &stop.fault;
+    let ctas: u64 = r.dims.cluster.iter().map(|&n| u64::from(n)).product();
+    let site = |does: &str, cta, warp: Option<u32>, lane: Option<u32>, pc: Option<usize>| {
+        let line = pc.and_then(|pc| r.program.insts.get(pc)).map_or(0, |i| i.line);
+        let at = (line as usize).wrapping_sub(1);
+        Site {
+            does: does.into(),
+            cta,
+            warp,
+            thread: warp.zip(lane).map(|(w, lane)| r.dims.thread(32 * w + lane)),
+            line,
+            source: job.ptx.text.lines().nth(at).unwrap_or("").trim().to_owned(),
+            origin: job.ptx.origin.get(at).cloned(),
+        }
     };
     Box::new(Trap {
-        kind: stop.fault.kind,
+        kind: fault.kind,
         kernel: job.ptx.kernel.clone(),
         entry: r.launch.entry.clone(),
-        cta: stop.cta,
-        warp: stop.warp,
-        thread,
-        line,
-        source: job.ptx.text.lines().nth(at).unwrap_or("").trim().to_owned(),
-        origin: job.ptx.origin.get(at).cloned(),
-        message: stop.fault.message.clone(),
+        message: fault.message.clone(),
+        at: site(&fault.does, stop.cta, stop.warp, fault.lane, Some(stop.pc)),
+        other: fault.other.as_ref().map(|p| {
+            let cta = r.dims.cta(p.cta / ctas, (p.cta % ctas) as u32);
+            site(&p.does, cta, Some(p.warp), p.lane, p.pc)
+        }),
+        hint: fault.hint().to_owned(),
     })
 }
 

@@ -3,19 +3,27 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 /// The kind of a fault, so that tests and callers need not read the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FaultKind {
     OutOfBounds,
     Misaligned,
     /// Read of a register, of shared or of global memory that nothing has written.
     Uninitialised,
-    /// Use of shared memory that an asynchronous copy still writes, or a write to what one reads.
+    /// Use of shared memory that an asynchronous operation still writes, or a write to what one
+    /// reads.
     InFlight,
     /// Use of registers that an asynchronous product still works on.
     RegistersInFlight,
     /// Registers that no `wgmma.fence` has handed over to a product.
     MissingFence,
+    /// Two accesses of one place, a write among them, that nothing orders.
+    Race,
+    /// Memory passes between the generic and the async proxy without a proxy fence.
+    Proxy,
     /// A barrier or warp-wide instruction that not all its threads reach.
     Divergence,
     Deadlock,
@@ -38,6 +46,38 @@ pub enum FaultKind {
     Trap,
 }
 
+impl FaultKind {
+    /// What usually helps.
+    fn hint(self) -> &'static str {
+        match self {
+            FaultKind::InFlight => {
+                "wait for the copy (cp.async.wait_group, or the mbarrier it completes on), then pass \
+                 a barrier if another warp uses it"
+            }
+            FaultKind::Divergence => {
+                "all named threads must come to the same instruction: move it out of the branch"
+            }
+            FaultKind::Deadlock => {
+                "count who arrives at each barrier and how many it expects, on every path"
+            }
+            FaultKind::StepLimit => "a loop does not end, or waits for what nobody does",
+            _ => "",
+        }
+    }
+}
+
+/// The other of two accesses, as the instruction sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Party {
+    /// What it did: `wrote it`.
+    pub does: String,
+    /// Number of its CTA in the launch, cluster by cluster.
+    pub cta: u64,
+    pub warp: u32,
+    pub lane: Option<u32>,
+    pub pc: Option<usize>,
+}
+
 /// A fault as the instruction sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
@@ -45,59 +85,133 @@ pub struct Fault {
     /// The first lane concerned.
     pub lane: Option<u32>,
     pub message: String,
+    /// What the instruction does, where there is another: `reads it`.
+    pub does: String,
+    pub other: Option<Party>,
+    /// The way out, empty for the kind's own.
+    pub hint: String,
 }
 
 impl Fault {
     pub fn new(kind: FaultKind, lane: impl Into<Option<u32>>, message: String) -> Box<Fault> {
-        Box::new(Fault { kind, lane: lane.into(), message })
+        Box::new(Fault {
+            kind,
+            lane: lane.into(),
+            message,
+            does: String::new(),
+            other: None,
+            hint: String::new(),
+        })
+    }
+
+    pub fn hint(&self) -> &str {
+        if self.hint.is_empty() { self.kind.hint() } else { &self.hint }
+    }
+}
+
+/// An instruction executed by a thread or warp.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Site {
+    /// What it does: `reads it`. Empty where the message says it.
+    pub does: String,
+    pub cta: [u32; 3],
+    pub warp: Option<u32>,
+    pub thread: Option<[u32; 3]>,
+    /// Line of the PTX from 1, and its text; 0 if unknown.
+    pub line: u32,
+    pub source: String,
+    /// Template file and line.
+    #[serde(serialize_with = "origin")]
+    pub origin: Option<(Arc<str>, u32)>,
+}
+
+/// As `"file:line"`.
+fn origin<S: serde::Serializer>(origin: &Option<(Arc<str>, u32)>, s: S) -> Result<S::Ok, S::Error> {
+    match origin {
+        Some((file, line)) => s.collect_str(&format_args!("{file}:{line}")),
+        None => s.serialize_none(),
+    }
+}
+
+impl Site {
+    fn who(&self, cta: bool) -> String {
+        let mut text = String::new();
+        if cta {
+            let [x, y, z] = self.cta;
+            text += &format!("CTA ({x}, {y}, {z}), ");
+        }
+        match (self.thread, self.warp) {
+            (Some([x, y, z]), Some(w)) => text += &format!("thread ({x}, {y}, {z}) of warp {w}"),
+            (Some([x, y, z]), None) => text += &format!("thread ({x}, {y}, {z})"),
+            (None, Some(w)) => text += &format!("warp {w}"),
+            (None, None) => {
+                text.truncate(text.len().saturating_sub(2));
+            }
+        }
+        text
+    }
+
+    fn place(&self) -> String {
+        if self.line == 0 {
+            return "at an instruction that is no longer known".into();
+        }
+        format!("at {}: {}", Place(self.line, self.origin.as_ref()), self.source)
     }
 }
 
 /// A fault with its place.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trap {
     pub kind: FaultKind,
     pub kernel: String,
     pub entry: String,
-    pub cta: [u32; 3],
-    pub warp: Option<u32>,
-    pub thread: Option<[u32; 3]>,
-    /// Line of the PTX from 1, and its text.
-    pub line: u32,
-    pub source: String,
-    /// Template file and line.
-    pub origin: Option<(Arc<str>, u32)>,
     pub message: String,
+    pub at: Site,
+    /// The access that it collides with.
+    pub other: Option<Site>,
+    /// The way out; may be empty.
+    pub hint: String,
 }
 
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [x, y, z] = self.cta;
-        write!(f, "{}: entry `{}`, CTA ({x}, {y}, {z})", self.kernel, self.entry)?;
-        match (self.thread, self.warp) {
-            (Some([x, y, z]), _) => write!(f, ", thread ({x}, {y}, {z})")?,
-            (None, Some(w)) => write!(f, ", warp {w}")?,
-            (None, None) => {}
+        write!(f, "{}", self.message)?;
+        write!(f, "\n  in {}, entry `{}`, {}", self.kernel, self.entry, self.at.who(true))?;
+        if !self.at.does.is_empty() {
+            write!(f, " {}", self.at.does)?;
         }
-        write!(f, ": {}", self.message)?;
-        if self.line > 0 {
-            write!(f, "\n  at {}: {}", Place(self.line, self.origin.as_ref()), self.source)?;
+        if self.at.line > 0 {
+            write!(f, "\n    {}", self.at.place())?;
+        }
+        if let Some(other) = &self.other {
+            let elsewhere = other.cta != self.at.cta;
+            write!(f, "\n  before that, {} {}", other.who(elsewhere), other.does)?;
+            write!(f, "\n    {}", other.place())?;
+        }
+        if !self.hint.is_empty() {
+            write!(f, "\n  hint: {}", self.hint)?;
         }
         Ok(())
     }
 }
 
+impl Trap {
+    /// The two accesses are of different CTAs.
+    pub fn between_ctas(&self) -> bool {
+        self.other.as_ref().is_some_and(|o| o.cta != self.at.cta)
+    }
+}
+
 impl std::error::Error for Trap {}
 
-/// `PTX line 12 (file.ptx:34)`
+/// `file.ptx:34 (PTX line 12)`
 pub struct Place<'a>(pub u32, pub Option<&'a (Arc<str>, u32)>);
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PTX line {}", self.0)?;
         match self.1 {
-            Some((file, line)) => write!(f, " ({file}:{line})"),
-            None => Ok(()),
+            Some((file, line)) => write!(f, "{file}:{line} (PTX line {})", self.0),
+            None => write!(f, "PTX line {}", self.0),
         }
     }
 }

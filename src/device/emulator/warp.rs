@@ -4,10 +4,10 @@ use pulp::Arch;
 
 use super::access::Batch;
 use super::cta::{Barriers, Release};
-use super::events::{Events, Object, Ordering, Who};
+use super::events::{Events, Object, Ordering};
 use super::hopper::{Arrived, Engine, Flow, Map, Peers};
 use super::memory::{Global, Shared, sectors};
-use super::program::{Bar, Inst, Op, Program, Reduce, UNGUARDED};
+use super::program::{Bar, Class, Inst, Op, Program, Reduce, UNGUARDED};
 use super::regs::{El, Regs, Row, put};
 use super::stream::{Stream, Way};
 use super::trap::{Fault, FaultKind};
@@ -302,12 +302,7 @@ impl Warp {
             };
             if over {
                 if let Wait::Barrier { id, generation } = g.wait {
-                    let who = Who {
-                        cta: cx.rank,
-                        warp: self.id,
-                        lanes: g.mask,
-                        pc: g.pc.saturating_sub(1),
-                    };
+                    let who = cx.who(self.id, g.mask, g.pc.saturating_sub(1));
                     let bar = Object::Bar { cta: cx.rank, id };
                     cx.events.observe(who, bar, generation, Ordering::Cta);
                 }
@@ -475,6 +470,9 @@ impl Warp {
                         }
                     } else {
                         f(&mut self.regs, s, exec).map_err(|f| Faulted(f, pc))?;
+                        if inst.class == Class::Barrier && exec == self.alive {
+                            cx.events.order.warp_sync(cx.who(self.id, exec, pc));
+                        }
                     }
                 }
                 Op::Bar(bar) => {
@@ -496,8 +494,8 @@ impl Warp {
                         .map_err(|f| Faulted(f, pc))?;
                 }
                 Op::CommitGroup => self.commit_group(exec),
-                Op::WaitGroup(n) => self.wait_group(cx.shared, Some(n), exec),
-                Op::WaitAll => self.wait_group(cx.shared, None, exec),
+                Op::WaitGroup(n) => self.wait_group(cx, Some(n), exec),
+                Op::WaitAll => self.wait_group(cx, None, exec),
                 Op::Clock(d, wide) => {
                     if wide {
                         u64::write(&mut self.regs, d, exec, &Row([self.steps; 32]));
@@ -512,7 +510,7 @@ impl Warp {
                     cx.engine.progress += 1;
                     if self.alive == 0 {
                         // What nobody waited for arrives all the same.
-                        self.wait_group(cx.shared, None, u32::MAX);
+                        self.wait_group(cx, None, u32::MAX);
                         self.leave_warpgroup(cx).map_err(|f| Faulted(f, pc))?;
                     }
                     let g = &mut self.groups[last];

@@ -214,6 +214,19 @@ impl<'a> Decoder<'a> {
         Ok((slots, width.unwrap_or(ty.bits() == 64)))
     }
 
+    /// Semantics and scope; to be asked before [`Decoder::hints`].
+    fn strength(m: &mut Mods<'a>, atomic: bool) -> Strength {
+        let (acquire, release) = (m.flag("acquire"), m.flag("release"));
+        let both = m.flag("acq_rel");
+        let weak = m.flag("relaxed") | m.flag("volatile") | m.flag("mmio");
+        Strength {
+            strong: atomic || acquire || release || both || weak,
+            acquire: acquire || both,
+            release: release || both,
+            near: m.flag("cta"),
+        }
+    }
+
     fn hints(m: &mut Mods<'a>) -> bool {
         let mut hint = false;
         m.ignore(ORDER);
@@ -236,6 +249,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn load(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        let strength = Self::strength(m, false);
         let hint = Self::hints(m);
         let space = m.pick(SPACES).unwrap_or(Space::Generic);
         let n = m.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
@@ -268,12 +282,13 @@ impl<'a> Decoder<'a> {
             return m.unknown();
         }
         let signed = signed && !narrow || ty == Ty::S32 && wide;
-        let mem = Mem { space, size, n, signed, wide, base, offset, regs, extra };
+        let mem = Mem { space, size, n, signed, wide, base, offset, regs, strength, extra };
         self.push_mem(mem, Op::Ld);
         Ok(())
     }
 
     fn store(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        let strength = Self::strength(m, false);
         let hint = Self::hints(m);
         let space = m.pick(SPACES).unwrap_or(Space::Generic);
         let n = m.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
@@ -291,13 +306,14 @@ impl<'a> Decoder<'a> {
         let (base, offset) = self.address(&a[0], space)?;
         let (regs, wide) = self.data(&a[1], n, ty, false)?;
         let extra = Extra::None;
-        let mem = Mem { space, size, n, signed: false, wide, base, offset, regs, extra };
+        let mem = Mem { space, size, n, signed: false, wide, base, offset, regs, strength, extra };
         self.push_mem(mem, Op::St);
         Ok(())
     }
 
     fn atomic(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
         self.class = Class::Atomic;
+        let strength = Self::strength(m, true);
         Self::hints(m);
         let space = m.pick(SPACES).unwrap_or(Space::Generic);
         if !matches!(space, Space::Generic | Space::Global | Space::Shared | Space::Cluster) {
@@ -387,6 +403,7 @@ impl<'a> Decoder<'a> {
             base,
             offset,
             regs,
+            strength,
             extra: Extra::Atom { op, ty: element, returns },
         };
         self.push_mem(mem, Op::Atom);
@@ -459,6 +476,7 @@ impl<'a> Decoder<'a> {
             base,
             offset,
             regs: Vec::new(),
+            strength: Strength::default(),
             extra: Extra::CpAsync { from, offset: from_offset, bytes, ignore },
         };
         self.push_mem(mem, Op::CpAsync);
@@ -506,8 +524,10 @@ impl<'a> Decoder<'a> {
             return self.error("matrix registers have 32 bits");
         }
         let extra = Extra::Matrix { transposed };
+        let strength = Strength::default();
         let space = Space::Shared;
-        let mem = Mem { space, size: 16, n, signed: false, wide, base, offset, regs, extra };
+        let mem =
+            Mem { space, size: 16, n, signed: false, wide, base, offset, regs, strength, extra };
         self.push_mem(mem, if load { Op::Ldmatrix } else { Op::Stmatrix });
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::device::emulator::cta::{Cta, Dims};
 use crate::device::emulator::events::{Events, Object, Ordering, Who};
 use crate::device::emulator::launch::Runner;
 use crate::device::emulator::memory::Shared;
+use crate::device::emulator::order::Checks;
 use crate::device::emulator::program::{Op, Program};
 use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Faulted, Group, Turn, Wait, Warp};
@@ -17,6 +18,9 @@ const QUANTUM: u64 = 1 << 14;
 /// Rounds of all warps, with some of them parked, before copies land although others still move:
 /// those may be spinning.
 const PATIENCE: u32 = 8;
+
+/// Steps that a cluster may go on after a read of what is unwritten, for a race to explain it.
+const RESPITE: u64 = 1 << 20;
 
 /// Shared memories of the other CTAs of a cluster.
 pub struct Peers<'a> {
@@ -183,25 +187,26 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(program: &Program, dims: Dims) -> Cluster {
+    pub fn new(program: &Program, dims: Dims, checks: Checks) -> Cluster {
         let n = dims.cluster.iter().product::<u32>();
         Cluster {
             ctas: (0..n).map(|rank| Cta::new(program, dims, rank)).collect(),
             shared: (0..n).map(|_| Shared::new(dims.total_shared)).collect(),
             engine: Engine::default(),
-            events: Events::default(),
+            events: Events::new(checks),
             dims,
         }
     }
 
-    fn reset(&mut self, index: u64, program: &Program) {
+    fn reset(&mut self, index: u64, program: &Program, oldest: u64) {
         let n = self.ctas.len() as u32;
         let warps = self.dims.threads().div_ceil(32);
         for (cta, shared) in self.ctas.iter_mut().zip(&mut self.shared) {
             shared.reset();
             cta.reset(program, index);
         }
-        self.events.reset(n, warps);
+        let number = oldest + index * u64::from(n);
+        self.events.reset((n, warps), self.dims.total_shared, number, oldest);
         self.engine.flights.clear();
         self.engine.stores.clear();
         self.engine.progress = 0;
@@ -216,9 +221,30 @@ impl Cluster {
         index: u64,
         limit: u64,
         program: &Program,
+        runner: Runner<'_>,
+    ) -> Result<u64, Halt> {
+        self.reset(index, program, runner.number);
+        let done = self.execute(limit, program, runner);
+        // A fault that came after the read of something unwritten is most likely its consequence,
+        // unless it explains it.
+        let explains = |halt: &Halt| {
+            matches!(halt.faulted.0.kind, FaultKind::Race | FaultKind::Proxy | FaultKind::InFlight)
+        };
+        match self.events.order.take_deferred() {
+            Some((fault, who)) if !done.as_ref().is_err_and(explains) => {
+                Err(Halt::of((fault, who)))
+            }
+            _ => done,
+        }
+    }
+
+    fn execute(
+        &mut self,
+        limit: u64,
+        program: &Program,
         mut runner: Runner<'_>,
     ) -> Result<u64, Halt> {
-        self.reset(index, program);
+        let mut last = None;
         let mut left = self.ctas.len();
         let mut rounds = 0;
         while left > 0 {
@@ -238,6 +264,12 @@ impl Cluster {
                     return Err(self.endless(rank as u32, limit));
                 }
                 moved |= self.ctas[rank].steps != before;
+            }
+            if self.events.order.is_deferred() {
+                let steps: u64 = self.ctas.iter().map(|c| c.steps).sum();
+                if steps > *last.get_or_insert(steps.saturating_add(RESPITE)) {
+                    break;
+                }
             }
             rounds = if moved && parked { rounds + 1 } else { 0 };
             if left > 0 && (!moved || rounds >= PATIENCE) {

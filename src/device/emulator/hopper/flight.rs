@@ -243,7 +243,8 @@ impl Engine {
             }
             Load::Copies { before } => {
                 let warp = &mut ctas[f.who.cta as usize].warps[f.who.warp as usize];
-                warp.land_copies(&mut shared[f.who.cta as usize], *before, f.who.lanes);
+                let order = (f.who.cta, &mut events.order);
+                warp.land_copies(&mut shared[f.who.cta as usize], order, *before, f.who.lanes);
                 arrives = true;
             }
         }

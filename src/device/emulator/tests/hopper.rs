@@ -261,7 +261,7 @@ fn a_poll_that_fails_lets_others_run() {
     let w = words(&format!(
         "{} setp.ge.u32 p1, t, 32; @p1 bra $work;
          $poll: mbarrier.test_wait.parity.shared.b64 p2, [s], 0; @!p2 bra $poll;
-         st.global.b32 [q], t; ret;
+         @p0 st.global.b32 [q], t; ret;
          $work: add.u32 x, x, 1; setp.lt.u32 p2, x, 100000; @p2 bra $work;
          mbarrier.arrive.shared.b64 _, [s]; ret;",
         init(32)

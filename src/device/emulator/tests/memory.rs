@@ -109,7 +109,8 @@ fn atomics() {
         atom.global.inc.u32 x, [q+16], 9; atom.global.or.b32 x, [q+20], t;
         mul.wide.u32 o, t, 1; atom.global.add.u64 o, [q+24], o;
         setp.eq.u32 p0, t, 0; @p0 st.shared.b32 [s], 0; bar.sync 0;
-        atom.shared.add.u32 x, [s], 2; bar.sync 0; ld.shared.b32 x, [s]; st.global.b32 [q+32], x;");
+        atom.shared.add.u32 x, [s], 2; bar.sync 0; ld.shared.b32 x, [s];
+        @p0 st.global.b32 [q+32], x;");
     let out = run(IO, &body, 64, 16, &[RawArg::words([0]), RawArg::InOut(36)]).unwrap();
     assert_eq!(out.words(0), [64, 63, 32f32.to_bits(), 7, 4, 63, 2016, 0, 128]);
 }

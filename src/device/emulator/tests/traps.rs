@@ -25,7 +25,7 @@ fn expect(body: &str, kind: FaultKind, thread: Option<u32>, words: &[&str]) {
     let t = trap(body);
     let text = t.to_string();
     assert_eq!(t.kind, kind, "{text}");
-    assert_eq!(t.thread.map(|t| t[0]), thread, "{text}");
+    assert_eq!(t.at.thread.map(|t| t[0]), thread, "{text}");
     assert!(words.iter().all(|w| text.contains(w)), "{text}");
 }
 
@@ -95,7 +95,7 @@ fn uninitialised() {
         &["shared address 12", "never written"],
     );
     expect(
-        "st.shared.u8 [s], x; ld.shared.b32 x, [s];",
+        "setp.ne.u32 p0, t, 0; @p0 exit; st.shared.u8 [s], x; ld.shared.b32 x, [s];",
         Uninitialised,
         Some(0),
         &["shared address 0"],
@@ -199,6 +199,6 @@ fn the_first_cta_is_named_whatever_the_order() {
     );
     for _ in 0..4 {
         let t = run_raw(&text, "k", [10, 7, 1], [32, 1, 1], 0, &[RawArg::Out(12)]).unwrap_err();
-        assert_eq!(t.cta, [3, 0, 0]);
+        assert_eq!(t.at.cta, [3, 0, 0]);
     }
 }

@@ -1,0 +1,186 @@
+//! How the instructions of a warp report their accesses.
+
+use super::super::access::lanes;
+use super::super::events::Who;
+use super::super::memory::{Global, Shared};
+use super::super::program::{Extra, Mem, Strength};
+use super::super::ptx::ast::Space;
+use super::super::trap::{Fault, FaultKind};
+use super::super::warp::Context;
+use super::{ATOMIC, GlobalShadow, Place, STRONG, report};
+
+fn flags(mem: &Mem) -> u64 {
+    let atomic = matches!(mem.extra, Extra::Atom { .. });
+    match (atomic, mem.strength.strong) {
+        (true, _) => ATOMIC,
+        (false, true) => STRONG,
+        _ => 0,
+    }
+}
+
+impl Context<'_> {
+    #[inline(always)]
+    pub fn who(&self, warp: u32, lanes: u32, pc: usize) -> Who {
+        Who { cta: self.rank, warp, lanes, pc }
+    }
+
+    #[inline(always)]
+    pub fn ordered(&self) -> bool {
+        self.events.order.on()
+    }
+
+    /// After a read of shared memory that [`super::super::memory::Shared`] refuses: what is
+    /// unwritten may turn out to be a race, so that the fault waits and zeros are read.
+    #[cold]
+    pub fn excuse(&mut self, fault: Box<Fault>, who: Who) -> Result<(), Box<Fault>> {
+        match fault.kind {
+            FaultKind::Uninitialised if self.ordered() && self.events.order.checks.races => {
+                self.events.order.defer(fault, who);
+                Ok(())
+            }
+            _ => Err(fault),
+        }
+    }
+
+    /// A load from shared memory, all addresses being inside.
+    #[inline(always)]
+    pub fn note_shared_load(
+        &mut self,
+        who: Who,
+        mem: &Mem,
+        address: &[u64; 32],
+        bytes: u32,
+    ) -> Result<(), Box<Fault>> {
+        if !self.ordered() {
+            return Ok(());
+        }
+        self.events.order.shared_read(who, self.rank, address, bytes, flags(mem))?;
+        if mem.strength.strong {
+            self.learn(who, Space::Shared, address, mem.strength);
+        }
+        Ok(())
+    }
+
+    /// A store or atomic to shared memory, before it happens. True if lanes write to one place.
+    #[inline(always)]
+    pub fn note_shared_store(
+        &mut self,
+        who: Who,
+        mem: &Mem,
+        address: &[u64; 32],
+        bytes: u32,
+        idle: &dyn Fn(&Shared, u32) -> bool,
+    ) -> Result<bool, Box<Fault>> {
+        if !self.ordered() {
+            return Ok(false);
+        }
+        let flags = flags(mem);
+        let (order, shared) = (&mut self.events.order, &*self.shared);
+        let idle = &|lane| idle(shared, lane);
+        let overlap = order.shared_write(who, self.rank, address, bytes, flags, idle)?;
+        if mem.strength.strong {
+            if flags == ATOMIC {
+                self.learn(who, Space::Shared, address, mem.strength);
+            }
+            self.publish(who, Space::Shared, address, mem.strength);
+        }
+        Ok(overlap && flags != ATOMIC && self.events.order.checks.races)
+    }
+
+    /// One lane's access to global memory, before it happens: a read, or a write of which `idle` says
+    /// whether it changes nothing.
+    #[inline(always)]
+    pub fn note_global(
+        &self,
+        who: Who,
+        lane: u32,
+        shadow: Option<&GlobalShadow>,
+        mem: &Mem,
+        (at, bytes): (u64, u32),
+        idle: Option<&dyn Fn() -> bool>,
+    ) -> Result<(), Box<Fault>> {
+        match shadow {
+            Some(shadow) if self.ordered() => {
+                let (span, write) = ((at, bytes), idle.is_some());
+                let idle = idle.unwrap_or(&|| false);
+                self.events.order.global(who, lane, shadow, span, write, flags(mem), idle)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Of a strong load: what others have published at its addresses.
+    #[cold]
+    pub fn learn(&mut self, who: Who, space: Space, address: &[u64; 32], how: Strength) {
+        for lane in lanes(who.lanes) {
+            let place = place(self.global, self.rank, space, address[lane as usize], how);
+            self.events.order.learn(who, place, how.acquire);
+        }
+    }
+
+    /// Of a strong store or atomic.
+    #[cold]
+    pub fn publish(&mut self, who: Who, space: Space, address: &[u64; 32], how: Strength) {
+        for lane in lanes(who.lanes) {
+            let place = place(self.global, self.rank, space, address[lane as usize], how);
+            self.events.order.publish(who, place, how.release);
+        }
+    }
+}
+
+/// Where an address is published. What has the scope of a CTA stays in it.
+fn place<'a>(
+    global: &'a Global,
+    rank: u32,
+    space: Space,
+    address: u64,
+    how: Strength,
+) -> Place<'a> {
+    match space {
+        Space::Shared => Place::Shared { cta: rank, at: address },
+        _ if how.near => Place::Shared { cta: u32::MAX, at: address },
+        _ => Place::Global { published: &global.published, address },
+    }
+}
+
+/// Two lanes of one store instruction must not write different values to one byte. `value` gives
+/// element `k` of a lane.
+#[cold]
+pub fn collide(
+    space: &str,
+    mem: &Mem,
+    address: &[u64; 32],
+    mask: u32,
+    value: impl Fn(u32, u32) -> u64,
+    describe: &dyn Fn(u64) -> String,
+) -> Result<(), Box<Fault>> {
+    let mut bytes: std::collections::HashMap<u64, (u32, u8)> = Default::default();
+    for lane in lanes(mask) {
+        for k in 0..mem.n {
+            let v = value(k, lane).to_le_bytes();
+            let from = address[lane as usize] + u64::from(k * mem.size);
+            for (i, &byte) in v[..mem.size as usize].iter().enumerate() {
+                match bytes.insert(from + i as u64, (lane, byte)) {
+                    Some((other, was)) if was != byte => {
+                        let at = describe(from + i as u64);
+                        return Err(report::lanes_collide(space, lane, other, &at));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether each lane's address lies behind the one before it: then no two overlap.
+#[inline(always)]
+pub fn ascending(address: &[u64; 32], mask: u32, bytes: u32) -> bool {
+    let mut least = 0;
+    lanes(mask).all(|lane| {
+        let at = address[lane as usize];
+        let ok = at >= least;
+        least = at + u64::from(bytes);
+        ok
+    })
+}

@@ -1,0 +1,628 @@
+//! Which accesses happened before which: vector clocks over the warps and engines of a cluster.
+//!
+//! An actor is a warp, or an engine as one barrier or group knows it: the bulk copies that complete
+//! on one mbarrier, the bulk groups of one thread, the wgmma groups of one warpgroup. Each has a
+//! clock; a warp's ticks whenever it releases something. A [`View`] says up to which clock an actor
+//! knows each other. Barriers of all kinds pass views on; an access must know the last write of its
+//! words, and a write also every read since.
+//!
+//! The order is that of the synchronisation, not of the emulator's schedule: a race is found in any
+//! schedule in which both accesses happen.
+
+mod context;
+mod entry;
+mod global;
+mod report;
+mod shared;
+mod view;
+mod warp;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use entry::{ATOMIC, STRONG};
+pub use global::{GlobalShadow, MAX_CTA};
+
+use super::events::{CopyId, Fence, Object, Ordering, Span, Who};
+use super::trap::Fault;
+use entry::{ENGINE, Entry, IN_FLIGHT, LAST_CLOCK, MAX_ACTORS};
+use global::{Knows, Touch};
+use shared::{Actor, Clash, Shadow};
+use view::{Foreign, View, join_foreign, raise};
+
+/// Checks of order that can be switched off, each with the faults it finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checks {
+    /// Races between warps, CTAs and engines.
+    pub races: bool,
+    /// Lanes of a warp that share words without `bar.warp.sync`.
+    pub lanes: bool,
+    /// Missing `fence.proxy.async` and `fence.mbarrier_init`.
+    pub proxies: bool,
+}
+
+impl Checks {
+    pub const ALL: Checks = Checks { races: true, lanes: true, proxies: true };
+    pub const NONE: Checks = Checks { races: false, lanes: false, proxies: false };
+    /// Names as [`Checks::without`] takes them.
+    pub const NAMES: [&str; 3] = ["races", "lanes", "proxies"];
+
+    pub fn any(self) -> bool {
+        self.races || self.lanes || self.proxies
+    }
+
+    /// Switches one off.
+    ///
+    /// # Errors
+    /// A name that is none of [`Checks::NAMES`].
+    pub fn without(mut self, name: &str) -> Result<Checks, String> {
+        match name {
+            "races" => self.races = false,
+            "lanes" => self.lanes = false,
+            "proxies" => self.proxies = false,
+            "all" => self = Checks::NONE,
+            _ => {
+                return Err(format!(
+                    "no check is called {name:?}; {} and all can be left out",
+                    Checks::NAMES.join(", ")
+                ));
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks::ALL
+    }
+}
+
+/// What CTAs of a launch have published to each other through atomics, by address.
+#[derive(Default)]
+pub struct Published {
+    any: AtomicBool,
+    words: Mutex<HashMap<u64, Foreign>>,
+}
+
+impl Published {
+    pub fn clear(&mut self) {
+        self.words.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.any.get_mut() = false;
+    }
+}
+
+/// Views that arrivals leave at an object, of its latest phases.
+#[derive(Debug, Default)]
+struct Phases(VecDeque<(u64, View)>);
+
+/// Phases of an object that are kept: a thread may be late to see the end of one.
+const KEPT_PHASES: usize = 4;
+
+impl Phases {
+    fn at(&mut self, phase: u64) -> &mut View {
+        let found = self.0.iter().position(|(p, _)| *p == phase);
+        let i = found.unwrap_or_else(|| {
+            if self.0.len() == KEPT_PHASES {
+                self.0.pop_front();
+            }
+            self.0.push_back((phase, View::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[i].1
+    }
+}
+
+/// An engine's access between beginning and end, kept a while for reports.
+#[derive(Debug, Clone, Copy)]
+struct Copy {
+    id: CopyId,
+    who: Who,
+    span: Span,
+    object: Object,
+    engine: u32,
+    write: bool,
+}
+
+/// Copies that are remembered.
+const KEPT_COPIES: usize = 512;
+
+/// A warp's side of a release or acquire that is still to be completed by a fence.
+#[derive(Debug, Default)]
+struct Pending {
+    local: View,
+    any: bool,
+}
+
+/// One a cluster, reused from cluster to cluster.
+#[derive(Default)]
+pub struct Order {
+    pub checks: Checks,
+    on: bool,
+    /// Clocks have run out: nothing is checked until the next cluster.
+    exhausted: bool,
+    ctas: u32,
+    warps: u32,
+    /// Over all launches of the session: of the cluster's first CTA, and of the launch's.
+    number: u64,
+    oldest: u64,
+    /// By warp actor.
+    views: Vec<View>,
+    clocks: Vec<u32>,
+    lane_sync: Vec<u32>,
+    pending: Vec<Pending>,
+    objects: HashMap<Object, Phases>,
+    /// What was published in shared memory, by CTA and address.
+    words: HashMap<(u32, u64), View>,
+    engines: HashMap<Object, u32>,
+    memories: Vec<Shadow>,
+    copies: VecDeque<Copy>,
+    next: CopyId,
+    /// A read of unwritten shared memory: perhaps its writer comes later, and it is a race.
+    deferred: Option<(Box<Fault>, Who)>,
+}
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Order").field("clocks", &self.clocks).finish_non_exhaustive()
+    }
+}
+
+impl Order {
+    pub fn new(checks: Checks) -> Order {
+        Order { checks, ..Order::default() }
+    }
+
+    /// Before a cluster's first instruction: `ctas` of `warps` each, with `shared` bytes.
+    pub fn reset(&mut self, ctas: u32, warps: u32, shared: u32) {
+        self.next = 0;
+        self.on = self.checks.any();
+        self.exhausted = false;
+        (self.ctas, self.warps) = (ctas, warps);
+        self.deferred = None;
+        if !self.on {
+            return;
+        }
+        let n = (ctas * warps) as usize;
+        self.views.resize_with(n, View::default);
+        for view in &mut self.views {
+            view.clear();
+            view.known.resize(n, 0);
+        }
+        // Clock 0 stands for what was there before.
+        self.clocks.clear();
+        self.clocks.resize(n, 1);
+        self.lane_sync.clear();
+        self.lane_sync.resize(n, 1);
+        self.pending.clear();
+        self.pending.resize_with(n, Pending::default);
+        self.objects.clear();
+        self.words.clear();
+        self.engines.clear();
+        self.copies.clear();
+        self.memories.resize_with(ctas as usize, Shadow::default);
+        self.memories.iter_mut().for_each(|m| m.reset(shared));
+    }
+
+    /// The cluster's first CTA, and the launch's, over all launches.
+    pub fn place(&mut self, number: u64, oldest: u64) {
+        (self.number, self.oldest) = (number.min(MAX_CTA), oldest.min(MAX_CTA));
+    }
+
+    #[inline(always)]
+    pub fn on(&self) -> bool {
+        self.on
+    }
+
+    #[inline(always)]
+    fn actor(&self, who: Who) -> usize {
+        (who.cta * self.warps + who.warp) as usize
+    }
+
+    /// What `a` did so far can be told from what it does from now on.
+    fn tick(&mut self, a: usize) {
+        self.clocks[a] += 1;
+        if self.clocks[a] >= LAST_CLOCK {
+            (self.exhausted, self.on) = (true, false);
+        }
+    }
+
+    fn engine(&mut self, object: Object) -> u32 {
+        let next = (self.ctas * self.warps) as usize + self.engines.len();
+        *self.engines.entry(object).or_insert(next.min(MAX_ACTORS - 1) as u32)
+    }
+
+    pub fn arrive(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
+        if !self.on {
+            return;
+        }
+        let a = self.actor(who);
+        if order != Ordering::Relaxed {
+            let view = self.objects.entry(object).or_default().at(phase);
+            view.join(&self.views[a]);
+            raise(&mut view.known, a, self.clocks[a]);
+            self.tick(a);
+        }
+    }
+
+    pub fn observe(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
+        if !self.on || order == Ordering::Relaxed {
+            return;
+        }
+        let a = self.actor(who);
+        if let Some(phases) = self.objects.get_mut(&object)
+            && let Some((_, view)) = phases.0.iter().find(|(p, _)| *p == phase)
+        {
+            self.views[a].join(view);
+        }
+        if let Some(&engine) = self.engines.get(&object) {
+            let clock = match object {
+                Object::BulkGroup { .. } => phase,
+                _ => phase + 1,
+            };
+            let clock = clock.min(LAST_CLOCK.into()) as u32;
+            raise(&mut self.views[a].known, engine as usize, clock);
+        }
+        self.lane_sync[a] = self.clocks[a];
+    }
+
+    /// `bar.warp.sync`: the lanes of a warp have met.
+    pub fn warp_sync(&mut self, who: Who) {
+        if self.on {
+            let a = self.actor(who);
+            self.tick(a);
+            self.lane_sync[a] = self.clocks[a];
+        }
+    }
+
+    pub fn fence(&mut self, who: Who, fence: Fence) {
+        if !self.on {
+            return;
+        }
+        let a = self.actor(who);
+        let clock = self.clocks[a];
+        let view = &mut self.views[a];
+        match fence {
+            Fence::Async { shared: true, .. } | Fence::MbarrierInit => {
+                view.proxied.clone_from(&view.known);
+                raise(&mut view.proxied, a, clock);
+                self.tick(a);
+            }
+            Fence::Thread { .. } => {
+                let pending = std::mem::take(&mut self.pending[a]);
+                if pending.any {
+                    view.join(&pending.local);
+                }
+                view.released.clone_from(&view.known);
+                raise(&mut view.released, a, clock);
+                self.tick(a);
+            }
+            Fence::Async { .. } | Fence::OtherProxy => {}
+        }
+    }
+
+    fn with<T>(
+        &mut self,
+        who: Who,
+        flags: u64,
+        cta: u32,
+        f: impl FnOnce(&mut Shadow, &Actor<'_>) -> Result<T, Clash>,
+    ) -> Result<T, Box<Fault>> {
+        let a = self.actor(who);
+        let Some(memory) = self.memories.get_mut(cta as usize) else {
+            return Err(report::lost(who));
+        };
+        let actor = Actor {
+            actor: a as u32,
+            entry: Entry::new(self.clocks[a], a as u32, who.pc, flags),
+            view: &self.views[a],
+            lane_sync: self.lane_sync[a],
+            races: self.checks.races,
+            lanes: self.checks.lanes,
+            proxies: self.checks.proxies,
+        };
+        f(memory, &actor).map_err(|clash| self.clash(who, cta, flags, &clash))
+    }
+
+    /// Lanes read `bytes` each of the shared memory of CTA `cta`, inside of it.
+    ///
+    /// # Errors
+    /// A write that nothing orders before them.
+    pub fn shared_read(
+        &mut self,
+        who: Who,
+        cta: u32,
+        address: &[u64; 32],
+        bytes: u32,
+        flags: u64,
+    ) -> Result<(), Box<Fault>> {
+        if !self.on {
+            return Ok(());
+        }
+        self.with(who, flags, cta, |m, a| m.read(a, address, who.lanes, bytes))
+            .map_err(report::now_reads)
+    }
+
+    /// As [`Order::shared_read`], of writes and atomics. True if two lanes write one byte.
+    ///
+    /// # Errors
+    /// An access that nothing orders before them.
+    pub fn shared_write(
+        &mut self,
+        who: Who,
+        cta: u32,
+        address: &[u64; 32],
+        bytes: u32,
+        flags: u64,
+        idle: &dyn Fn(u32) -> bool,
+    ) -> Result<bool, Box<Fault>> {
+        if !self.on {
+            return Ok(false);
+        }
+        self.with(who, flags, cta, |m, a| m.write(a, address, who.lanes, bytes, idle))
+    }
+
+    /// Copies of the lanes of a warp begin; they write `bytes` each and are waited for by group.
+    ///
+    /// # Errors
+    /// An access that nothing orders before them.
+    pub fn depart(&mut self, who: Who, to: &[u64; 32], bytes: u32) -> Result<(), Box<Fault>> {
+        if !self.on {
+            return Ok(());
+        }
+        self.with(who, 0, who.cta, |m, a| {
+            m.write(a, to, who.lanes, bytes, &|_| false)?;
+            m.departed(a.entry, to, who.lanes, bytes);
+            Ok(())
+        })
+        .map_err(report::now_copies)
+    }
+
+    /// The copy that `lane` of a warp began at instruction `who.pc` has landed.
+    #[inline(always)]
+    pub fn copied(&mut self, who: Who, lane: u32, at: u32, words: usize) {
+        if self.on {
+            let a = self.actor(who);
+            let entry = Entry::new(self.clocks[a], a as u32, who.pc, 0);
+            self.memories[who.cta as usize].copied(entry, lane, at, words);
+        }
+    }
+
+    pub fn engine_writes(
+        &mut self,
+        who: Who,
+        to: Span,
+        object: Object,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.engine_access(who, to, object, true)
+    }
+
+    pub fn engine_reads(
+        &mut self,
+        who: Who,
+        from: Span,
+        object: Object,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.engine_access(who, from, object, false)
+    }
+
+    fn engine_access(
+        &mut self,
+        who: Who,
+        span: Span,
+        object: Object,
+        write: bool,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.next += 1;
+        let id = self.next;
+        if !self.on {
+            return Ok(id);
+        }
+        let engine = self.engine(object);
+        if self.copies.len() == KEPT_COPIES {
+            self.copies.pop_front();
+        }
+        self.copies.push_back(Copy { id, who, span, object, engine, write });
+        let a = self.actor(who);
+        let view = &self.views[a];
+        // What the asking warp itself did so far comes before.
+        let mut knows = view.known.clone();
+        raise(&mut knows, a, self.clocks[a]);
+        let view = View { known: knows, proxied: view.proxied.clone(), ..View::default() };
+        let actor = Actor {
+            actor: u32::MAX,
+            entry: Entry::new(IN_FLIGHT, engine, who.pc, ENGINE),
+            view: &view,
+            lane_sync: 0,
+            races: self.checks.races,
+            lanes: false,
+            proxies: self.checks.proxies,
+        };
+        let Some(memory) = self.memories.get_mut(span.cta as usize) else {
+            return Err(report::lost(who));
+        };
+        match memory.engine(&actor, span.at, span.bytes, write) {
+            Ok(()) => Ok(id),
+            Err(clash) => {
+                let fault = self.clash(who, span.cta, ENGINE, &clash);
+                Err(if write { fault } else { report::now_reads(fault) })
+            }
+        }
+    }
+
+    pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {
+        if !self.on {
+            return;
+        }
+        let Some(&c) = self.copies.iter().rev().find(|c| c.id == copy) else { return };
+        let engine = self.engine(object);
+        if engine != c.engine {
+            return;
+        }
+        let clock = (phase + 1).min(LAST_CLOCK.into()) as u32;
+        if let Some(memory) = self.memories.get_mut(c.span.cta as usize) {
+            memory.landed(engine, c.span.at, c.span.bytes, c.write, clock);
+        }
+    }
+
+    /// A read of shared memory that nothing has written yet. It is a fault once the CTA has ended
+    /// without a race that explains it.
+    pub fn defer(&mut self, fault: Box<Fault>, who: Who) {
+        self.deferred.get_or_insert((fault, who));
+    }
+
+    pub fn is_deferred(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    pub fn take_deferred(&mut self) -> Option<(Box<Fault>, Who)> {
+        self.deferred.take()
+    }
+
+    /// A lane touches a span of a buffer. `idle` says that it writes what is there already, which
+    /// harms no other write.
+    ///
+    /// # Errors
+    /// An access that nothing orders before them.
+    #[inline(always)]
+    pub fn global(
+        &self,
+        who: Who,
+        lane: u32,
+        shadow: &GlobalShadow,
+        span: (u64, u32),
+        write: bool,
+        flags: u64,
+        idle: &dyn Fn() -> bool,
+    ) -> Result<(), Box<Fault>> {
+        let a = self.actor(who);
+        let number = self.number + u64::from(who.cta);
+        let me = Touch::new(number, who.warp, self.clocks[a], flags != 0).at(lane);
+        let (at, bytes) = span;
+        for k in 0..u64::from(bytes.div_ceil(4)) {
+            let at = at + 4 * k;
+            let touched = shared::byte_mask(at, bytes);
+            let knows = Horizon { order: self, view: &self.views[a] };
+            let met = shadow.touch(me, who.pc, at, touched, write, self.oldest, &knows);
+            if let Some(met) = met
+                && !(write && met.wrote && idle())
+            {
+                return Err(self.meeting(who, lane, write, &met));
+            }
+        }
+        Ok(())
+    }
+
+    /// `who` has written `address` (generic) so that others may learn of it: `release` passes on all
+    /// it knows, otherwise what a fence stands behind.
+    pub fn publish(&mut self, who: Who, place: Place<'_>, release: bool) {
+        if !self.on {
+            return;
+        }
+        let a = self.actor(who);
+        let clock = self.clocks[a];
+        let view = &mut self.views[a];
+        if release {
+            view.released.clone_from(&view.known);
+            raise(&mut view.released, a, clock);
+            self.tick(a);
+        }
+        let view = &self.views[a];
+        if view.released.iter().all(|&c| c == 0) && view.foreign.is_none() {
+            return;
+        }
+        match place {
+            Place::Shared { cta, at } => {
+                let word = self.words.entry((cta, at)).or_default();
+                let known = View { known: view.released.clone(), ..View::default() };
+                word.join(&known);
+                word.join_foreign(view.foreign.as_ref());
+            }
+            Place::Global { published, address } => {
+                let mut own = Foreign::default();
+                for cta in 0..self.ctas {
+                    let from = (cta * self.warps) as usize;
+                    let clocks: Vec<u32> = (from..from + self.warps as usize)
+                        .map(|i| view.released.get(i).copied().unwrap_or(0))
+                        .collect();
+                    own.insert(self.number + u64::from(cta), clocks);
+                }
+                published.any.store(true, Relaxed);
+                let mut words = published.words.lock().unwrap_or_else(PoisonError::into_inner);
+                let word = words.entry(address).or_default();
+                join_foreign(word, &own);
+                if let Some(foreign) = &view.foreign {
+                    join_foreign(word, foreign);
+                }
+            }
+        }
+    }
+
+    /// `who` has read `address`, to which others may have published; without `acquire` it counts
+    /// once a fence follows.
+    pub fn learn(&mut self, who: Who, place: Place<'_>, acquire: bool) {
+        if !self.on {
+            return;
+        }
+        let learnt = match place {
+            Place::Shared { cta, at } => match self.words.get(&(cta, at)) {
+                Some(view) => view.clone(),
+                None => return,
+            },
+            Place::Global { published, address } => {
+                if !published.any.load(Relaxed) {
+                    return;
+                }
+                let words = published.words.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(word) = words.get(&address) else { return };
+                let mut view = View::default();
+                let mut foreign: BTreeMap<u64, Vec<u32>> = word.clone();
+                for cta in 0..self.ctas {
+                    let Some(own) = foreign.remove(&(self.number + u64::from(cta))) else {
+                        continue;
+                    };
+                    for (w, clock) in own.into_iter().enumerate() {
+                        raise(&mut view.known, (cta * self.warps) as usize + w, clock);
+                    }
+                }
+                view.foreign = (!foreign.is_empty()).then(|| Arc::new(foreign));
+                view
+            }
+        };
+        let a = self.actor(who);
+        if acquire {
+            self.views[a].join(&learnt);
+        } else {
+            self.pending[a].local.join(&learnt);
+            self.pending[a].any = true;
+        }
+    }
+}
+
+/// Where something is published.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    Shared { cta: u32, at: u64 },
+    Global { published: &'a Published, address: u64 },
+}
+
+/// What a warp knows of accesses to global memory.
+struct Horizon<'a> {
+    order: &'a Order,
+    view: &'a View,
+}
+
+impl Knows for Horizon<'_> {
+    #[inline(never)]
+    fn knows(&self, t: Touch) -> bool {
+        let o = self.order;
+        let near = t.cta().wrapping_sub(o.number);
+        if near < u64::from(o.ctas) {
+            let actor = near as u32 * o.warps + t.warp();
+            return t.clock() <= self.view.knows(actor);
+        }
+        let clocks = self.view.foreign.as_ref().and_then(|f| f.get(&t.cta()));
+        clocks.and_then(|c| c.get(t.warp() as usize)).is_some_and(|&c| t.clock() <= c)
+    }
+}

@@ -1,0 +1,193 @@
+//! Races in words: both accesses and what would order them.
+
+use super::super::events::{Object, Who};
+use super::super::trap::{Fault, FaultKind, Party};
+use super::Order;
+use super::entry::{ATOMIC, ENGINE, Entry, IN_FLIGHT};
+use super::global::Meeting;
+use super::shared::{Clash, Why};
+
+const BETWEEN_WARPS: &str = "nothing orders these two: both warps must pass a common barrier between \
+                             them (bar.sync, a named barrier or an mbarrier)";
+const COPIES: &str = "the warp that copies must wait for it (cp.async.wait_group or .wait_all), then \
+                      both must pass a common barrier";
+const BETWEEN_LANES: &str = "put `bar.warp.sync` between them: lanes of a warp are not ordered by \
+                             where they stand in the program";
+const BETWEEN_CTAS: &str = "CTAs of a launch run in any order: publish with fence and atomic (or \
+                            .release/.acquire), or take two launches";
+const ONE_INSTRUCTION: &str = "which lane wins is undefined: let one lane write, or use an atomic";
+const PROXY: &str = "put `fence.proxy.async` behind the write, before the barrier that the engine's \
+                     thread passes: the async proxy does not see writes of threads without it";
+
+/// The access at hand is a read; faults are worded for a write.
+pub fn now_reads(mut fault: Box<Fault>) -> Box<Fault> {
+    fault.does = "reads".into();
+    fault
+}
+
+/// The access at hand begins a copy into shared memory.
+pub fn now_copies(mut fault: Box<Fault>) -> Box<Fault> {
+    fault.does = "begins a copy into it".into();
+    fault
+}
+
+/// A barrier or copy names a CTA that is not in the cluster: the caller checks ranks before.
+pub fn lost(who: Who) -> Box<Fault> {
+    let message = "access to the shared memory of a CTA outside of the cluster".into();
+    Fault::new(FaultKind::OutOfBounds, who.lanes.trailing_zeros() & 31, message)
+}
+
+/// Two lanes of one instruction write different values to one place.
+pub fn lanes_collide(space: &str, lane: u32, other: u32, at: &str) -> Box<Fault> {
+    let message = format!(
+        "race: lanes {lane} and {other} of one instruction write different values to {space} address {at}"
+    );
+    let mut fault = Fault::new(FaultKind::Race, lane, message);
+    fault.hint = ONE_INSTRUCTION.into();
+    fault
+}
+
+impl Order {
+    pub(super) fn clash(&self, who: Who, cta: u32, flags: u64, clash: &Clash) -> Box<Fault> {
+        let before = clash.before;
+        let engine_now = flags & ENGINE != 0;
+        let at = clash.at;
+        let of =
+            if self.ctas > 1 { format!(" of CTA {cta} of the cluster") } else { String::new() };
+        let (party, hint, in_flight) = if before.is(ENGINE) {
+            self.engine_party(before, cta, clash)
+        } else {
+            let in_flight = before.clock() == IN_FLIGHT;
+            let does = match (in_flight, before.is(ATOMIC), clash.wrote) {
+                (true, ..) => "began a copy into it that has not been waited for",
+                (_, true, _) => "updated it atomically",
+                (.., true) => "wrote it",
+                (.., false) => "read it",
+            };
+            let hint = if in_flight { COPIES } else { BETWEEN_WARPS };
+            (Some(self.party(before, does)), hint.to_owned(), in_flight)
+        };
+        let lane = if engine_now { who.lanes.trailing_zeros() & 31 } else { clash.lane };
+        let (kind, message, hint) = match clash.why {
+            Why::Proxy => (
+                FaultKind::Proxy,
+                format!(
+                    "missing proxy fence: the async proxy accesses shared address {at}{of}, which a \
+                     thread wrote through the generic proxy"
+                ),
+                PROXY.to_owned(),
+            ),
+            Why::Lanes => (
+                FaultKind::Race,
+                format!(
+                    "race between lanes of one warp at shared address {at}{of}: nothing \
+                     synchronises them"
+                ),
+                BETWEEN_LANES.to_owned(),
+            ),
+            Why::Unordered if in_flight => (
+                FaultKind::InFlight,
+                format!("shared address {at}{of} is still in use by an asynchronous operation"),
+                hint,
+            ),
+            Why::Unordered => (
+                FaultKind::Race,
+                format!("race at shared address {at}{of}: two accesses that nothing orders"),
+                hint,
+            ),
+        };
+        let mut fault = Fault::new(kind, lane, message);
+        fault.does = if engine_now {
+            "begins an asynchronous write of it"
+        } else if flags & ATOMIC != 0 {
+            "updates it atomically"
+        } else {
+            "writes it"
+        }
+        .into();
+        fault.other = party;
+        fault.hint = hint;
+        fault
+    }
+
+    /// The warp and lane of an entry.
+    pub(super) fn party(&self, e: Entry, does: &str) -> Party {
+        let a = e.actor();
+        Party {
+            does: does.into(),
+            cta: self.number - self.oldest + u64::from(a / self.warps.max(1)),
+            warp: a % self.warps.max(1),
+            lane: Some(e.lane()),
+            pc: e.pc(),
+        }
+    }
+
+    /// The engine's access as its copy describes it; what to wait for; whether it goes on.
+    fn engine_party(
+        &self,
+        before: Entry,
+        cta: u32,
+        clash: &Clash,
+    ) -> (Option<Party>, String, bool) {
+        let in_flight = before.clock() == IN_FLIGHT;
+        let at = clash.at as u32;
+        let covers = |c: &&super::Copy| {
+            c.engine == before.actor()
+                && c.write == clash.wrote
+                && c.span.cta == cta
+                && (c.span.at & !3..c.span.at + c.span.bytes).contains(&at)
+                && before.pc().is_none_or(|pc| pc == c.who.pc)
+        };
+        let copy = self.copies.iter().rev().find(covers);
+        let hint = match copy.map(|c| c.object) {
+            Some(Object::Mbarrier { at, .. }) => format!(
+                "wait first for the phase of the mbarrier at shared address {at} on which it \
+                 completes (mbarrier.try_wait), or be ordered behind someone who does"
+            ),
+            Some(Object::BulkGroup { .. }) if clash.wrote => {
+                "wait for its group first: cp.async.bulk.wait_group".into()
+            }
+            Some(Object::BulkGroup { .. }) => {
+                "wait for its group first (cp.async.bulk.wait_group.read), then pass a barrier"
+                    .into()
+            }
+            _ => "wait for the asynchronous operation first, then pass a barrier".into(),
+        };
+        let party = copy.map(|c| Party {
+            does: match (clash.wrote, in_flight) {
+                (true, true) => "began a copy that writes it and has not been waited for",
+                (true, false) => "began a copy that wrote it",
+                (false, true) => "began an operation that reads it and has not been waited for",
+                (false, false) => "began an operation that read it",
+            }
+            .into(),
+            cta: self.number - self.oldest + u64::from(c.who.cta),
+            warp: c.who.warp,
+            lane: Some(c.who.lanes.trailing_zeros() & 31),
+            pc: Some(c.who.pc),
+        });
+        (party, hint, in_flight)
+    }
+
+    pub(super) fn meeting(&self, who: Who, lane: u32, write: bool, met: &Meeting) -> Box<Fault> {
+        let t = met.before;
+        let near = t.cta().wrapping_sub(self.number);
+        let same = near == u64::from(who.cta);
+        let message = if same {
+            "race in global memory between warps of one CTA: two accesses that nothing orders"
+        } else {
+            "race in global memory between CTAs of one launch: two accesses that nothing orders"
+        };
+        let mut fault = Fault::new(FaultKind::Race, lane, message.into());
+        fault.does = if write { "writes it" } else { "reads it" }.into();
+        fault.other = Some(Party {
+            does: if met.wrote { "wrote it" } else { "read it" }.into(),
+            cta: t.cta() - self.oldest,
+            warp: t.warp(),
+            lane: Some(t.lane()),
+            pc: Some(met.pc),
+        });
+        fault.hint = if same { BETWEEN_WARPS } else { BETWEEN_CTAS }.into();
+        fault
+    }
+}

@@ -1,0 +1,294 @@
+//! Who last wrote and read each word of a CTA's shared memory.
+
+use super::super::access::lanes;
+use super::entry::{ENGINE, Entry, IN_FLIGHT};
+use super::view::View;
+
+/// Readers that a shadow tells apart; accesses of more than these go unseen.
+const READERS: usize = 64;
+
+/// Shadow of the shared memory of one CTA.
+#[derive(Debug, Default)]
+pub struct Shadow {
+    writes: Vec<Entry>,
+    /// Of each word, a bit for each slot whose reader has read it since the last whole write.
+    readers: Vec<u64>,
+    /// By slot: the last read of each word. Only what `readers` names means anything.
+    reads: Vec<Vec<Entry>>,
+    /// Actor of each slot.
+    slots: Vec<u32>,
+}
+
+/// Two accesses that nothing orders, at a byte address.
+#[derive(Debug, Clone, Copy)]
+pub struct Clash {
+    pub at: u64,
+    /// Lane of the access at hand.
+    pub lane: u32,
+    pub before: Entry,
+    /// The earlier one wrote.
+    pub wrote: bool,
+    pub why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing orders the actors.
+    Unordered,
+    /// Lanes of one warp, without a warp-wide synchronisation.
+    Lanes,
+    /// Ordered, but no proxy fence stands between.
+    Proxy,
+}
+
+/// Who accesses, and what it knows.
+pub struct Actor<'a> {
+    pub actor: u32,
+    /// Clock, actor, pc and flags.
+    pub entry: Entry,
+    pub view: &'a View,
+    /// Own accesses before this clock are ordered with those of the warp's other lanes.
+    pub lane_sync: u32,
+    pub races: bool,
+    pub lanes: bool,
+    pub proxies: bool,
+}
+
+impl Actor<'_> {
+    /// Whether an access of `bytes` by `lane` is ordered behind `before`.
+    #[inline(always)]
+    fn behind(&self, before: Entry, lane: u32, bytes: u64, wrote: bool) -> Option<Why> {
+        if before.actor() == self.actor && before.clock() != IN_FLIGHT {
+            let apart = before.lane() != lane && before.clock() >= self.lane_sync;
+            let clash = self.lanes && apart && before.bytes() & bytes != 0;
+            let clash = clash && !before.both_strong(self.entry.0);
+            if !clash {
+                return self.unfenced(before, bytes, wrote);
+            }
+            return Some(Why::Lanes);
+        }
+        if before.clock() <= self.view.knows(before.actor()) {
+            return self.unfenced(before, bytes, wrote);
+        }
+        let clash = self.races && before.bytes() & bytes != 0;
+        (clash && !before.both_strong(self.entry.0)).then_some(Why::Unordered)
+    }
+
+    /// An engine's access to what threads wrote needs a proxy fence.
+    #[inline(always)]
+    fn unfenced(&self, before: Entry, bytes: u64, wrote: bool) -> Option<Why> {
+        let across = self.proxies && self.entry.is(ENGINE) && wrote && !before.is(ENGINE);
+        let clash = across && before.bytes() & bytes != 0 && before.0 != 0;
+        (clash && before.clock() > self.view.proxied(before.actor())).then_some(Why::Proxy)
+    }
+}
+
+/// Bit of each byte of the word that an access of `bytes` at `at` touches.
+#[inline(always)]
+pub fn byte_mask(at: u64, bytes: u32) -> u64 {
+    if bytes >= 4 { 0xf } else { ((1 << bytes) - 1) << (at % 4) }
+}
+
+impl Shadow {
+    pub fn reset(&mut self, bytes: u32) {
+        let words = bytes.div_ceil(4) as usize;
+        self.writes.clear();
+        self.writes.resize(words, Entry::default());
+        self.readers.clear();
+        self.readers.resize(words, 0);
+        self.slots.clear();
+        self.reads.iter_mut().filter(|r| r.len() != words).for_each(Vec::clear);
+    }
+
+    fn slot(&mut self, actor: u32) -> Option<usize> {
+        let found = self.slots.iter().position(|&a| a == actor);
+        let slot = match found {
+            Some(slot) => slot,
+            None if self.slots.len() == READERS => return None,
+            None => {
+                self.slots.push(actor);
+                self.slots.len() - 1
+            }
+        };
+        if self.reads.len() <= slot {
+            self.reads.push(Vec::new());
+        }
+        if self.reads[slot].is_empty() {
+            self.reads[slot] = vec![Entry::default(); self.writes.len()];
+        }
+        Some(slot)
+    }
+
+    /// Reads by the lanes of `mask`, each of `bytes` at its address. What lies outside is somebody
+    /// else's to refuse.
+    pub fn read(
+        &mut self,
+        a: &Actor<'_>,
+        address: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+    ) -> Result<(), Clash> {
+        let slot = self.slot(a.actor);
+        let writes = &self.writes[..];
+        let mut sink = [];
+        let (bit, reads) = match slot {
+            Some(slot) => (1 << slot, &mut self.reads[slot][..]),
+            None => (0, &mut sink[..]),
+        };
+        let words = (bytes as usize).div_ceil(4);
+        // An epoch already found to be ordered.
+        let mut fine = 0;
+        for lane in lanes(mask) {
+            let at = address[lane as usize];
+            let touched = byte_mask(at, bytes);
+            let entry = a.entry.at(lane, touched);
+            let first = (at / 4) as usize;
+            if first + words > writes.len() {
+                continue;
+            }
+            for (i, &before) in writes[first..first + words].iter().enumerate() {
+                if before.epoch() == fine {
+                    continue;
+                }
+                if before.actor() != a.actor && before.clock() <= a.view.knows(before.actor()) {
+                    fine = before.epoch();
+                } else if let Some(why) = a.behind(before, lane, touched, true) {
+                    let at = 4 * (first + i) as u64;
+                    return Err(Clash { at, lane, before, wrote: true, why });
+                }
+            }
+            self.readers[first..first + words].iter_mut().for_each(|r| *r |= bit);
+            if bit != 0 {
+                reads[first..first + words].fill(entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes by the lanes of `mask`. True if two lanes of this instruction write one byte. `idle`
+    /// says of a lane that it writes what is there already, which harms no other write.
+    pub fn write(
+        &mut self,
+        a: &Actor<'_>,
+        address: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+        idle: &dyn Fn(u32) -> bool,
+    ) -> Result<bool, Clash> {
+        let words = (bytes as usize).div_ceil(4);
+        let own = self.slots.iter().position(|&s| s == a.actor).map_or(0, |s| 1u64 << s);
+        let (mut fine, mut overlap) = (0, false);
+        for lane in lanes(mask) {
+            let address = address[lane as usize];
+            let touched = byte_mask(address, bytes);
+            let mut entry = a.entry.at(lane, touched);
+            let first = (address / 4) as usize;
+            if first + words > self.writes.len() {
+                continue;
+            }
+            for i in first..first + words {
+                let at = 4 * i as u64;
+                let before = self.writes[i];
+                let same = before.same_instruction(entry);
+                if same {
+                    // The same instruction, most often this very execution of it.
+                    overlap |= before.bytes() & touched != 0 && before.lane() != lane;
+                    entry = entry.at(0, before.bytes());
+                } else if before.epoch() == fine {
+                } else if before.actor() != a.actor
+                    && before.clock() <= a.view.knows(before.actor())
+                {
+                    fine = before.epoch();
+                } else if let Some(why) = a.behind(before, lane, touched, true)
+                    && !idle(lane)
+                {
+                    return Err(Clash { at, lane, before, wrote: true, why });
+                }
+                let mut readers = self.readers[i] & !own;
+                while readers != 0 {
+                    let slot = readers.trailing_zeros() as usize;
+                    readers &= readers - 1;
+                    let before = self.reads[slot][i];
+                    if before.clock() > a.view.knows(before.actor())
+                        && let Some(why) = a.behind(before, lane, touched, false)
+                    {
+                        return Err(Clash { at, lane, before, wrote: false, why });
+                    }
+                }
+                if touched == 0xf {
+                    self.readers[i] = 0;
+                }
+                self.writes[i] = entry;
+            }
+        }
+        Ok(overlap)
+    }
+
+    /// A span of whole words that an engine will write (`write`) or read; whoever touches it before
+    /// [`Shadow::landed`] is not ordered behind the engine.
+    pub fn engine(&mut self, a: &Actor<'_>, at: u32, bytes: u32, write: bool) -> Result<(), Clash> {
+        let slot = if write { None } else { self.slot(a.entry.actor()) };
+        let range = at as usize / 4..(at + bytes).div_ceil(4) as usize;
+        let end = range.end.min(self.writes.len());
+        let entry = a.entry.with_clock(IN_FLIGHT).at(0, 0xf);
+        for i in range.start.min(end)..end {
+            let (at, lane) = (4 * i as u64, 0);
+            let before = self.writes[i];
+            if let Some(why) = a.behind(before, lane, 0xf, true) {
+                return Err(Clash { at, lane, before, wrote: true, why });
+            }
+            if !write {
+                if let Some(slot) = slot {
+                    self.readers[i] |= 1 << slot;
+                    self.reads[slot][i] = entry;
+                }
+                continue;
+            }
+            let mut readers = self.readers[i];
+            while readers != 0 {
+                let slot = readers.trailing_zeros() as usize;
+                readers &= readers - 1;
+                let before = self.reads[slot][i];
+                if let Some(why) = a.behind(before, lane, 0xf, false) {
+                    return Err(Clash { at, lane, before, wrote: false, why });
+                }
+            }
+            self.readers[i] = 0;
+            self.writes[i] = entry;
+        }
+        Ok(())
+    }
+
+    /// An engine's access has ended; those who know its actor up to `clock` are ordered behind it.
+    pub fn landed(&mut self, actor: u32, at: u32, bytes: u32, write: bool, clock: u32) {
+        let range = at as usize / 4..((at + bytes).div_ceil(4) as usize).min(self.writes.len());
+        let done = |e: &mut Entry| {
+            if e.actor() == actor && (e.clock() == IN_FLIGHT || e.clock() < clock) {
+                *e = e.with_clock(clock);
+            }
+        };
+        if write {
+            self.writes[range].iter_mut().for_each(done);
+        } else if let Some(slot) = self.slots.iter().position(|&a| a == actor) {
+            self.reads[slot][range].iter_mut().for_each(done);
+        }
+    }
+
+    /// Copies of the lanes of `mask` have begun, [`Shadow::write`] having let them pass.
+    pub fn departed(&mut self, entry: Entry, address: &[u64; 32], mask: u32, bytes: u32) {
+        let entry = entry.with_clock(IN_FLIGHT);
+        for lane in lanes(mask) {
+            let first = (address[lane as usize] / 4) as usize;
+            if let Some(words) = self.writes.get_mut(first..first + bytes as usize / 4) {
+                words.fill(entry.at(lane, 0xf));
+            }
+        }
+    }
+
+    /// A copy of one lane has landed: from now on it counts as that lane's write.
+    #[inline(always)]
+    pub fn copied(&mut self, entry: Entry, lane: u32, at: u32, words: usize) {
+        let first = at as usize / 4;
+        self.writes[first..first + words].fill(entry.at(lane, 0xf));
+    }
+}
