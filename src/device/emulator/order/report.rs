@@ -87,7 +87,9 @@ impl Order {
             ),
             Why::Unordered if in_flight => (
                 FaultKind::InFlight,
-                format!("shared address {at}{of} is still in use by an asynchronous operation"),
+                format!(
+                    "shared address {at}{of}: an asynchronous operation on it has not been waited for"
+                ),
                 hint,
             ),
             Why::Unordered => (
