@@ -21,7 +21,7 @@ const PROXY: &str = "put `fence.proxy.async` behind the write, before the barrie
 
 /// The access at hand is a read; faults are worded for a write.
 pub fn now_reads(mut fault: Box<Fault>) -> Box<Fault> {
-    fault.does = "reads".into();
+    fault.does = "reads it".into();
     fault
 }
 
