@@ -31,6 +31,8 @@ pub enum Object {
     Cluster,
     /// A bulk group of one thread. A wait shows the groups numbered below its phase.
     BulkGroup { cta: u32, warp: u32, lane: u32 },
+    /// The wgmma groups of a warpgroup, by its first warp. A wait shows as with bulk groups.
+    Products { cta: u32, warp: u32 },
 }
 
 /// How far an arrival or a wait orders other accesses.

@@ -258,7 +258,7 @@ impl Order {
         }
         if let Some(&engine) = self.engines.get(&object) {
             let clock = match object {
-                Object::BulkGroup { .. } => phase,
+                Object::BulkGroup { .. } | Object::Products { .. } => phase,
                 _ => phase + 1,
             };
             let clock = clock.min(LAST_CLOCK.into()) as u32;
@@ -424,21 +424,9 @@ impl Order {
             self.copies.pop_front();
         }
         self.copies.push_back(Copy { id, who, span, object, engine, write });
-        let a = self.actor(who);
-        let view = &self.views[a];
-        // What the asking warp itself did so far comes before.
-        let mut knows = view.known.clone();
-        raise(&mut knows, a, self.clocks[a]);
-        let view = View { known: knows, proxied: view.proxied.clone(), ..View::default() };
-        let actor = Actor {
-            actor: u32::MAX,
-            entry: Entry::new(IN_FLIGHT, engine, who.pc, ENGINE),
-            view: &view,
-            lane_sync: 0,
-            races: self.checks.races,
-            lanes: false,
-            proxies: self.checks.proxies,
-        };
+        let view = self.asking(who);
+        let entry = Entry::new(IN_FLIGHT, engine, who.pc, ENGINE);
+        let actor = Actor::engine(entry, &view, self.checks);
         let Some(memory) = self.memories.get_mut(span.cta as usize) else {
             return Err(report::lost(who));
         };
@@ -449,6 +437,38 @@ impl Order {
                 Err(if write { fault } else { report::now_reads(fault) })
             }
         }
+    }
+
+    /// What a warp knows as it hands something to an engine: its own accesses so far included.
+    fn asking(&self, who: Who) -> View {
+        let a = self.actor(who);
+        let view = &self.views[a];
+        let mut known = view.known.clone();
+        raise(&mut known, a, self.clocks[a]);
+        View { known, proxied: view.proxied.clone(), ..View::default() }
+    }
+
+    /// A warp's part of a product of group number `group` reads pieces of 16 bytes of its CTA's
+    /// shared memory.
+    ///
+    /// # Errors
+    /// A write that nothing, or no proxy fence, orders before it.
+    pub fn product(&mut self, who: Who, group: u64, pieces: &[u32]) -> Result<(), Box<Fault>> {
+        if !self.on {
+            return Ok(());
+        }
+        let object = Object::Products { cta: who.cta, warp: who.warp / 4 * 4 };
+        let engine = self.engine(object);
+        let view = self.asking(who);
+        let clock = (group + 1).min(LAST_CLOCK.into()) as u32;
+        let entry = Entry::new(clock, engine, who.pc, ENGINE);
+        let actor = Actor::engine(entry, &view, self.checks);
+        let Some(memory) = self.memories.get_mut(who.cta as usize) else {
+            return Err(report::lost(who));
+        };
+        memory
+            .product(&actor, pieces)
+            .map_err(|clash| report::now_multiplies(self.clash(who, who.cta, ENGINE, &clash)))
     }
 
     pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {

@@ -11,6 +11,9 @@ const BETWEEN_WARPS: &str = "nothing orders these two: both warps must pass a co
                              them (bar.sync, a named barrier or an mbarrier)";
 const COPIES: &str = "the warp that copies must wait for it (cp.async.wait_group or .wait_all), then \
                       both must pass a common barrier";
+const PRODUCTS: &str = "the warpgroup must wait for the product first (wgmma.wait_group), then release \
+                        the memory: by a barrier, or by arriving at the mbarrier that its writer \
+                        waits for";
 const BETWEEN_LANES: &str = "put `bar.warp.sync` between them: lanes of a warp are not ordered by \
                              where they stand in the program";
 const BETWEEN_CTAS: &str = "CTAs of a launch run in any order: publish with fence and atomic (or \
@@ -28,6 +31,12 @@ pub fn now_reads(mut fault: Box<Fault>) -> Box<Fault> {
 /// The access at hand begins a copy into shared memory.
 pub fn now_copies(mut fault: Box<Fault>) -> Box<Fault> {
     fault.does = "begins a copy into it".into();
+    fault
+}
+
+/// The access at hand is a product's.
+pub fn now_multiplies(mut fault: Box<Fault>) -> Box<Fault> {
+    fault.does = "multiplies it (async proxy)".into();
     fault
 }
 
@@ -131,6 +140,19 @@ impl Order {
         cta: u32,
         clash: &Clash,
     ) -> (Option<Party>, String, bool) {
+        let products = |object: &Object| matches!(object, Object::Products { .. });
+        if let Some((Object::Products { cta, warp }, _)) =
+            self.engines.iter().find(|(o, e)| **e == before.actor() && products(o))
+        {
+            let party = Party {
+                does: "began a product that reads it".into(),
+                cta: self.number - self.oldest + u64::from(*cta),
+                warp: *warp,
+                lane: None,
+                pc: before.pc(),
+            };
+            return (Some(party), PRODUCTS.into(), true);
+        }
         let in_flight = before.clock() == IN_FLIGHT;
         let at = clash.at as u32;
         let covers = |c: &&super::Copy| {

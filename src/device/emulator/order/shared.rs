@@ -1,6 +1,7 @@
 //! Who last wrote and read each word of a CTA's shared memory.
 
 use super::super::access::lanes;
+use super::Checks;
 use super::entry::{ENGINE, Entry, IN_FLIGHT};
 use super::view::View;
 
@@ -54,7 +55,20 @@ pub struct Actor<'a> {
     pub proxies: bool,
 }
 
-impl Actor<'_> {
+impl<'a> Actor<'a> {
+    /// An engine, with the view of the warp that asked it.
+    pub fn engine(entry: Entry, view: &'a View, checks: Checks) -> Actor<'a> {
+        Actor {
+            actor: u32::MAX,
+            entry,
+            view,
+            lane_sync: 0,
+            races: checks.races,
+            lanes: false,
+            proxies: checks.proxies,
+        }
+    }
+
     /// Whether an access of `bytes` by `lane` is ordered behind `before`.
     #[inline(always)]
     fn behind(&self, before: Entry, lane: u32, bytes: u64, wrote: bool) -> Option<Why> {
@@ -200,7 +214,7 @@ impl Shadow {
                 {
                     fine = before.epoch();
                 } else if let Some(why) = a.behind(before, lane, touched, true)
-                    && !idle(lane)
+                    && (before.clock() == IN_FLIGHT || !idle(lane))
                 {
                     return Err(Clash { at, lane, before, wrote: true, why });
                 }
@@ -255,6 +269,33 @@ impl Shadow {
             }
             self.readers[i] = 0;
             self.writes[i] = entry;
+        }
+        Ok(())
+    }
+
+    /// A product reads pieces of 16 bytes; `a.entry` has the clock of its group. Who does not know
+    /// that has not waited for it.
+    pub fn product(&mut self, a: &Actor<'_>, pieces: &[u32]) -> Result<(), Clash> {
+        let slot = self.slot(a.entry.actor());
+        let entry = a.entry.at(0, 0xf);
+        let mut fine = 0;
+        for &piece in pieces {
+            let first = piece as usize / 4;
+            let Some(words) = self.writes.get(first..first + 4) else { continue };
+            for (i, &before) in words.iter().enumerate() {
+                if before.epoch() == fine {
+                    continue;
+                }
+                if let Some(why) = a.behind(before, 0, 0xf, true) {
+                    let at = 4 * (first + i) as u64;
+                    return Err(Clash { at, lane: 0, before, wrote: true, why });
+                }
+                fine = before.epoch();
+            }
+            if let Some(slot) = slot {
+                self.readers[first..first + 4].iter_mut().for_each(|r| *r |= 1 << slot);
+                self.reads[slot][first..first + 4].fill(entry);
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 
 pub use load::{LoadA, LoadB, loads};
 
+use super::events::{Object, Ordering, Who};
 use super::program::{Inst, Op, Program};
 use super::regs::Row;
 use super::tensor::{self, Scratch, Sum};
@@ -90,6 +91,8 @@ pub struct Pending {
     /// Products since the last commit, and those of each group in flight: instructions.
     open: Vec<usize>,
     groups: VecDeque<Vec<usize>>,
+    /// Groups committed so far.
+    commits: u64,
 }
 
 impl Pending {
@@ -270,10 +273,15 @@ impl Warp {
                 cx.warpgroups.step(program, self.id, step)?;
                 let open = std::mem::take(&mut self.pending.open);
                 self.pending.groups.push_back(open);
+                self.pending.commits += 1;
             }
             WgOp::Wait(n) => {
                 cx.warpgroups.step(program, self.id, step)?;
                 self.pending.wait(program, n);
+                let below = self.pending.commits.saturating_sub(n.into());
+                let object = Object::Products { cta: cx.rank, warp: self.id / 4 * 4 };
+                let who = cx.who(self.id, u32::MAX, pc);
+                cx.events.observe(who, object, below, Ordering::Cta);
             }
         }
         Ok(())
@@ -411,6 +419,7 @@ impl Warp {
         pc: usize,
     ) -> Result<(), Box<Fault>> {
         let rank = self.id % 4;
+        let who = cx.who(self.id, u32::MAX, pc);
         let mut bytes = 0;
         match w.a {
             From::Registers(slots) => {
@@ -418,14 +427,15 @@ impl Warp {
                 (w.load_a)(cx.arch, &mut cx.warpgroups.scratch, &rows, w.flip[0]);
             }
             From::Shared(_) => {
-                gather(cx, a, 2 * rank..2 * rank + 2, w.a_mn, "A")?;
+                let blocks = 2 * rank..2 * rank + 2;
+                gather(cx, a, blocks, w.a_mn, "A", (who, self.pending.commits))?;
                 let g = &mut *cx.warpgroups;
                 let rows = if w.a_mn { mn_fragments(&g.words) } else { fragments(&g.words) };
                 (w.load_a)(cx.arch, &mut g.scratch, &rows, w.flip[0]);
                 bytes += 64 * 32;
             }
         }
-        gather(cx, b, 0..w.n / 8, w.b_mn, "B")?;
+        gather(cx, b, 0..w.n / 8, w.b_mn, "B", (who, self.pending.commits))?;
         bytes += w.n * 32;
         let g = &mut *cx.warpgroups;
         (w.load_b)(cx.arch, &mut g.scratch, &g.words, w.n as usize, w.flip[1]);
@@ -469,12 +479,15 @@ fn gather(
     blocks: std::ops::Range<u32>,
     mn_major: bool,
     what: &str,
+    (who, group): (Who, u64),
 ) -> Result<(), Box<Fault>> {
     let g = &mut *cx.warpgroups;
     let d = Descriptor::new(bits).map_err(|m| Fault::new(FaultKind::Operand, None, m))?;
     d.pieces(blocks, mn_major, &mut g.pieces);
     g.words.resize(4 * g.pieces.len(), 0);
+    cx.events.order.product(who, group, &g.pieces)?;
     let shared = &*cx.shared;
+    let mut unwritten = None;
     for (&at, to) in g.pieces.iter().zip(g.words.as_chunks_mut::<4>().0) {
         let read = shared
             .locate(at.into(), 16, 0, "a product's read")
@@ -484,11 +497,18 @@ fn gather(
             Err(mut f) => {
                 f.lane = None;
                 f.message = format!("{what} by descriptor {bits:#018x}: {}", f.message);
-                return Err(f);
+                if f.kind != FaultKind::Uninitialised {
+                    return Err(f);
+                }
+                unwritten.get_or_insert(f);
+                to.fill(0);
             }
         }
     }
-    Ok(())
+    match unwritten {
+        Some(fault) => cx.excuse(fault, who),
+        None => Ok(()),
+    }
 }
 
 /// A fragment's registers from 16 rows of eight words.
