@@ -7,7 +7,7 @@ use super::{Engine, Map, peer_exited};
 use crate::device::Swizzle;
 use crate::device::emulator::access::combine;
 use crate::device::emulator::cta::Cta;
-use crate::device::emulator::events::{CopyId, Events, Object, Span, Who};
+use crate::device::emulator::events::{CopyId, Events, Object, Ordering, Span, Who};
 use crate::device::emulator::memory::{BUSY, Global, LENT, Region, Shared, WRITTEN};
 use crate::device::emulator::program::{AtomOp, AtomTy};
 use crate::device::emulator::trap::{Fault, FaultKind};
@@ -260,6 +260,9 @@ impl Engine {
         };
         let phase = b.phase;
         let object = Object::Mbarrier { cta: rank, at };
+        if arrives {
+            events.arrive(f.who, object, phase, Ordering::Cta);
+        }
         events.engine_done(f.copy, object, phase);
         let done = if arrives { b.copies_arrived(f.who) } else { b.complete(f.bytes) };
         done.and_then(|done| {

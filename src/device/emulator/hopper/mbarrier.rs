@@ -263,7 +263,11 @@ impl Warp {
             let value = m.value.map(|s| self.regs.r32[usize::from(s)][lane as usize]);
             let own = cx.rank;
             match m.op {
-                MbarOp::Init => init(cx.shared_of(rank), at, value.unwrap_or(0), lane)?,
+                MbarOp::Init => {
+                    init(cx.shared_of(rank), at, value.unwrap_or(0), lane)?;
+                    let who = self.who(own, 1 << lane, pc);
+                    cx.events.order.init_mbarrier(who, rank, at as u32)?;
+                }
                 MbarOp::Inval => {
                     let shared = cx.shared_of(rank);
                     let at = shared.mbarrier(at, lane, what)?;
@@ -284,6 +288,8 @@ impl Warp {
                     let who = self.who(own, 1 << lane, pc);
                     let shared = cx.shared_of(rank);
                     let at = shared.mbarrier(at, lane, what)?;
+                    cx.events.order.use_mbarrier(who, rank, at)?;
+                    let shared = cx.shared_of(rank);
                     let Some(b) = shared.mbarriers.get_mut(at) else { continue };
                     let state = b.state();
                     let phase = b.phase;
@@ -366,6 +372,8 @@ impl Warp {
             let shared = cx.shared_of(rank);
             let at = shared.mbarrier(at, lane, what)?;
             let Some(&b) = shared.mbarriers.get(at) else { continue };
+            let who = self.who(cx.rank, 1 << lane, pc);
+            cx.events.order.use_mbarrier(who, rank, at)?;
             let complete = match phase {
                 Phase::Parity(_) if operand > 1 => {
                     let message = format!("{what} with parity {operand}; 0 or 1 is wanted");

@@ -71,7 +71,8 @@ impl Warp {
                 Some((op, ty)) => Load::Reduce { to, data, from: None, op, ty },
             };
             let object = Object::Mbarrier { cta: rank, at: bar_at };
-            let copy = cx.events.engine_writes(who, to.span(), object)?;
+            let atomic = r.reduce.is_some();
+            let copy = cx.events.order.remote_writes(who, to.span(), object, atomic)?;
             cx.count_shared(pc, (1, 0));
             let signal = (rank, bar_at);
             cx.engine.flights.push(Flight { who, load, signal, phase, bytes, copy });

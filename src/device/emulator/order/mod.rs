@@ -125,6 +125,13 @@ struct Copy {
     write: bool,
 }
 
+/// Who initialised an mbarrier, and whether it has fenced that for the async proxy.
+#[derive(Debug, Clone, Copy)]
+struct Init {
+    entry: Entry,
+    fenced: bool,
+}
+
 /// Copies that are remembered.
 const KEPT_COPIES: usize = 512;
 
@@ -157,6 +164,7 @@ pub struct Order {
     words: HashMap<(u32, u64), View>,
     engines: HashMap<Object, u32>,
     memories: Vec<Shadow>,
+    inits: HashMap<(u32, u32), Init>,
     copies: VecDeque<Copy>,
     next: CopyId,
     /// A read of unwritten shared memory: perhaps its writer comes later, and it is a race.
@@ -200,6 +208,7 @@ impl Order {
         self.objects.clear();
         self.words.clear();
         self.engines.clear();
+        self.inits.clear();
         self.copies.clear();
         self.memories.resize_with(ctas as usize, Shadow::default);
         self.memories.iter_mut().for_each(|m| m.reset(shared));
@@ -283,8 +292,13 @@ impl Order {
         let a = self.actor(who);
         let clock = self.clocks[a];
         let view = &mut self.views[a];
+        if matches!(fence, Fence::Async { shared: true, .. } | Fence::MbarrierInit) {
+            let mine = self.inits.values_mut().filter(|i| i.entry.actor() as usize == a);
+            mine.for_each(|i| i.fenced = true);
+        }
         match fence {
-            Fence::Async { shared: true, .. } | Fence::MbarrierInit => {
+            Fence::MbarrierInit => {}
+            Fence::Async { shared: true, .. } => {
                 view.proxied.clone_from(&view.known);
                 raise(&mut view.proxied, a, clock);
                 self.tick(a);
@@ -395,7 +409,7 @@ impl Order {
         to: Span,
         object: Object,
     ) -> Result<CopyId, Box<Fault>> {
-        self.engine_access(who, to, object, true)
+        self.engine_access(who, to, object, true, ENGINE)
     }
 
     pub fn engine_reads(
@@ -404,7 +418,18 @@ impl Order {
         from: Span,
         object: Object,
     ) -> Result<CopyId, Box<Fault>> {
-        self.engine_access(who, from, object, false)
+        self.engine_access(who, from, object, false, ENGINE)
+    }
+
+    /// `st.async`, or with `atomic` `red.async`: through the generic proxy, yet asynchronous.
+    pub fn remote_writes(
+        &mut self,
+        who: Who,
+        to: Span,
+        object: Object,
+        atomic: bool,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.engine_access(who, to, object, true, if atomic { ATOMIC } else { STRONG })
     }
 
     fn engine_access(
@@ -413,6 +438,7 @@ impl Order {
         span: Span,
         object: Object,
         write: bool,
+        flags: u64,
     ) -> Result<CopyId, Box<Fault>> {
         self.next += 1;
         let id = self.next;
@@ -425,8 +451,17 @@ impl Order {
         }
         self.copies.push_back(Copy { id, who, span, object, engine, write });
         let view = self.asking(who);
-        let entry = Entry::new(IN_FLIGHT, engine, who.pc, ENGINE);
-        let actor = Actor::engine(entry, &view, self.checks);
+        let checks = Checks { proxies: self.checks.proxies && flags == ENGINE, ..self.checks };
+        if let Object::Mbarrier { cta, at } = object
+            && checks.proxies
+            && let Some(init) = self.inits.get(&(cta, at))
+            && !init.fenced
+            && init.entry.clock() > view.proxied(init.entry.actor())
+        {
+            return Err(self.unfenced_init(who, at, init.entry));
+        }
+        let entry = Entry::new(IN_FLIGHT, engine, who.pc, flags | ENGINE);
+        let actor = Actor::engine(entry, &view, checks);
         let Some(memory) = self.memories.get_mut(span.cta as usize) else {
             return Err(report::lost(who));
         };
@@ -437,6 +472,29 @@ impl Order {
                 Err(if write { fault } else { report::now_reads(fault) })
             }
         }
+    }
+
+    /// A lane initialises the mbarrier at an address of a CTA.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
+    pub fn init_mbarrier(&mut self, who: Who, cta: u32, at: u32) -> Result<(), Box<Fault>> {
+        if !self.on {
+            return Ok(());
+        }
+        let a = self.actor(who);
+        let lane = who.lanes.trailing_zeros() & 31;
+        let entry = Entry::new(self.clocks[a], a as u32, who.pc, 0).at(lane, 0xf);
+        self.inits.insert((cta, at), Init { entry, fenced: false });
+        self.shared_write(who, cta, &[at.into(); 32], 8, 0, &|_| false).map(|_| ())
+    }
+
+    /// A lane arrives at or asks the mbarrier at an address of a CTA.
+    ///
+    /// # Errors
+    /// An initialisation that nothing orders before it.
+    pub fn use_mbarrier(&mut self, who: Who, cta: u32, at: u32) -> Result<(), Box<Fault>> {
+        self.shared_read(who, cta, &[at.into(); 32], 8, STRONG).map_err(report::now_arrives)
     }
 
     /// What a warp knows as it hands something to an engine: its own accesses so far included.

@@ -28,6 +28,12 @@ pub fn now_reads(mut fault: Box<Fault>) -> Box<Fault> {
     fault
 }
 
+/// The access at hand is to an mbarrier.
+pub fn now_arrives(mut fault: Box<Fault>) -> Box<Fault> {
+    fault.does = "uses the mbarrier there".into();
+    fault
+}
+
 /// The access at hand begins a copy into shared memory.
 pub fn now_copies(mut fault: Box<Fault>) -> Box<Fault> {
     fault.does = "begins a copy into it".into();
@@ -118,6 +124,21 @@ impl Order {
         .into();
         fault.other = party;
         fault.hint = hint;
+        fault
+    }
+
+    /// A copy completes on an mbarrier that the async proxy does not see yet.
+    pub(super) fn unfenced_init(&self, who: Who, at: u32, init: Entry) -> Box<Fault> {
+        let message = format!(
+            "missing proxy fence: a copy will complete on the mbarrier at shared address {at}, whose \
+             initialisation the async proxy need not see"
+        );
+        let mut fault = Fault::new(FaultKind::Proxy, who.lanes.trailing_zeros() & 31, message);
+        fault.does = "begins the copy".into();
+        fault.other = Some(self.party(init, "initialised it"));
+        fault.hint = "put `fence.mbarrier_init.release.cluster` or `fence.proxy.async` behind \
+                      mbarrier.init, before the barrier that the others pass"
+            .into();
         fault
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::access::lanes;
 use super::Checks;
-use super::entry::{ENGINE, Entry, IN_FLIGHT};
+use super::entry::{ATOMIC, ENGINE, Entry, IN_FLIGHT};
 use super::view::View;
 
 /// Readers that a shadow tells apart; accesses of more than these go unseen.
@@ -248,7 +248,8 @@ impl Shadow {
         for i in range.start.min(end)..end {
             let (at, lane) = (4 * i as u64, 0);
             let before = self.writes[i];
-            if let Some(why) = a.behind(before, lane, 0xf, true) {
+            let fellow = before.is(ATOMIC) && a.entry.is(ATOMIC);
+            if !fellow && let Some(why) = a.behind(before, lane, 0xf, true) {
                 return Err(Clash { at, lane, before, wrote: true, why });
             }
             if !write {

@@ -195,7 +195,7 @@ fn plain_stores_and_reductions() {
         cp.reduce.async.bulk.global.shared::cta.bulk_group.add.noftz.f16 [q], [s], 16;";
     assert_eq!(store(half)[..5], [0x4000, 0x4000, 0x4000, 0x4000, 0]);
     let add = "mov.u32 x, 0x3f800000; st.shared.b32 [s], x; st.shared.b32 [s+4], x;
-        st.shared.b32 [s+8], x; st.shared.b32 [s+12], x;
+        st.shared.b32 [s+8], x; st.shared.b32 [s+12], x; fence.proxy.async;
         cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [q], [s], 16;";
     assert_eq!(store(add)[..5], [0x3f80_0000, 0x3f80_0000, 0x3f80_0000, 0x3f80_0000, 0]);
 }
@@ -225,12 +225,16 @@ fn sources_of_stores_are_in_use() {
     );
     let write = "st.shared.b32 [s+1024], x;";
     use FaultKind::InFlight;
-    expect(&format!("{begin} {write} $end: ret;"), InFlight, &["shared store", "out of it"]);
+    expect(
+        &format!("{begin} {write} $end: ret;"),
+        InFlight,
+        &["writes it", "reads it and has not been waited"],
+    );
     expect(&format!("{begin} $end: ret;"), InFlight, &["wait_group.read"]);
     expect(
         &format!("{begin} cp.async.bulk.wait_group.read 1; {write} $end: ret;"),
         InFlight,
-        &["shared store"],
+        &["writes it"],
     );
     // Read, but not yet written; the old bytes count, and the CTA's end completes them.
     let ok = words(&format!(
@@ -322,6 +326,6 @@ fn copies_between_shared_memory_and_cp_async_arrivals() {
             )
         };
         assert_eq!(words(&body(&wait(0, 0)))[..64], (0..64).collect::<Vec<_>>()[..]);
-        expect(&body("bar.sync 0;"), FaultKind::InFlight, &["shared load"]);
+        expect(&body("bar.sync 0;"), FaultKind::InFlight, &["reads it"]);
     }
 }

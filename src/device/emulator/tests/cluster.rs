@@ -87,7 +87,7 @@ fn the_memory_of_a_peer() {
 fn stores_and_reductions_that_complete_on_a_peer() {
     let body = |bytes: u32| {
         format!(
-            "{OTHER} @p0 mbarrier.init.shared.b64 [s+64], 1; @p0 st.shared.b32 [s+16], 5; {MEET}
+            "{OTHER} @p0 mbarrier.init.shared.b64 [s+64], 1; fence.mbarrier_init.release.cluster; @p0 st.shared.b32 [s+16], 5; {MEET}
              @p0 mbarrier.arrive.expect_tx.shared.b64 _, [s+64], {bytes};
              @p0 st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [n], {{x, y}}, \
              [n+64];
@@ -179,7 +179,7 @@ fn registers_come_from_a_pool() {
     let program = |dec: u32, inc: u32| {
         format!(
             "setp.ge.u32 p1, t, 256; @p1 bra $more; setmaxnreg.dec.sync.aligned.u32 {dec}; ret;
-             $more: setmaxnreg.inc.sync.aligned.u32 {inc}; st.global.b32 [q], t; ret;"
+             $more: setmaxnreg.inc.sync.aligned.u32 {inc}; st.global.b32 [q], 1; ret;"
         )
     };
     assert_eq!(warpgroups(&program(24, 232)).unwrap().registers, 128);

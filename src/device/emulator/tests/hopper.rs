@@ -54,7 +54,9 @@ pub fn expect(body: &str, kind: FaultKind, said: &[&str]) {
 
 /// One mbarrier at [s] for `n` arrivals, ready for all.
 pub fn init(n: u32) -> String {
-    format!("@p0 mbarrier.init.shared.b64 [s], {n}; bar.sync 0;")
+    format!(
+        "@p0 mbarrier.init.shared.b64 [s], {n}; fence.mbarrier_init.release.cluster; bar.sync 0;"
+    )
 }
 
 /// A bulk load of `bytes` into [s+1024], by thread 0, completing on [s].
@@ -88,7 +90,7 @@ fn bytes_in_flight_are_not_to_be_touched() {
     expect(&format!("{begin} bar.sync 0; {STORE_WORD}"), FaultKind::InFlight, &["reads it"]);
     expect(
         &format!(
-            "{begin} @p0 mbarrier.init.shared.b64 [s+8], 64; bar.sync 0;
+            "{begin} @p0 mbarrier.init.shared.b64 [s+8], 64; fence.mbarrier_init.release.cluster; bar.sync 0;
              mbarrier.arrive.shared.b64 _, [s+8]; {} {STORE_WORD}",
             wait(8, 0)
         ),
@@ -170,7 +172,10 @@ fn arrivals_phases_and_states() {
     );
     expect("mbarrier.arrive.shared.b64 _, [s];", Mbarrier, &["no mbarrier was initialised"]);
     expect(
-        &format!("{} @p0 mbarrier.init.shared.b64 [s], 1;", init(1)),
+        &format!(
+            "{} @p0 mbarrier.init.shared.b64 [s], 1; fence.mbarrier_init.release.cluster;",
+            init(1)
+        ),
         Mbarrier,
         &["is live; mbarrier.inval"],
     );
@@ -194,7 +199,11 @@ fn arrivals_phases_and_states() {
             &["only mbarrier instructions may touch it"],
         );
     }
-    expect("@p0 mbarrier.init.shared.b64 [s], 0;", Operand, &["0 arrivals"]);
+    expect(
+        "@p0 mbarrier.init.shared.b64 [s], 0; fence.mbarrier_init.release.cluster;",
+        Operand,
+        &["0 arrivals"],
+    );
     expect(
         &format!("{} mbarrier.try_wait.parity.shared.b64 p1, [s], 2;", init(1)),
         Operand,

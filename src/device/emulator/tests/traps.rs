@@ -128,7 +128,7 @@ fn uninitialised() {
          cp.async.ca.shared.global [s], [p], 4; st.shared.b32 [s], x;",
         InFlight,
         Some(0),
-        &["shared store"],
+        &["writes it"],
     );
 }
 

@@ -430,7 +430,7 @@ fn unwritten_memory_and_accumulators_are_not_read() {
              mov.u32 a0, 0; mov.u32 a1, 0; mov.u32 a2, 0; mov.u32 a3, 0; mov.u32 s, smem; {init}
              shr.u32 s, s, 4; cvt.u64.u32 b, s; or.b64 b, b, {desc};
              setp.eq.u32 add, 0, {add};
-             bar.sync 0; wgmma.fence.sync.aligned;
+             fence.proxy.async; bar.sync 0; wgmma.fence.sync.aligned;
              wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16
                  {{d0, d1, d2, d3}}, {{a0, a1, a2, a3}}, b, add, 1, 1, 0;
              wgmma.commit_group.sync.aligned; wgmma.wait_group.sync.aligned 0;
