@@ -155,5 +155,74 @@ fn instructions(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, render, plan, inputs, reference, emulator, instructions);
+/// Products on random operands, and a mix of arithmetic, on one core; the throughput is in
+/// instructions a second: of a warpgroup for wgmma, else of a warp.
+fn products(c: &mut Criterion) {
+    const ROUNDS: u32 = 256;
+    let list = |name: &str, n: usize| {
+        let all: Vec<_> = (0..n).map(|i| format!("{name}{i}")).collect();
+        format!("{{{}}}", all.join(", "))
+    };
+    let wgmma = |a: &str, trans: &str| {
+        let product = format!(
+            "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {}, {a}, db, yes, 1, 1{trans};",
+            list("d", 64)
+        );
+        format!(
+            "wgmma.fence.sync.aligned; {} wgmma.commit_group.sync.aligned;
+            wgmma.wait_group.sync.aligned 0;",
+            product.repeat(4)
+        )
+    };
+    let mma = format!(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {d}, {a}, {{a0, a2}}, {d};",
+        d = list("d", 4),
+        a = list("a", 4)
+    );
+    let mix = "mad.lo.u32 x, y, 3, i; add.u32 y, x, t; fma.rn.f32 f, g, g, f; xor.b32 i, i, y;
+        add.f32 g, g, f; shl.b32 a0, i, 1; max.f32 h, f, g; and.b32 i, a0, y;";
+    let cases = [
+        ("wgmma.m64n128k16, both from shared memory", 128, 4, wgmma("da", ", 0, 0")),
+        ("wgmma.m64n128k16, A from registers", 128, 4, wgmma(&list("a", 4), ", 1")),
+        ("mma.m16n8k16", 32, 16, mma.repeat(16)),
+        ("arithmetic", 32, 128, mix.repeat(16)),
+    ];
+    // bf16 of a normal distribution.
+    let values = attention(256, 64).inputs(&Family::default(), 1)[0].bytes.clone();
+    let words = values.len() / 4;
+    let mut group = c.benchmark_group("product");
+    for (name, threads, unrolled, body) in cases {
+        let text = format!(
+            ".version 8.4\n.target sm_90a\n.address_size 64\n
+            .extern .shared .align 1024 .b8 smem[];
+            .visible .entry k(.param .u64 in, .param .u64 out) {{
+            .reg .b32 t, s, n, i, x, y, a, d<64>, a<4>; .reg .f32 f, g, h;
+            .reg .u64 p, q, o; .reg .b64 da, db; .reg .pred more, yes;
+            ld.param.u64 p, [in]; ld.param.u64 q, [out]; mov.u32 t, %tid.x; mov.u32 s, smem;
+            mul.wide.u32 o, t, 4; add.u64 p, p, o; add.u64 q, q, o;
+            mad.lo.u32 a, t, 4, s; mov.u32 i, t;
+            fill: ld.global.b32 x, [p]; st.shared.b32 [a], x;
+            add.u64 p, p, {step}; add.u32 a, a, {step}; add.u32 i, i, {threads};
+            setp.lt.u32 more, i, {words}; @more bra fill;
+            fence.proxy.async; bar.sync 0;
+            mad.lo.u32 a, t, 4, s; ld.shared.b32 a0, [a]; ld.shared.b32 a1, [a+512];
+            ld.shared.b32 a2, [a+1024]; ld.shared.b32 a3, [a+1536];
+            mov.b32 x, a0; mov.b32 y, a1; mov.b32 f, a0; mov.b32 g, a1; {zero}
+            shr.u32 i, s, 4; mov.b64 da, {{i, 0x40000040}}; add.u32 i, i, 16;
+            mov.b64 db, {{i, 0x40000040}};
+            setp.eq.u32 yes, 0, 0; mov.u32 n, {ROUNDS};
+            again: {body} sub.u32 n, n, 1; setp.ne.u32 more, n, 0; @more bra again;
+            st.global.b32 [q], d0; ret; }}",
+            step = 4 * threads,
+            zero = (0..64).map(|i| format!("mov.b32 d{i}, 0; ")).collect::<String>(),
+        );
+        let args = [RawArg::In(values.clone()), RawArg::Out(512)];
+        group.throughput(Throughput::Elements(u64::from(ROUNDS) * unrolled));
+        group.bench_function(name, |b| {
+            b.iter(|| run_raw(&text, "k", [1; 3], [threads, 1, 1], 32768, &args).expect("sound"))
+        });
+    }
+}
+
+criterion_group!(benches, render, plan, inputs, reference, emulator, instructions, products);
 criterion_main!(benches);

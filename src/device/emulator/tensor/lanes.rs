@@ -33,7 +33,7 @@ pub trait Lanes: Copy {
     /// Logical.
     fn right<const N: i32>(self, a: Self::I) -> Self::I;
     fn bits(self, a: Self::F) -> Self::I;
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn floating(self, a: Self::I) -> Self::F;
     fn store(self, a: Self::I) -> [u32; 8];
     /// The sign bits.
     fn signs(self, a: Self::I) -> u32;
@@ -134,7 +134,7 @@ impl Lanes for Portable {
         a.map(|x| x.to_bits() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: [i32; 8]) -> [f32; 8] {
+    fn floating(self, a: [i32; 8]) -> [f32; 8] {
         a.map(|x| f32::from_bits(x as u32))
     }
     #[inline(always)]
@@ -254,7 +254,7 @@ mod avx2 {
             cast(a)
         }
         #[inline(always)]
-        fn from_bits(self, a: __m256i) -> __m256 {
+        fn floating(self, a: __m256i) -> __m256 {
             cast(a)
         }
         #[inline(always)]

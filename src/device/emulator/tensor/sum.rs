@@ -122,8 +122,8 @@ impl Sum {
         for q in 0..4 {
             let c = l.ints(&old[q]);
             e[q] = l.max(e[q], l.and(l.right::<23>(c), l.splat(0xff)));
-            scale[q] = l.from_bits(l.left::<23>(l.sub(l.splat(254 + self.rule.fraction), e[q])));
-            sum[q] = l.truncate(l.mul(l.from_bits(c), scale[q]));
+            scale[q] = l.floating(l.left::<23>(l.sub(l.splat(254 + self.rule.fraction), e[q])));
+            sum[q] = l.truncate(l.mul(l.floating(c), scale[q]));
         }
         for (a, b) in a.value[..self.k].iter().zip(value) {
             let b = l.float_quad(b);
@@ -151,8 +151,8 @@ impl Sum {
             } else {
                 bits = l.and(bits, mask);
             }
-            let unit = l.from_bits(l.left::<23>(l.sub(e[q], l.splat(self.rule.fraction))));
-            let x = l.bits(l.mul(l.from_bits(bits), unit));
+            let unit = l.floating(l.left::<23>(l.sub(e[q], l.splat(self.rule.fraction))));
+            let x = l.bits(l.mul(l.floating(bits), unit));
             out[q] = l.store(l.or(x, l.and(sum[q], l.splat(i32::MIN))));
         }
         if doubtful == 0 {

@@ -152,7 +152,7 @@ fn check<E: Element>(rule: Rule, a: &[u32], b: &[u32], c: &[u32], half: bool) {
     assert_eq!(fast, plain);
     for i in 0..32 {
         let a_word =
-            |k: usize| a[i & !3 | k % (4 * E::PACK) / E::PACK] >> (32 / E::PACK * (k % E::PACK));
+            |k: usize| a[(i & !3) + k % (4 * E::PACK) / E::PACK] >> (32 / E::PACK * (k % E::PACK));
         let pairs = (0..k).map(|k| {
             let (a, b) = (a_word(k), b_word(k, i % 4));
             ((E::value(a), E::exponent(a)), (E::value(b), E::exponent(b)))

@@ -50,8 +50,8 @@ impl Descriptor {
 
     /// Addresses of the pieces of rows `rows` in blocks of eight, all k of an instruction: K-major
     /// two to a row; `mn_major`, for each of 16 k one to a block.
-    pub fn pieces(self, blocks: std::ops::Range<u32>, mn_major: bool, out: &mut Vec<u32>) {
-        out.clear();
+    pub fn pieces(self, blocks: std::ops::Range<u32>, mn_major: bool) -> Vec<u32> {
+        let mut out = Vec::new();
         let w = self.width;
         let mut push = |offset: u32| {
             let at = self.start + offset;
@@ -81,6 +81,7 @@ impl Descriptor {
                 }
             }
         }
+        out
     }
 }
 
@@ -89,9 +90,7 @@ mod tests {
     use super::*;
 
     fn pieces(bits: u64, blocks: u32, mn_major: bool) -> Vec<u32> {
-        let mut out = Vec::new();
-        Descriptor::new(bits).unwrap().pieces(0..blocks, mn_major, &mut out);
-        out
+        Descriptor::new(bits).unwrap().pieces(0..blocks, mn_major)
     }
 
     /// Start, leading and stride offsets in bytes; swizzle's code.

@@ -6,12 +6,12 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::device::emulator::ptx::ast::Ty;
 use crate::device::emulator::regs::Row;
-use crate::device::emulator::tensor::{Bf16, E4m3, E5m2, Element, F16, Scratch, Tf32};
+use crate::device::emulator::tensor::{Bf16, Columns, E4m3, E5m2, Element, F16, Scratch, Tf32};
 
 /// Four registers of an A fragment; bits to xor to the values.
 pub type LoadA = fn(Arch, &mut Scratch, &[Row<u32>; 4], u32);
 /// The words of B's pieces in their order; columns; bits to xor to the values.
-pub type LoadB = fn(Arch, &mut Scratch, &[u32], usize, u32);
+pub type LoadB = fn(Arch, &mut Columns, &[u32], usize, u32);
 
 /// How operands of a type are taken in: A, B by K-major pieces, and B by MN-major ones.
 #[derive(Clone, Copy)]
@@ -52,17 +52,17 @@ fn fragments<E: Element>(arch: Arch, s: &mut Scratch, a: &[Row<u32>; 4], flip: u
     arch.dispatch(K::<E>(s, a, flip, PhantomData));
 }
 
-fn k_major<E: Element>(arch: Arch, s: &mut Scratch, words: &[u32], n: usize, flip: u32) {
-    struct K<'a, E>(&'a mut Scratch, &'a [u32], usize, u32, PhantomData<E>);
+fn k_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, flip: u32) {
+    struct K<'a, E>(&'a mut Columns, &'a [u32], usize, u32, PhantomData<E>);
     impl<E: Element> WithSimd for K<'_, E> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
             let K(s, words, n, flip, _) = self;
             let k = 8 * E::PACK;
-            s.b.reserve(n / 4 * k);
-            let value = s.b.value.chunks_exact_mut(k);
-            let exponent = s.b.exponent.chunks_exact_mut(k);
+            s.reserve(n / 4 * k);
+            let value = s.value.chunks_exact_mut(k);
+            let exponent = s.exponent.chunks_exact_mut(k);
             let columns = words.as_chunks::<8>().0.as_chunks::<8>().0;
             let steps = columns.iter().flat_map(|c| [(c, 0), (c, 1)]);
             for ((value, exponent), (columns, i)) in value.zip(exponent).zip(steps) {
@@ -74,9 +74,12 @@ fn k_major<E: Element>(arch: Arch, s: &mut Scratch, words: &[u32], n: usize, fli
                     }
                 }
                 for p in 0..E::PACK {
-                    let w = quads.map(|w| w >> (32 / E::PACK * p));
-                    let v = w.map(|w| f32::from_bits(E::value(w).to_bits() ^ flip));
-                    let e = w.map(E::exponent);
+                    let (mut v, mut e) = ([0f32; 32], [0i16; 32]);
+                    for i in 0..32 {
+                        let w = quads[i] >> (32 / E::PACK * p);
+                        v[i] = f32::from_bits(E::value(w).to_bits() ^ flip);
+                        e[i] = E::exponent(w);
+                    }
                     for x in 0..8 {
                         value[E::PACK * x + p] = v.as_chunks::<4>().0[x];
                         exponent[E::PACK * x + p] = e.as_chunks::<4>().0[x];
@@ -89,21 +92,24 @@ fn k_major<E: Element>(arch: Arch, s: &mut Scratch, words: &[u32], n: usize, fli
 }
 
 /// Of 16-bit elements.
-fn mn_major<E: Element>(arch: Arch, s: &mut Scratch, words: &[u32], n: usize, flip: u32) {
-    struct K<'a, E>(&'a mut Scratch, &'a [u32], usize, u32, PhantomData<E>);
+fn mn_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, flip: u32) {
+    struct K<'a, E>(&'a mut Columns, &'a [u32], usize, u32, PhantomData<E>);
     impl<E: Element> WithSimd for K<'_, E> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) {
             let K(s, words, n, flip, _) = self;
-            s.b.reserve(n / 4 * 16);
+            s.reserve(n / 4 * 16);
             for (k, words) in words.chunks_exact(n / 2).enumerate() {
                 for (block, words) in words.as_chunks::<4>().0.iter().enumerate() {
                     for i in 0..2 {
-                        let w = words.map(|w| w >> (16 * i));
                         let to = (2 * block + i) * 16 + k;
-                        s.b.value[to] = w.map(|w| f32::from_bits(E::value(w).to_bits() ^ flip));
-                        s.b.exponent[to] = w.map(E::exponent);
+                        let (value, exponent) = (&mut s.value[to], &mut s.exponent[to]);
+                        for t in 0..4 {
+                            let w = words[t] >> (16 * i);
+                            value[t] = f32::from_bits(E::value(w).to_bits() ^ flip);
+                            exponent[t] = E::exponent(w);
+                        }
                     }
                 }
             }

@@ -8,14 +8,14 @@
 mod descriptor;
 mod load;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 pub use load::{LoadA, LoadB, loads};
 
 use super::events::{Object, Ordering, Who};
 use super::program::{Inst, Op, Program};
 use super::regs::Row;
-use super::tensor::{self, Scratch, Sum};
+use super::tensor::{self, Columns, Scratch, Sum};
 use super::trap::{Fault, FaultKind};
 use super::warp::{Context, Warp};
 use descriptor::Descriptor;
@@ -147,14 +147,28 @@ struct Log {
 /// Steps that a warp of a warpgroup may be ahead of another.
 const LEAD: usize = 1 << 16;
 
+/// An operand B as its pieces were, and what they were taken in as: the other warps of the
+/// warpgroup meet the same.
+#[derive(Default)]
+struct Taken {
+    key: Option<(u64, usize)>,
+    words: Vec<u32>,
+    columns: Columns,
+}
+
+/// Operands that are kept: more than the products between two waits.
+const KEPT: usize = 32;
+
 /// A CTA's warpgroups, and room to work in.
 #[derive(Default)]
 pub struct Warpgroups {
     logs: Vec<Log>,
     warps: u32,
     scratch: Scratch,
-    pieces: Vec<u32>,
+    /// Addresses of an operand's pieces by descriptor, blocks, and whether it is MN-major.
+    pieces: HashMap<(u64, u32, u32, bool), Vec<u32>>,
     words: Vec<u32>,
+    kept: Vec<Taken>,
 }
 
 impl Warpgroups {
@@ -438,13 +452,20 @@ impl Warp {
         gather(cx, b, 0..w.n / 8, w.b_mn, "B", (who, self.pending.commits))?;
         bytes += w.n * 32;
         let g = &mut *cx.warpgroups;
-        (w.load_b)(cx.arch, &mut g.scratch, &g.words, w.n as usize, w.flip[1]);
-        let Scratch { a, b } = &g.scratch;
+        g.kept.resize_with(KEPT, Taken::default);
+        let kept = &mut g.kept[(b >> 1 ^ b >> 7) as usize % KEPT];
+        let key = Some((b, pc));
+        if kept.key != key || kept.words != g.words {
+            (w.load_b)(cx.arch, &mut kept.columns, &g.words, w.n as usize, w.flip[1]);
+            kept.key = key;
+            kept.words.clone_from(&g.words);
+        }
+        let (a, b) = (&g.scratch.a, &kept.columns);
         let per_block = if w.sum.half { 2 } else { 4 };
         for (block, d) in w.d.chunks_exact(per_block).enumerate() {
             if w.sum.half {
-                for r in 0..2 {
-                    let pair = &mut self.regs.r32[usize::from(d[r])];
+                for (r, d) in d.iter().enumerate() {
+                    let pair = &mut self.regs.r32[usize::from(*d)];
                     let mut acc = [Row([0; 32]); 2];
                     if accumulate {
                         acc = tensor::unpack(pair);
@@ -472,7 +493,7 @@ impl Warp {
     }
 }
 
-/// Reads the pieces of blocks of eight rows into `words`.
+/// Reads the pieces of blocks of eight rows into `words`, for a product of this group of a warp.
 fn gather(
     cx: &mut Context<'_>,
     bits: u64,
@@ -482,13 +503,20 @@ fn gather(
     (who, group): (Who, u64),
 ) -> Result<(), Box<Fault>> {
     let g = &mut *cx.warpgroups;
-    let d = Descriptor::new(bits).map_err(|m| Fault::new(FaultKind::Operand, None, m))?;
-    d.pieces(blocks, mn_major, &mut g.pieces);
-    g.words.resize(4 * g.pieces.len(), 0);
-    cx.events.order.product(who, group, &g.pieces)?;
+    let key = (bits, blocks.start, blocks.end, mn_major);
+    if !g.pieces.contains_key(&key) {
+        let d = Descriptor::new(bits).map_err(|m| Fault::new(FaultKind::Operand, None, m))?;
+        if g.pieces.len() >= 8 * KEPT {
+            g.pieces.clear();
+        }
+        g.pieces.insert(key, d.pieces(blocks, mn_major));
+    }
+    let pieces = &g.pieces[&key];
+    g.words.resize(4 * pieces.len(), 0);
+    cx.events.order.product(who, group, pieces)?;
     let shared = &*cx.shared;
     let mut unwritten = None;
-    for (&at, to) in g.pieces.iter().zip(g.words.as_chunks_mut::<4>().0) {
+    for (&at, to) in pieces.iter().zip(g.words.as_chunks_mut::<4>().0) {
         let read = shared
             .locate(at.into(), 16, 0, "a product's read")
             .and_then(|at| shared.check_read(at, 16, 0, "a product's read").map(|()| at));
