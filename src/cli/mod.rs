@@ -6,6 +6,7 @@ mod exec;
 mod file;
 mod inputs;
 mod kernels;
+mod model_check;
 mod plan;
 pub mod problem;
 mod report;
@@ -45,6 +46,7 @@ enum Command {
     Verify(verify::Args),
     Kernels(kernels::Args),
     Devices(devices::Args),
+    ModelCheck(model_check::Args),
 }
 
 /// What ends a command early, by exit code.
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Kernels(args) => kernels::run(args, &registry),
         Command::Devices(args) => devices::run(args),
+        Command::ModelCheck(args) => model_check::run(args, &registry),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -215,7 +215,7 @@ fn nothing_to_run(sweep: &Sweep, plan: &Plan) -> String {
 }
 
 /// The command line as a person would type it.
-fn command() -> String {
+pub fn command() -> String {
     let quoted = |arg: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
         if !arg.is_empty() && arg.chars().all(plain) {

@@ -47,25 +47,20 @@ pub struct L2Counts {
     /// Sectors read that it had to fetch.
     pub read_miss_sectors: u64,
     pub dram_read_bytes: u64,
-    /// Written back, with what was left at the end.
+    /// Written back to device memory.
     pub dram_write_bytes: u64,
+    /// Written, and still in L2 at the end.
+    pub left_dirty_bytes: u64,
 }
 
 impl L2Counts {
+    /// Adds those of the next launch.
     pub fn add(&mut self, o: &L2Counts) {
         self.read_hit_sectors += o.read_hit_sectors;
         self.read_miss_sectors += o.read_miss_sectors;
         self.dram_read_bytes += o.dram_read_bytes;
         self.dram_write_bytes += o.dram_write_bytes;
-    }
-
-    fn times(&self, n: u64) -> L2Counts {
-        L2Counts {
-            read_hit_sectors: self.read_hit_sectors * n,
-            read_miss_sectors: self.read_miss_sectors * n,
-            dram_read_bytes: self.dram_read_bytes * n,
-            dram_write_bytes: self.dram_write_bytes * n,
-        }
+        self.left_dirty_bytes = o.left_dirty_bytes;
     }
 }
 
@@ -105,7 +100,7 @@ impl Counts {
         }
     }
 
-    /// The counts of `n` disjoint copies of this work.
+    /// The counts of `n` disjoint copies of this work. What L2 would make of them is not known.
     pub fn times(&self, n: u64) -> Counts {
         let scale =
             |map: &IndexMap<String, u64>| map.iter().map(|(k, x)| (k.clone(), x * n)).collect();
@@ -122,7 +117,7 @@ impl Counts {
             bank_conflicts: self.bank_conflicts * n,
             bulk_read_bytes: self.bulk_read_bytes * n,
             bulk_write_bytes: self.bulk_write_bytes * n,
-            l2: self.l2.map(|l2| l2.times(n)),
+            l2: self.l2.filter(|_| n == 1),
         }
     }
 }

@@ -12,6 +12,7 @@ mod html;
 mod markdown;
 mod plot;
 mod rank;
+mod scatter;
 mod svg;
 mod table;
 
@@ -23,6 +24,7 @@ use crate::record::Record;
 
 pub use crossover::{Crossing, Race};
 pub use rank::{Rank, Ranking, geometric_mean, rankings};
+pub use scatter::write_model_check;
 
 /// What people wrote about a sweep; taken from its file.
 #[derive(Debug, Clone, Default, PartialEq)]

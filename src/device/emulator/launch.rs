@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::cta::Dims;
 use super::hopper::{Cluster, Map};
+use super::l2::Replay;
 use super::memory::Global;
 use super::order::Checks;
 use super::program::{Class, Op, Program};
@@ -34,8 +35,8 @@ pub struct Stop {
 pub struct Done {
     /// By instruction, over all CTAs.
     pub lines: Vec<Line>,
-    /// Warp instructions of the CTA that executed most.
-    pub longest_cta: u64,
+    /// Warp instructions of each cluster, in order.
+    pub steps: Vec<u64>,
 }
 
 /// How the order of accesses is checked.
@@ -58,6 +59,7 @@ pub fn launch(
     maps: &[Map],
     step_limit: u64,
     order: Ordering,
+    replay: Option<&mut Replay<'_>>,
 ) -> Result<Done, Box<Stop>> {
     let clusters: u64 = dims.clusters().iter().map(|&n| u64::from(n)).product();
     let next = AtomicU64::new(0);
@@ -65,28 +67,41 @@ pub fn launch(
     let end = AtomicU64::new(clusters);
     let stop: Mutex<Option<Box<Stop>>> = Mutex::new(None);
     let arch = Arch::new();
-    let empty = || Done { lines: vec![Line::default(); program.insts.len()], longest_cta: 0 };
+    let replay = replay.map(Mutex::new);
+    let all_steps: Vec<AtomicU64> = (0..clusters).map(|_| AtomicU64::new(0)).collect();
+    let empty = || vec![Line::default(); program.insts.len()];
     let worker = |_| {
-        let mut done = empty();
+        let mut lines = empty();
         let mut cluster: Option<Cluster> = None;
         loop {
             let i = next.fetch_add(1, Relaxed);
             if i >= end.load(Relaxed) {
-                return done;
+                return lines;
             }
             let cluster = cluster.get_or_insert_with(|| Cluster::new(program, dims, order.checks));
-            let counts = &mut done.lines[..];
-            let runner =
-                Runner { arch, global, params, maps, counts, number: order.number, stream: None };
+            let counts = &mut lines[..];
+            let mut stream = replay.is_some().then(Stream::default);
+            let runner = Runner {
+                arch,
+                global,
+                params,
+                maps,
+                counts,
+                number: order.number,
+                stream: stream.as_mut(),
+            };
             let halt = match cluster.run(i, step_limit, program, runner) {
                 Ok(steps) => {
-                    done.longest_cta = done.longest_cta.max(steps);
+                    all_steps[i as usize].store(steps, Relaxed);
+                    if let (Some(replay), Some(stream)) = (&replay, stream) {
+                        lock(replay).hand_in(i, stream);
+                    }
                     continue;
                 }
                 Err(e) => e,
             };
             end.fetch_min(i, Relaxed);
-            let mut slot = stop.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut slot = lock(&stop);
             if slot.as_ref().is_none_or(|s| s.cluster > i) {
                 let Faulted(fault, pc) = halt.faulted;
                 let cta = dims.cta(i, halt.rank);
@@ -96,19 +111,21 @@ pub fn launch(
     };
     let threads = if order.serial { 1 } else { rayon::current_num_threads() as u64 };
     let workers = threads.min(clusters);
-    let done = (0..workers).into_par_iter().map(worker).reduce(empty, |mut a, b| {
-        a.lines.iter_mut().zip(&b.lines).for_each(|(a, b)| a.add(b));
-        a.longest_cta = a.longest_cta.max(b.longest_cta);
+    let mut lines = (0..workers).into_par_iter().map(worker).reduce(empty, |mut a, b| {
+        a.iter_mut().zip(&b).for_each(|(a, b)| a.add(b));
         a
     });
     match stop.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         Some(stop) => Err(stop),
         None => {
-            let mut done = done;
-            fixed(program, &mut done.lines);
-            Ok(done)
+            fixed(program, &mut lines);
+            Ok(Done { lines, steps: all_steps.into_iter().map(AtomicU64::into_inner).collect() })
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Adds what follows from the number of executions alone.
@@ -124,7 +141,7 @@ fn fixed(program: &Program, lines: &mut [Line]) {
 }
 
 /// Type of the operands and FLOPs of one warp for an instruction of the tensor cores.
-fn tensor_work(program: &Program, op: &Op) -> Option<(&'static str, u64)> {
+pub fn tensor_work(program: &Program, op: &Op) -> Option<(&'static str, u64)> {
     match op {
         Op::Mma(f, _) => Some(tensor::work(*f)),
         Op::Warpgroup(WgOp::Product(at)) => {

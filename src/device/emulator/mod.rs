@@ -16,10 +16,12 @@ mod alu_cvt;
 mod alu_float;
 mod alu_int;
 mod alu_narrow;
+mod chain;
 mod cta;
 mod decode;
 mod events;
 mod hopper;
+mod l2;
 mod launch;
 mod memory;
 mod num;
@@ -55,6 +57,7 @@ pub struct Emulator {
     facts: Facts,
     step_limit: u64,
     checks: Checks,
+    l2: bool,
 }
 
 impl Emulator {
@@ -67,6 +70,7 @@ impl Emulator {
             model,
             step_limit: Emulator::STEP_LIMIT,
             checks: Checks::ALL,
+            l2: false,
         }
     }
 
@@ -80,6 +84,16 @@ impl Emulator {
     pub fn with_checks(mut self, checks: Checks) -> Emulator {
         self.checks = checks;
         self
+    }
+
+    /// Models L2 as well: runs take longer, and counts tell the traffic to device memory.
+    pub fn with_l2(mut self) -> Emulator {
+        self.l2 = true;
+        self
+    }
+
+    pub fn model(&self) -> &DeviceModel {
+        &self.model
     }
 
     /// As [`Device::load`], with the session's own type: it knows more than [`Loaded`] tells.

@@ -1,5 +1,6 @@
 //! An entry made ready to run: operands resolved to slots, instructions to functions.
 
+use super::decode::Depend;
 use super::hopper::Async;
 use super::ptx::ast::{Param, Space};
 use super::regs::{AluFn, Regs, Slots};
@@ -353,6 +354,7 @@ pub struct Program {
     pub local_bytes: u32,
     /// Most 32-bit registers alive at once.
     pub live_registers: u32,
+    pub depend: Depend,
 }
 
 impl Program {

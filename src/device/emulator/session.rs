@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::Emulator;
+use super::chain::chain;
 use super::cta::Dims;
 use super::decode::{decode, module_vars};
 use super::hopper::{Map, handle};
+use super::l2::{Cache, Replay};
 use super::launch::{self, Stop};
 use super::memory::{Global, Region, RegionKind};
 use super::order::{GlobalShadow, MAX_CTA};
@@ -16,7 +18,7 @@ use super::program::{ModuleVar, ParamSlot, Program};
 use super::ptx::{PtxError, parse};
 use super::trap::{FaultKind, Place, Site, Trap};
 use super::warp::Line;
-use crate::device::model::{LaunchCounts, model};
+use crate::device::model::{LaunchCounts, model, resident};
 use crate::device::tensormap::validate;
 use crate::device::{
     Arg, BufferRole, Build, Clock, Counts, DeviceError, EntryBuild, Job, Launch, Loaded, Outcome,
@@ -29,10 +31,16 @@ pub struct LaunchProfile {
     pub launch: Launch,
     pub counts: Counts,
     pub build: EntryBuild,
-    /// Warp instructions of the CTA that executed most.
-    pub longest_cta: u64,
+    /// Warp instructions of each CTA (or cluster), in order.
+    pub steps: Vec<u64>,
+    /// Cycles that the executed warps would take if each had the multiprocessor to itself, in all.
+    pub warp_cycles: f64,
+    /// Cycles of the busiest pipe of the sub-cores beside tensor cores and special functions, in all.
+    pub pipe_cycles: f64,
     /// By line of the PTX from 1; lines that hold no instruction are absent.
     pub lines: BTreeMap<u32, Line>,
+    /// Of `warp_cycles`, what each line takes.
+    pub cycles: BTreeMap<u32, f64>,
 }
 
 /// A launch ready to run.
@@ -59,6 +67,9 @@ pub struct Session<'d> {
     fresh: bool,
     /// CTAs launched so far.
     ctas: u64,
+    copies: u64,
+    /// L2 is empty at the start of each launch.
+    cold: bool,
 }
 
 impl<'d> Session<'d> {
@@ -149,7 +160,19 @@ impl<'d> Session<'d> {
             unique: (0, 0),
             fresh: true,
             ctas: 0,
+            copies: 1,
+            cold: false,
         })
+    }
+
+    /// How many disjoint copies of this job the modelled L2 is to see, side by side; 1 at first.
+    pub fn set_copies(&mut self, copies: u64) {
+        self.copies = copies.max(1);
+    }
+
+    /// Empties the modelled L2 before each launch, as profilers do.
+    pub fn set_cold(&mut self) {
+        self.cold = true;
     }
 
     /// What each launch of the last run did. Their unique sectors are those of the launch alone.
@@ -226,11 +249,26 @@ impl<'d> Session<'d> {
             .chain(&self.global.modules)
             .map(|r| (vec![0; r.sector_words()], vec![0; r.sector_words()]))
             .collect();
+        let model = &self.emulator.model;
+        let mut cache = self.emulator.l2.then(|| Cache::new(model.l2_effective_bytes));
         for r in &self.ready {
             let ctas: u64 = r.dims.grid.iter().map(|&n| u64::from(n)).product();
             let number = self.ctas + 1;
             self.ctas += ctas;
             self.global.published.clear();
+            if self.cold
+                && let Some(cache) = &mut cache
+            {
+                *cache = Cache::new(model.l2_effective_bytes);
+            }
+            let before = cache.as_ref().map(|c| c.counts);
+            let build = self.build.entries.get(&r.launch.entry).cloned().unwrap_or_default();
+            let clusters = r.dims.clusters().iter().map(|&n| u64::from(n)).product::<u64>();
+            let slots = u64::from(model.multiprocessors) * resident(model, &r.launch, &build);
+            let mut replay = cache.as_mut().map(|cache| {
+                let size = ctas.div_ceil(clusters);
+                Replay::new(cache, slots / size, self.copies, r.program.insts.len())
+            });
             let done = launch::launch(
                 &r.program,
                 r.dims,
@@ -239,10 +277,17 @@ impl<'d> Session<'d> {
                 &r.maps,
                 self.emulator.step_limit,
                 launch::Ordering { checks, number, serial },
+                replay.as_mut(),
             )
             .map_err(|stop| trap(&self.job, r, &stop))?;
-            let lines = done.lines;
+            let mut lines = done.lines;
+            for (line, misses) in lines.iter_mut().zip(replay.map(Replay::finish).iter().flatten())
+            {
+                line.l2_miss_sectors = *misses;
+            }
             let mut counts = launch::counts(&r.program, &lines, ctas);
+            counts.l2 = cache.as_ref().zip(before).map(|(c, before)| c.since(&before));
+            let chain = chain(&r.program, &lines, model);
             let regions = self.global.regions.iter_mut().chain(&mut self.global.modules);
             for (region, (read, written)) in regions.zip(&mut touched) {
                 let constant = region.kind == RegionKind::Constant;
@@ -253,22 +298,25 @@ impl<'d> Session<'d> {
                 }
             }
             let mut by_line: BTreeMap<u32, Line> = BTreeMap::new();
-            for (inst, line) in r.program.insts.iter().zip(&lines) {
+            let mut cycles: BTreeMap<u32, f64> = BTreeMap::new();
+            let spent = lines.iter().zip(&chain.by_instruction);
+            for (inst, (line, spent)) in r.program.insts.iter().zip(spent) {
                 let at = by_line.entry(inst.line).or_default();
+                *cycles.entry(inst.line).or_default() += spent;
                 if inst.continued {
                     continue;
                 }
                 at.add(line);
             }
-            let build = self.build.entries.get(&r.launch.entry).cloned().unwrap_or_default();
-            let launch = r.launch.clone();
-            let longest_cta = done.longest_cta;
             self.profiles.push(LaunchProfile {
-                launch,
+                launch: r.launch.clone(),
                 counts,
                 build,
-                longest_cta,
+                steps: done.steps,
+                warp_cycles: chain.warp_cycles,
+                pipe_cycles: chain.pipe_cycles,
                 lines: by_line,
+                cycles,
             });
         }
         let ones = |bits: &[u32]| bits.iter().map(|b| u64::from(b.count_ones())).sum::<u64>();
@@ -326,7 +374,9 @@ impl Loaded for Session<'_> {
                 launch: &p.launch,
                 counts: &p.counts,
                 build: &p.build,
-                longest_cta: Some(p.longest_cta),
+                steps: &p.steps,
+                warp_cycles: p.warp_cycles,
+                pipe_cycles: p.pipe_cycles,
             })
             .collect();
         let ran = !launches.is_empty();

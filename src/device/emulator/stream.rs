@@ -64,12 +64,10 @@ impl Stream {
         }
     }
 
-    #[allow(dead_code, reason = "for the model of L2")]
     pub fn len(&self) -> usize {
         self.requests.len()
     }
 
-    #[allow(dead_code, reason = "for the model of L2")]
     pub fn get(&self, i: usize) -> Option<Request> {
         let r = *self.requests.get(i)?;
         Some(Request {

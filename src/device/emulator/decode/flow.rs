@@ -50,7 +50,7 @@ fn successors(insts: &[Inst], at: usize) -> impl Iterator<Item = usize> {
 }
 
 /// Straight runs of instructions, ascending.
-fn runs(insts: &[Inst]) -> Vec<Range<usize>> {
+pub fn runs(insts: &[Inst]) -> Vec<Range<usize>> {
     let mut starts = vec![0];
     for (at, i) in insts.iter().enumerate() {
         match i.op {

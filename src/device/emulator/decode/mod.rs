@@ -1,6 +1,7 @@
 //! Syntax tree to [`Program`]: names to slots, instructions to functions over a warp.
 
 mod alu;
+mod depend;
 mod flow;
 mod hopper;
 mod mem;
@@ -10,6 +11,8 @@ mod warp;
 mod wgmma;
 
 use std::collections::HashMap;
+
+pub use depend::Depend;
 
 use super::hopper::Async;
 use super::program::*;
@@ -581,6 +584,7 @@ impl<'a> Decoder<'a> {
         for (inst, &check) in self.insts.iter_mut().zip(&facts.check_of) {
             inst.check = check;
         }
+        let depend = depend::depend(&self.insts, &self.uses);
         let entry_registers = hopper::entry_registers(&self.asyncs, entry);
         Ok(Program {
             params: entry.params.iter().map(ParamSlot::from).collect(),
@@ -605,6 +609,7 @@ impl<'a> Decoder<'a> {
             shared_align: self.shared_align,
             local_bytes: self.local as u32,
             live_registers: facts.live_registers,
+            depend,
         })
     }
 }

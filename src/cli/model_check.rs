@@ -1,0 +1,109 @@
+//! `crossover model-check`: modelled times against measured ones.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, Result, problem};
+use crate::device::emulator::Emulator;
+use crate::device::model::DeviceModel;
+use crate::kernel::Registry;
+use crate::measure::model_check::{agreements, check};
+use crate::record::file;
+use crate::report::write_model_check;
+
+/// Execute the variants of measured records on the emulator and hold the order of their modelled
+/// times against the measured one: Spearman's rank correlation of each kernel.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Records of a GPU, or folders that runs wrote.
+    #[arg(required = true)]
+    records: Vec<PathBuf>,
+    /// Description of the GPU: a name or the path of a .toml file; the one that the records' device
+    /// matches if missing.
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Only kernels that match, such as kda/*.
+    #[arg(long, default_value = "*", value_name = "GLOB")]
+    only: String,
+    /// Folder for a table and a scatter plot.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Exit code 1 if a kernel's correlation is below this.
+    #[arg(long, value_name = "RHO")]
+    require: Option<f64>,
+}
+
+pub fn run(args: Args, registry: &Registry) -> Result {
+    let read = file::read(&args.records).map_err(|e| Failure::Usage(e.to_string()))?;
+    let kernels: Vec<&str> =
+        registry.matching(&args.only)?.iter().map(|k| k.name.as_str()).collect();
+    let records: Vec<_> = read
+        .records
+        .into_iter()
+        .filter(|r| kernels.contains(&r.kernel.name.as_str()))
+        .filter(|r| r.timing.as_ref().is_some_and(|t| t.is_measured()))
+        .collect();
+    let Some(first) = records.first() else {
+        return Err(Failure::Usage(format!(
+            "no measured record of a kernel matching `{}`: a model is checked against times of a GPU",
+            args.only
+        )));
+    };
+    let gpu = first.device.name.clone();
+    if let Some(other) = records.iter().find(|r| r.device.name != gpu) {
+        return Err(Failure::Usage(format!(
+            "records of {gpu} and of {}: check one device at a time",
+            other.device.name
+        )));
+    }
+    let model = match &args.model {
+        Some(spec) => DeviceModel::named(spec)?,
+        None => DeviceModel::of_gpu(&gpu).ok_or_else(|| {
+            Failure::Usage(format!("no description matches {gpu:?}; name one with --model"))
+        })?,
+    };
+    let title = format!("{} against {gpu}", model.name);
+    let bar = if std::io::stderr().is_terminal() {
+        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} variants  {elapsed}");
+        ProgressBar::new(records.len() as u64).with_style(style.expect("a valid template"))
+    } else {
+        ProgressBar::hidden()
+    };
+    let emulator = Emulator::new(model).with_l2();
+    let checked = check(registry, &emulator, &records, &|| bar.inc(1));
+    bar.finish_and_clear();
+
+    let mut out = std::io::stdout().lock();
+    let mut low = Vec::new();
+    for (kernel, a) in agreements(&checked.points) {
+        // A closed pipe (| head) is no failure.
+        let _ = writeln!(
+            out,
+            "{kernel}: {} variants, Spearman {:.3}, modelled / measured {:.2}",
+            a.variants, a.overall, a.ratio
+        );
+        for (p, n, rho) in &a.by_problem {
+            let _ = writeln!(out, "  {rho:.3} over {n} tiles  {}", problem::short(p));
+        }
+        // NaN is no agreement either.
+        if args.require.is_some_and(|least| !(a.overall >= least)) {
+            low.push(format!("{kernel} {:.3}", a.overall));
+        }
+    }
+    for (kernel, (n, why)) in &checked.missing {
+        let _ = writeln!(out, "{kernel}: {n} variants could not be executed: {why}");
+    }
+    if let Some(folder) = &args.out {
+        let shown = |p: &crate::measure::model_check::Point| problem::short(&p.problem);
+        let files = write_model_check(&checked, &title, &super::run::command(), &shown, folder)
+            .map_err(|e| Failure::Usage(e.to_string()))?;
+        let _ = writeln!(out, "wrote {}", files[0].display());
+    }
+    if !low.is_empty() {
+        let least = args.require.unwrap_or_default();
+        return Err(Failure::Negative(format!("below {least}: {}", low.join(", "))));
+    }
+    Ok(())
+}

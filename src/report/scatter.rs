@@ -1,0 +1,133 @@
+//! Modelled against measured times, the one place where both stand side by side: it judges the model.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::plot::{self, Axis, Line, Marker, Panel};
+use super::svg::Ink;
+use super::{ReportError, format};
+use crate::measure::model_check::{Checked, Point, agreements};
+use crate::op::Op;
+
+/// Writes `README.md` and `scatter.svg` into `out`; returns their paths.
+///
+/// `shown` turns a problem into a few words; `title` names the GPU and the description.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_model_check(
+    checked: &Checked,
+    title: &str,
+    command: &str,
+    shown: &dyn Fn(&Point) -> String,
+    out: &Path,
+) -> Result<Vec<PathBuf>, ReportError> {
+    let put = |path: PathBuf, text: &str| {
+        std::fs::write(&path, text)
+            .map_err(|source| ReportError::Write { path: path.clone(), source })?;
+        Ok(path)
+    };
+    std::fs::create_dir_all(out)
+        .map_err(|source| ReportError::Write { path: out.to_path_buf(), source })?;
+    let mut files = Vec::new();
+    let mut text = format!(
+        "# {title}\n\nMade by `{command}`. Measured times are medians on the GPU; modelled times are \
+         what the emulator's counts and the description of the device come to, without any \
+         measurement of these kernels' times.\n\n"
+    );
+    text += "| kernel | variants | Spearman, all | Spearman by problem | modelled / measured, median |\n|---|---:|---:|---|---:|\n";
+    for (kernel, a) in agreements(&checked.points) {
+        let by: Vec<String> =
+            a.by_problem.iter().map(|(_, n, rho)| format!("{rho:.2} ({n})")).collect();
+        let _ = writeln!(
+            text,
+            "| `{kernel}` | {} | {:.3} | {} | {:.2} |",
+            a.variants,
+            a.overall,
+            by.join(", "),
+            a.ratio
+        );
+    }
+    for (kernel, (n, why)) in &checked.missing {
+        let _ = writeln!(text, "\n`{kernel}`: {n} variants could not be executed: {why}");
+    }
+    if let Some(svg) = plot::draw(title, &panels(&checked.points)) {
+        files.push(put(out.join("scatter.svg"), &svg.standalone())?);
+        text += "\n![Modelled against measured time](scatter.svg)\n";
+    }
+    text += "\n| kernel | problem | tile | measured, us | modelled, us | ratio | bound by |\n|---|---|---|---:|---:|---:|---|\n";
+    for p in &checked.points {
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} | {} | {:.2} | {} |",
+            p.kernel,
+            shown(p),
+            p.tile,
+            format::three(p.measured_ns / 1e3),
+            format::three(p.modelled.ns / 1e3),
+            p.modelled.ns / p.measured_ns,
+            p.modelled.bound
+        );
+    }
+    files.insert(0, put(out.join("README.md"), &text)?);
+    Ok(files)
+}
+
+/// A panel a kernel: each problem with a marker of its own.
+fn panels(points: &[Point]) -> Vec<Panel> {
+    let by_kernel = agreements(points);
+    let panel =
+        |(order, (kernel, a)): (usize, (&&str, &crate::measure::model_check::Agreement))| {
+            let of: Vec<&Point> = points.iter().filter(|p| p.kernel == **kernel).collect();
+            let times = || of.iter().flat_map(|p| [p.measured_ns / 1e3, p.modelled.ns / 1e3]);
+            let x = Axis::values(of.iter().map(|p| p.measured_ns / 1e3), "measured, us");
+            let y = Axis::values(of.iter().map(|p| p.modelled.ns / 1e3), "modelled, us");
+            let (lo, hi) = times().fold((f64::INFINITY, 0f64), |(l, h), t| (l.min(t), h.max(t)));
+            let mut lines = vec![equal(lo.max(x.lo).max(y.lo), hi.min(x.hi).min(y.hi))];
+            let mut problems: Vec<_> = of.iter().map(|p| &p.problem).collect();
+            problems.dedup();
+            lines.extend(of.iter().map(|p| {
+                let which = problems.iter().position(|q| **q == p.problem).unwrap_or(0);
+                let markers = [Marker::Circle, Marker::Square, Marker::Triangle];
+                Line {
+                    label: String::new(),
+                    ink: match which / 3 {
+                        0 => Ink::Op(p.problem.op()),
+                        _ => Ink::Op(if p.problem.op() == Op::Attention {
+                            Op::Kda
+                        } else {
+                            Op::Attention
+                        }),
+                    },
+                    dash: 0,
+                    marker: markers[which % 3],
+                    points: vec![(p.measured_ns / 1e3, p.modelled.ns / 1e3)],
+                    spread: vec![],
+                }
+            }));
+            Panel {
+                title: kernel.to_string(),
+                notes: vec![format!("{} variants, Spearman {:.3}", a.variants, a.overall)],
+                order,
+                x,
+                y,
+                lines,
+                marks: vec![],
+                rules: vec![],
+            }
+        };
+    by_kernel.iter().enumerate().map(panel).collect()
+}
+
+/// Where both times are equal.
+fn equal(lo: f64, hi: f64) -> Line {
+    let points = if lo < hi { vec![(lo, lo), (hi, hi)] } else { vec![] };
+    Line {
+        label: String::new(),
+        ink: Ink::Muted,
+        dash: 1,
+        marker: Marker::None,
+        points,
+        spread: vec![],
+    }
+}
