@@ -9,6 +9,7 @@ mod kernels;
 mod model_check;
 mod plan;
 pub mod problem;
+mod profile;
 mod report;
 mod run;
 mod verify;
@@ -46,6 +47,7 @@ enum Command {
     Verify(verify::Args),
     Kernels(kernels::Args),
     Devices(devices::Args),
+    Profile(profile::Args),
     ModelCheck(model_check::Args),
 }
 
@@ -121,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Kernels(args) => kernels::run(args, &registry),
         Command::Devices(args) => devices::run(args),
+        Command::Profile(args) => profile::run(args, &registry),
         Command::ModelCheck(args) => model_check::run(args, &registry),
     });
     match result {

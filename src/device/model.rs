@@ -287,8 +287,8 @@ mod tests {
         says(DeviceModel::parse("x.toml", &format!("colour = 1\n{text}")), &["x.toml", "colour"]);
         let zero = text.replace("l2_gbps = 1300.0", "l2_gbps = 0.0");
         says(DeviceModel::parse("x.toml", &zero), &["x.toml", "l2_gbps = 0"]);
-        let bare = text.replace("other = 2.0", "");
-        says(DeviceModel::parse("x.toml", &bare), &["exposed_cycles.other"]);
+        let bare = text.replace("other = 4.0", "");
+        says(DeviceModel::parse("x.toml", &bare), &["latency_cycles.other"]);
     }
 
     #[test]

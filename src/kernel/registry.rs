@@ -40,6 +40,11 @@ impl Kernel {
         &self.sources[&self.template_path()]
     }
 
+    /// The text of a file of the kernel folder, by its path in it.
+    pub fn source(&self, path: &str) -> Option<&str> {
+        self.sources.get(path).map(String::as_str)
+    }
+
     /// Why PTX of this target cannot run on a device, if it cannot.
     pub fn unfit(&self, facts: &Facts) -> Option<String> {
         let target = &self.manifest.target;

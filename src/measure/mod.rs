@@ -3,6 +3,7 @@
 
 pub mod case;
 pub mod model_check;
+pub mod profile;
 pub mod sampling;
 pub mod stats;
 pub mod warning;

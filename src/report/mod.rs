@@ -11,6 +11,7 @@ mod group;
 mod html;
 mod markdown;
 mod plot;
+pub mod profile;
 mod rank;
 mod scatter;
 mod svg;

@@ -1,6 +1,7 @@
 //! A warp: registers, groups of lanes that stand at one place, and the loop that runs them.
 
 use pulp::Arch;
+use serde::Serialize;
 
 use super::access::Batch;
 use super::cta::{Barriers, Release};
@@ -14,7 +15,7 @@ use super::trap::{Fault, FaultKind};
 use super::wgmma::{Pending, Warpgroups};
 
 /// What one instruction of the program did, summed over warps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Line {
     /// Warp instructions.
     pub executions: u64,
@@ -37,6 +38,23 @@ pub struct Line {
 }
 
 impl Line {
+    /// `n` disjoint copies. What the modelled L2 fetched is of all of them already.
+    pub fn times(&self, n: u64) -> Line {
+        Line {
+            executions: self.executions * n,
+            lanes: self.lanes * n,
+            read_sectors: self.read_sectors * n,
+            write_sectors: self.write_sectors * n,
+            wavefronts: self.wavefronts * n,
+            conflicts: self.conflicts * n,
+            flops: self.flops * n,
+            special: self.special * n,
+            bulk_read_bytes: self.bulk_read_bytes * n,
+            bulk_write_bytes: self.bulk_write_bytes * n,
+            l2_miss_sectors: self.l2_miss_sectors,
+        }
+    }
+
     pub fn add(&mut self, o: &Line) {
         self.executions += o.executions;
         self.lanes += o.lanes;

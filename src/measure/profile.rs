@@ -1,0 +1,179 @@
+//! Where a variant's modelled time goes, by line of its template.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::device::emulator::{Emulator, Line, Session};
+use crate::device::model::{LaunchCounts, model, resident};
+use crate::device::{Clock, Counts, Loaded, Modelled};
+use crate::kernel::{Kernel, Tile};
+use crate::op::{Family, Problem};
+use crate::record::Verification;
+use crate::verify::{self, Reference, Subset};
+
+/// A variant executed on the emulator, with its counts and modelled times.
+#[derive(Debug, Clone, Serialize)]
+pub struct Profile {
+    pub kernel: String,
+    pub tile: Tile,
+    pub problem: Problem,
+    /// What was executed; `times` disjoint copies of it make up the problem.
+    pub executed: Problem,
+    pub times: u64,
+    /// `emulator:h200`
+    pub device: String,
+    pub ptx_sha256: String,
+    /// Of the whole problem: what was executed, `times` times, and what the modelled L2 made of it.
+    pub counts: Counts,
+    /// All launches, of the whole problem.
+    pub modelled: Modelled,
+    pub launches: Vec<Part>,
+    /// Lines that hold instructions, the kernel's own template first.
+    pub lines: Vec<Spot>,
+    pub verification: Verification,
+}
+
+/// One launch.
+#[derive(Debug, Clone, Serialize)]
+pub struct Part {
+    pub entry: String,
+    /// As executed.
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub cluster: [u32; 3],
+    pub shared_bytes: u32,
+    /// As the emulator counts registers: the most alive at once.
+    pub registers: u32,
+    /// CTAs that a multiprocessor holds at once, and the warps that makes, of how many it could.
+    pub ctas_per_sm: u64,
+    pub warps_per_sm: u64,
+    pub max_warps_per_sm: u32,
+    pub counts: Counts,
+    pub modelled: Modelled,
+}
+
+/// What the instructions of one line of a template did, of the whole problem.
+#[derive(Debug, Clone, Serialize)]
+pub struct Spot {
+    pub file: String,
+    /// From 1; 0 if the line is not known.
+    pub number: u32,
+    /// Of the modelled time: each launch's time, by the cycles that its warps spend here.
+    pub share: f64,
+    #[serde(flatten)]
+    pub line: Line,
+}
+
+/// Executes one head group of the problem, verifies it and models the whole.
+///
+/// # Errors
+/// A tile or problem that the kernel does not take, and whatever the emulator finds wrong.
+pub fn profile(
+    kernel: &Kernel,
+    problem: &Problem,
+    tile: &Tile,
+    family: &Family,
+    seed: u64,
+    emulator: &Emulator,
+) -> Result<Profile, String> {
+    let (executed, times) = problem.one_head_group();
+    let times = times as u64;
+    let device = emulator.model();
+    let job = kernel.job_on(&executed, tile, device.multiprocessors).map_err(|e| e.0)?;
+    let inputs = executed.inputs(family, seed);
+    let mut session = emulator.session(&job, &inputs).map_err(|e| e.to_string())?;
+    session.set_copies(times);
+    let run = session.run().map_err(|e| e.to_string())?;
+    let subset = Subset::plan(&executed, verify::BUDGET_FLOPS);
+    let held = Reference::new(&executed, &inputs, subset).hold(family, &run.outputs);
+    let mut verification = held.verification;
+    verify::add_run_facts(&mut verification, run.damage, None);
+    let modelled = match session.clock(times) {
+        Clock::Modelled(Some(modelled)) => modelled,
+        _ => return Err(format!("{}: nothing was counted", kernel.name)),
+    };
+    let parts = parts(&session, emulator, times);
+    let lines = spots(&session, &parts, &job.ptx.origin, &kernel.template_path(), times);
+    let mut counts = session.counts().times(times);
+    counts.l2 = session.counts().l2;
+    Ok(Profile {
+        kernel: kernel.name.clone(),
+        tile: tile.clone(),
+        problem: problem.clone(),
+        executed,
+        times,
+        device: format!("emulator:{}", device.name),
+        ptx_sha256: job.ptx.sha256.clone(),
+        counts,
+        modelled,
+        launches: parts,
+        lines,
+        verification,
+    })
+}
+
+fn parts(session: &Session<'_>, emulator: &Emulator, times: u64) -> Vec<Part> {
+    let device = emulator.model();
+    let part = |p: &crate::device::emulator::LaunchProfile| {
+        let one = LaunchCounts {
+            launch: &p.launch,
+            counts: &p.counts,
+            build: &p.build,
+            steps: &p.steps,
+            warp_cycles: p.warp_cycles,
+            pipe_cycles: p.pipe_cycles,
+        };
+        let ctas_per_sm = resident(device, &p.launch, &p.build);
+        let warps = u64::from(p.launch.block.iter().product::<u32>().div_ceil(32));
+        let mut counts = p.counts.times(times);
+        counts.l2 = p.counts.l2;
+        Part {
+            entry: p.launch.entry.clone(),
+            grid: p.launch.grid,
+            block: p.launch.block,
+            cluster: p.launch.cluster,
+            shared_bytes: p.launch.shared_bytes + p.build.static_shared_bytes,
+            registers: p.build.registers,
+            ctas_per_sm,
+            warps_per_sm: ctas_per_sm * warps,
+            max_warps_per_sm: device.max_warps_per_sm,
+            counts,
+            modelled: model(device, &[one], times),
+        }
+    };
+    session.profiles().iter().map(part).collect()
+}
+
+fn spots(
+    session: &Session<'_>,
+    parts: &[Part],
+    origin: &[(std::sync::Arc<str>, u32)],
+    first: &str,
+    times: u64,
+) -> Vec<Spot> {
+    let total: f64 = parts.iter().map(|p| p.modelled.ns).sum();
+    let mut all: BTreeMap<(bool, &str, u32), (f64, Line)> = BTreeMap::new();
+    for (p, part) in session.profiles().iter().zip(parts) {
+        let cycles: f64 = p.cycles.values().sum();
+        for (at, line) in &p.lines {
+            let (file, number) = match origin.get((*at as usize).wrapping_sub(1)) {
+                Some((file, number)) => (&**file, *number),
+                None => (first, 0),
+            };
+            let spot = all.entry((file != first, file, number)).or_default();
+            let own = p.cycles.get(at).copied().unwrap_or(0.0);
+            if cycles > 0.0 && total > 0.0 {
+                spot.0 += own / cycles * part.modelled.ns / total;
+            }
+            spot.1.add(&line.times(times));
+        }
+    }
+    let spot = |((_, file, number), (share, line)): ((bool, &str, u32), (f64, Line))| Spot {
+        file: file.to_string(),
+        number,
+        share,
+        line,
+    };
+    all.into_iter().map(spot).collect()
+}
