@@ -10,7 +10,7 @@ use crate::device::open::DEFAULT_MODEL;
 use crate::kernel::{Kernel, Registry, Tile};
 use crate::measure::profile::{Profile, profile};
 use crate::op::Family;
-use crate::report::profile::{annotated, html, summary};
+use crate::report::profile::{HEAD, annotated, annotated_ptx, html, summary};
 use crate::verify;
 
 /// Execute one kernel on the emulator and print its template with what each line did: executions,
@@ -43,6 +43,9 @@ pub struct Args {
     /// Lines of the table of the hottest; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 12)]
     hottest: usize,
+    /// Print the rendered PTX in place of the template: what macros make is taken apart.
+    #[arg(long)]
+    ptx: bool,
     /// Print the summary alone, without the template.
     #[arg(long)]
     summary: bool,
@@ -50,7 +53,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Print one JSON object.
-    #[arg(long, conflicts_with_all = ["summary", "hottest"])]
+    #[arg(long, conflicts_with_all = ["summary", "hottest", "ptx"])]
     json: bool,
 }
 
@@ -115,7 +118,7 @@ fn text<'a>(
     colour: bool,
 ) -> String {
     let mut out = summary(p, words);
-    let all = annotated(p, source);
+    let all = if args.ptx { vec![annotated_ptx(p)] } else { annotated(p, source) };
     let paint = |share: f64, line: String| match share {
         _ if !colour => line,
         s if s >= 0.04 => format!("\x1b[1;31m{line}\x1b[0m"),
@@ -129,7 +132,7 @@ fn text<'a>(
     hottest.sort_by(|a, b| b.1.share.total_cmp(&a.1.share));
     hottest.truncate(args.hottest);
     if !hottest.is_empty() {
-        out += &format!("\nhottest lines\n{}\n", crate::report::profile::HEAD);
+        out += &format!("\nhottest lines\n{}\n", HEAD);
         for (file, line) in hottest {
             out += &paint(line.share, format!("{}  {}:{}", line.row(), file.path, line.number));
             out += "\n";
@@ -139,7 +142,7 @@ fn text<'a>(
         return out;
     }
     for file in &all {
-        out += &format!("\n{}\n{}\n", file.path, crate::report::profile::HEAD);
+        out += &format!("\n{}\n{}\n", file.path, HEAD);
         for line in &file.lines {
             out += &paint(line.share, line.row());
             out += "\n";

@@ -29,8 +29,14 @@ pub struct Profile {
     /// All launches, of the whole problem.
     pub modelled: Modelled,
     pub launches: Vec<Part>,
-    /// Lines that hold instructions, the kernel's own template first.
+    /// Lines that hold instructions, the kernel's own template first. What a macro makes stands at
+    /// the line that calls it.
     pub lines: Vec<Spot>,
+    /// The same by line of the rendered PTX.
+    pub ptx_lines: Vec<Spot>,
+    /// The rendered PTX.
+    #[serde(skip)]
+    pub ptx: String,
     pub verification: Verification,
 }
 
@@ -94,7 +100,14 @@ pub fn profile(
         _ => return Err(format!("{}: nothing was counted", kernel.name)),
     };
     let parts = parts(&session, emulator, times);
-    let lines = spots(&session, &parts, &job.ptx.origin, &kernel.template_path(), times);
+    let first = kernel.template_path();
+    let lines = spots(&session, &parts, times, |line| {
+        match job.ptx.origin.get((line as usize).wrapping_sub(1)) {
+            Some((file, number)) => (**file != first, file, *number),
+            None => (false, &first, 0),
+        }
+    });
+    let ptx_lines = spots(&session, &parts, times, |line| (false, PTX, line));
     let mut counts = session.counts().times(times);
     counts.l2 = session.counts().l2;
     Ok(Profile {
@@ -109,6 +122,8 @@ pub fn profile(
         modelled,
         launches: parts,
         lines,
+        ptx_lines,
+        ptx: job.ptx.text.clone(),
         verification,
     })
 }
@@ -145,23 +160,22 @@ fn parts(session: &Session<'_>, emulator: &Emulator, times: u64) -> Vec<Part> {
     session.profiles().iter().map(part).collect()
 }
 
-fn spots(
+/// What lines of the rendered PTX have for a file.
+pub const PTX: &str = "rendered PTX";
+
+/// `place` of a PTX line: whether it comes after others, file, line.
+fn spots<'a>(
     session: &Session<'_>,
     parts: &[Part],
-    origin: &[(std::sync::Arc<str>, u32)],
-    first: &str,
     times: u64,
+    place: impl Fn(u32) -> (bool, &'a str, u32),
 ) -> Vec<Spot> {
     let total: f64 = parts.iter().map(|p| p.modelled.ns).sum();
     let mut all: BTreeMap<(bool, &str, u32), (f64, Line)> = BTreeMap::new();
     for (p, part) in session.profiles().iter().zip(parts) {
         let cycles: f64 = p.cycles.values().sum();
         for (at, line) in &p.lines {
-            let (file, number) = match origin.get((*at as usize).wrapping_sub(1)) {
-                Some((file, number)) => (&**file, *number),
-                None => (first, 0),
-            };
-            let spot = all.entry((file != first, file, number)).or_default();
+            let spot = all.entry(place(*at)).or_default();
             let own = p.cycles.get(at).copied().unwrap_or(0.0);
             if cycles > 0.0 && total > 0.0 {
                 spot.0 += own / cycles * part.modelled.ns / total;

@@ -7,7 +7,7 @@ use super::html::escape;
 use super::svg;
 use crate::device::Counts;
 use crate::device::emulator::Line;
-use crate::measure::profile::{Part, Profile};
+use crate::measure::profile::{PTX, Part, Profile, Spot};
 
 /// A template with what each of its lines did.
 pub struct Annotated {
@@ -34,7 +34,7 @@ impl Row {
     pub fn row(&self) -> String {
         let text = format!("{:>5} {}", self.number, self.text);
         let Some(l) = &self.line else { return format!("{:79}{text}", "") };
-        let mut row = format!("{:>7} {:>12}", percent_of(self.share), integer(l.executions as f64));
+        let mut row = format!("{:>7} {:>12}", percent_of(self.share), l.executions);
         for (n, width) in cells(l).into_iter().zip([8, 9, 9, 9, 9, 10]) {
             let _ = write!(row, "{:>width$}", short(n));
         }
@@ -66,10 +66,20 @@ fn short(n: u64) -> String {
 
 /// The templates that hold executed lines, each whole; `source` gives the text of a path.
 pub fn annotated<'a>(p: &Profile, source: &dyn Fn(&str) -> Option<&'a str>) -> Vec<Annotated> {
-    let mut files: Vec<&str> = p.lines.iter().map(|s| s.file.as_str()).collect();
+    files(&p.lines, source)
+}
+
+/// The rendered PTX.
+pub fn annotated_ptx(p: &Profile) -> Annotated {
+    let mut all = files(&p.ptx_lines, &|_| Some(&p.ptx));
+    all.pop().unwrap_or(Annotated { path: PTX.to_string(), lines: Vec::new() })
+}
+
+fn files<'a>(spots: &[Spot], source: &dyn Fn(&str) -> Option<&'a str>) -> Vec<Annotated> {
+    let mut files: Vec<&str> = spots.iter().map(|s| s.file.as_str()).collect();
     files.dedup();
     let one = |path: &str| {
-        let of = |number: u32| p.lines.iter().find(|s| s.file == path && s.number == number);
+        let of = |number: u32| spots.iter().find(|s| s.file == path && s.number == number);
         let row = |number: u32, text: &str| {
             let spot = of(number);
             Row {
@@ -245,7 +255,7 @@ pub fn html<'a>(p: &Profile, problem: &str, source: &dyn Fn(&str) -> Option<&'a 
         let _ = writeln!(out, "<h3>Launch {}</h3>", escape(&part.entry));
         list(&mut out, &launch_facts(part));
     }
-    for file in annotated(p, source) {
+    for file in annotated(p, source).into_iter().chain([annotated_ptx(p)]) {
         let _ = writeln!(
             out,
             "<section>\n<h2>{}</h2>\n<div class=\"wide\"><table class=\"source\">",
@@ -302,7 +312,7 @@ fn html_row(out: &mut String, row: &Row) {
     match &row.line {
         Some(l) => {
             cell(percent_of(row.share));
-            cell(integer(l.executions as f64));
+            cell(l.executions.to_string());
             cells(l).into_iter().for_each(|n| cell(short(n)));
         }
         None => (0..8).for_each(|_| cell(String::new())),
@@ -330,7 +340,7 @@ mod tests {
         assert_eq!(full.find("   12 ld.global"), Some(79), "{full}");
         assert_eq!(row(None, 0.0).row().find("   12 ld.global"), Some(79));
         assert!(
-            full.contains("3.4%") && full.contains("123,456") && full.contains("5.00k"),
+            full.contains("3.4%") && full.contains("123456") && full.contains("5.00k"),
             "{full}"
         );
     }

@@ -60,7 +60,8 @@ pub fn chain(program: &Program, lines: &[Line], device: &DeviceModel) -> Chain {
                 false => {
                     let values =
                         if inst.class == Class::Special { inst.values() as f64 } else { 1.0 };
-                    device.pipe(class, tensor_work(program, &inst.op), inst.class.is_asynchronous()) * values
+                    device.pipe(class, tensor_work(program, &inst.op), inst.class.is_asynchronous())
+                        * values
                 }
             };
             *of_run.entry(inst.class).or_default() += pipe;
