@@ -101,14 +101,24 @@ fn mn_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, fl
             let K(s, words, n, flip, _) = self;
             s.reserve(n / 4 * 16);
             for (k, words) in words.chunks_exact(n / 2).enumerate() {
-                for (block, words) in words.as_chunks::<4>().0.iter().enumerate() {
+                let mut blocks = 0..n / 8;
+                for words in words.chunks(8) {
+                    // Two blocks, or the last one alone.
+                    let mut w = [0; 8];
+                    w[..words.len()].copy_from_slice(words);
+                    let (mut v, mut e) = ([[0f32; 8]; 2], [[0i16; 8]; 2]);
                     for i in 0..2 {
-                        let to = (2 * block + i) * 16 + k;
-                        let (value, exponent) = (&mut s.value[to], &mut s.exponent[to]);
-                        for t in 0..4 {
-                            let w = words[t] >> (16 * i);
-                            value[t] = f32::from_bits(E::value(w).to_bits() ^ flip);
-                            exponent[t] = E::exponent(w);
+                        for t in 0..8 {
+                            let w = w[t] >> (16 * i);
+                            v[i][t] = f32::from_bits(E::value(w).to_bits() ^ flip);
+                            e[i][t] = E::exponent(w);
+                        }
+                    }
+                    for (half, block) in blocks.by_ref().take(2).enumerate() {
+                        for i in 0..2 {
+                            let to = (2 * block + i) * 16 + k;
+                            s.value[to] = v[i].as_chunks::<4>().0[half];
+                            s.exponent[to] = e[i].as_chunks::<4>().0[half];
                         }
                     }
                 }

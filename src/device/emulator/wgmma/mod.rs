@@ -151,7 +151,8 @@ const LEAD: usize = 1 << 16;
 /// warpgroup meet the same.
 #[derive(Default)]
 struct Taken {
-    key: Option<(u64, usize)>,
+    /// Columns, sign bits, and how.
+    from: Option<(u32, u32, LoadB)>,
     words: Vec<u32>,
     columns: Columns,
 }
@@ -454,10 +455,12 @@ impl Warp {
         let g = &mut *cx.warpgroups;
         g.kept.resize_with(KEPT, Taken::default);
         let kept = &mut g.kept[(b >> 1 ^ b >> 7) as usize % KEPT];
-        let key = Some((b, pc));
-        if kept.key != key || kept.words != g.words {
+        let same = kept.from.is_some_and(|(n, flip, load)| {
+            n == w.n && flip == w.flip[1] && std::ptr::fn_addr_eq(load, w.load_b)
+        });
+        if !same || kept.words != g.words {
             (w.load_b)(cx.arch, &mut kept.columns, &g.words, w.n as usize, w.flip[1]);
-            kept.key = key;
+            kept.from = Some((w.n, w.flip[1], w.load_b));
             kept.words.clone_from(&g.words);
         }
         let (a, b) = (&g.scratch.a, &kept.columns);
