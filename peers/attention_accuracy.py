@@ -32,6 +32,7 @@ def crossover(binary, *args):
 def main():
     args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     args.add_argument("--crossover", default="target/release/crossover")
+    args.add_argument("--kernels", help="kernel folder in place of the embedded one")
     args.add_argument("--device", default="cuda:0")
     args.add_argument("--out")
     args = args.parse_args()
@@ -50,7 +51,8 @@ def main():
             mask = ["--causal"] if causal else []
             crossover(args.crossover, "inputs", "attention", "-p", problem, "--family", family, "--out", source)
             run = [KERNEL, "--inputs", source, "--out", ours, "--device", args.device, *mask]
-            crossover(args.crossover, "exec", *run)
+            folder_of = ["--kernels", args.kernels] if args.kernels else []
+            crossover(args.crossover, *folder_of, "exec", *run)
             held = []
             try:
                 cudnn_attention.compute(source, theirs, causal)
