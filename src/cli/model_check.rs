@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Result, problem};
-use crate::device::emulator::Emulator;
+use crate::device::emulator::{Checks, Emulator};
 use crate::device::model::DeviceModel;
 use crate::kernel::Registry;
+use crate::measure::counters::compare;
 use crate::measure::model_check::{agreements, check};
 use crate::record::file;
 use crate::report::write_model_check;
@@ -20,6 +21,10 @@ pub struct Args {
     /// Records of a GPU, or folders that runs wrote.
     #[arg(required = true)]
     records: Vec<PathBuf>,
+    /// Folder of hardware counters by Nsight Compute to compare counts with; docs/profile.md
+    /// describes it.
+    #[arg(long, value_name = "DIR")]
+    counters: Option<PathBuf>,
     /// Description of the GPU: a name or the path of a .toml file; the one that the records' device
     /// matches if missing.
     #[arg(long, value_name = "MODEL")]
@@ -71,9 +76,21 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     } else {
         ProgressBar::hidden()
     };
-    let emulator = Emulator::new(model).with_l2();
+    let emulator = Emulator::new(model).with_l2().with_checks(Checks::NONE);
     let checked = check(registry, &emulator, &records, &|| bar.inc(1));
     bar.finish_and_clear();
+    let compared = match &args.counters {
+        None => Vec::new(),
+        Some(folder) => {
+            let parse = |kernel: &str, settings: &str| {
+                let op = registry.get(kernel).map_err(|e| e.0)?.manifest.op;
+                let mut problem = problem::default(op);
+                problem::apply(&mut problem, settings)?;
+                Ok(problem)
+            };
+            compare(registry, &emulator, folder, &parse).map_err(Failure::Usage)?
+        }
+    };
 
     let mut out = std::io::stdout().lock();
     let mut low = Vec::new();
@@ -88,17 +105,30 @@ pub fn run(args: Args, registry: &Registry) -> Result {
             let _ = writeln!(out, "  {rho:.3} over {n} tiles  {}", problem::short(p));
         }
         // NaN is no agreement either.
-        if args.require.is_some_and(|least| !(a.overall >= least)) {
+        if args.require.is_some_and(|least| a.overall.is_nan() || a.overall < least) {
             low.push(format!("{kernel} {:.3}", a.overall));
         }
     }
     for (kernel, (n, why)) in &checked.missing {
         let _ = writeln!(out, "{kernel}: {n} variants could not be executed: {why}");
     }
+    for c in &compared {
+        let _ = writeln!(
+            out,
+            "{} {}  {}: counted / hardware: sectors read {:.3}, written {:.3}; device memory {:.3}",
+            c.kernel,
+            c.entry,
+            problem::short(&c.problem),
+            c.read_sectors.ratio(),
+            c.write_sectors.ratio(),
+            c.dram_read_bytes.plus(c.dram_write_bytes).ratio()
+        );
+    }
     if let Some(folder) = &args.out {
-        let shown = |p: &crate::measure::model_check::Point| problem::short(&p.problem);
-        let files = write_model_check(&checked, &title, &super::run::command(), &shown, folder)
-            .map_err(|e| Failure::Usage(e.to_string()))?;
+        let shown = problem::short;
+        let files =
+            write_model_check(&checked, &compared, &title, &super::run::command(), &shown, folder)
+                .map_err(|e| Failure::Usage(e.to_string()))?;
         let _ = writeln!(out, "wrote {}", files[0].display());
     }
     if !low.is_empty() {

@@ -40,6 +40,9 @@ pub struct Args {
     /// Take every distinct sector to be fetched once instead of modelling L2; quicker.
     #[arg(long)]
     no_l2: bool,
+    /// Empty the modelled L2 before each launch, as profilers of GPUs do.
+    #[arg(long, conflicts_with = "no_l2")]
+    cold_l2: bool,
     /// Lines of the table of the hottest; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 12)]
     hottest: usize,
@@ -68,7 +71,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     };
     kernel.check_tile(&problem, &tile)?;
     let emulator = emulator(&args, kernel)?;
-    let found = profile(kernel, &problem, &tile, &args.family, args.seed, &emulator)
+    let found = profile(kernel, &problem, &tile, &args.family, args.seed, &emulator, args.cold_l2)
         .map_err(Failure::Negative)?;
     let words = problem::short(&problem);
     let source = |path: &str| kernel.source(path);

@@ -2,6 +2,7 @@
 //! happens there is a record that says so. docs/method.md tells why it is done this way.
 
 pub mod case;
+pub mod counters;
 pub mod model_check;
 pub mod profile;
 pub mod sampling;

@@ -71,7 +71,8 @@ pub struct Spot {
     pub line: Line,
 }
 
-/// Executes one head group of the problem, verifies it and models the whole.
+/// Executes one head group of the problem, verifies it and models the whole. `cold` empties the
+/// modelled L2 before each launch, as profilers of GPUs do.
 ///
 /// # Errors
 /// A tile or problem that the kernel does not take, and whatever the emulator finds wrong.
@@ -82,6 +83,7 @@ pub fn profile(
     family: &Family,
     seed: u64,
     emulator: &Emulator,
+    cold: bool,
 ) -> Result<Profile, String> {
     let (executed, times) = problem.one_head_group();
     let times = times as u64;
@@ -90,6 +92,9 @@ pub fn profile(
     let inputs = executed.inputs(family, seed);
     let mut session = emulator.session(&job, &inputs).map_err(|e| e.to_string())?;
     session.set_copies(times);
+    if cold {
+        session.set_cold();
+    }
     let run = session.run().map_err(|e| e.to_string())?;
     let subset = Subset::plan(&executed, verify::BUDGET_FLOPS);
     let held = Reference::new(&executed, &inputs, subset).hold(family, &run.outputs);

@@ -6,20 +6,22 @@ use std::path::{Path, PathBuf};
 use super::plot::{self, Axis, Line, Marker, Panel};
 use super::svg::Ink;
 use super::{ReportError, format};
+use crate::measure::counters::{Compared, Pair};
 use crate::measure::model_check::{Checked, Point, agreements};
-use crate::op::Op;
+use crate::op::{Op, Problem};
 
 /// Writes `README.md` and `scatter.svg` into `out`; returns their paths.
 ///
-/// `shown` turns a problem into a few words; `title` names the GPU and the description.
+/// `compared` are counts beside hardware counters, perhaps none. `shown` turns a problem into a few words; `title` names the GPU and the description.
 ///
 /// # Errors
 /// A file that cannot be written.
 pub fn write_model_check(
     checked: &Checked,
+    compared: &[Compared],
     title: &str,
     command: &str,
-    shown: &dyn Fn(&Point) -> String,
+    shown: &dyn Fn(&Problem) -> String,
     out: &Path,
 ) -> Result<Vec<PathBuf>, ReportError> {
     let put = |path: PathBuf, text: &str| {
@@ -55,13 +57,14 @@ pub fn write_model_check(
         files.push(put(out.join("scatter.svg"), &svg.standalone())?);
         text += "\n![Modelled against measured time](scatter.svg)\n";
     }
+    text += &counters(compared, shown);
     text += "\n| kernel | problem | tile | measured, us | modelled, us | ratio | bound by |\n|---|---|---|---:|---:|---:|---|\n";
     for p in &checked.points {
         let _ = writeln!(
             text,
             "| `{}` | {} | {} | {} | {} | {:.2} | {} |",
             p.kernel,
-            shown(p),
+            shown(&p.problem),
             p.tile,
             format::three(p.measured_ns / 1e3),
             format::three(p.modelled.ns / 1e3),
@@ -71,6 +74,54 @@ pub fn write_model_check(
     }
     files.insert(0, put(out.join("README.md"), &text)?);
     Ok(files)
+}
+
+/// Counts beside hardware counters, by launch and by kernel.
+fn counters(compared: &[Compared], shown: &dyn Fn(&Problem) -> String) -> String {
+    if compared.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from(
+        "\n## Counts against hardware counters\n\nThe emulator's counts over the GPU's, by launch, \
+         L2 cold. Sectors are those that loads, asynchronous copies and stores request \
+         (`l1tex__t_sectors_pipe_lsu_mem_global_op_ld`, `_st`); bytes of device memory are those of \
+         the modelled L2 (`dram__bytes_read`, `dram__bytes_write`). Instructions are PTX on one side \
+         and machine code on the other.\n\n| launch | problem | tile | sectors read | written | \
+         device memory, read, MB | written, MB | both | wavefronts | instructions |\n\
+         |---|---|---|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for c in compared {
+        let mb = |p: Pair| {
+            let of = |bytes: f64| format::three(bytes / 1e6);
+            format!("{} of {}", of(p.counted), of(p.hardware))
+        };
+        let _ = writeln!(
+            text,
+            "| `{}` `{}` | {} | {} | {:.3} | {:.3} | {} | {} | {:.2} | {:.2} | {:.2} |",
+            c.kernel,
+            c.entry,
+            shown(&c.problem),
+            c.tile,
+            c.read_sectors.ratio(),
+            c.write_sectors.ratio(),
+            mb(c.dram_read_bytes),
+            mb(c.dram_write_bytes),
+            c.dram_read_bytes.plus(c.dram_write_bytes).ratio(),
+            c.wavefronts.ratio(),
+            c.instructions.ratio()
+        );
+    }
+    text += "\n| kernel, all launches | problem | sectors | device memory |\n|---|---|---:|---:|\n";
+    for case in compared.chunk_by(|a, b| a.kernel == b.kernel && a.problem == b.problem) {
+        let zero = Pair { counted: 0.0, hardware: 0.0 };
+        let sum = |of: fn(&Compared) -> Pair| case.iter().map(of).fold(zero, Pair::plus);
+        let sectors = sum(|c| c.read_sectors.plus(c.write_sectors));
+        let dram = sum(|c| c.dram_read_bytes.plus(c.dram_write_bytes));
+        let (kernel, problem) = (&case[0].kernel, shown(&case[0].problem));
+        let (sectors, dram) = (sectors.ratio(), dram.ratio());
+        let _ = writeln!(text, "| `{kernel}` | {problem} | {sectors:.3} | {dram:.2} |");
+    }
+    text + "\n## Modelled against measured times\n"
 }
 
 /// A panel a kernel: each problem with a marker of its own.

@@ -37,7 +37,7 @@ impl Cache {
         // Real sets are chosen by a hash as well, so that strides do not fall on few of them.
         let hash = line.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let n = self.sets.len() as u64;
-        let set = &mut self.sets[(hash * n >> 32) as usize];
+        let set = &mut self.sets[((hash * n) >> 32) as usize];
         let wanted = u64::from(sectors & 15);
         // An address is stored one up, so that 0 is no line.
         let tag = line + 1;

@@ -49,18 +49,25 @@ pub struct Ordering {
     pub serial: bool,
 }
 
+/// What a launch reads and writes.
+#[derive(Clone, Copy)]
+pub struct Memory<'a> {
+    pub global: &'a Global,
+    pub params: &'a [u8],
+    pub maps: &'a [Map],
+}
+
 /// Executes every CTA. On success gives what each instruction did, over all of them; on a fault,
 /// that of the first CTA that has one, whatever the number of cores.
 pub fn launch(
     program: &Program,
     dims: Dims,
-    global: &Global,
-    params: &[u8],
-    maps: &[Map],
+    memory: Memory<'_>,
     step_limit: u64,
     order: Ordering,
     replay: Option<&mut Replay<'_>>,
 ) -> Result<Done, Box<Stop>> {
+    let Memory { global, params, maps } = memory;
     let clusters: u64 = dims.clusters().iter().map(|&n| u64::from(n)).product();
     let next = AtomicU64::new(0);
     // Clusters from this one on need not run any more.

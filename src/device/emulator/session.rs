@@ -272,9 +272,7 @@ impl<'d> Session<'d> {
             let done = launch::launch(
                 &r.program,
                 r.dims,
-                &self.global,
-                &r.params,
-                &r.maps,
+                launch::Memory { global: &self.global, params: &r.params, maps: &r.maps },
                 self.emulator.step_limit,
                 launch::Ordering { checks, number, serial },
                 replay.as_mut(),
