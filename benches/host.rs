@@ -141,7 +141,7 @@ fn instructions(c: &mut Criterion) {
             ld.param.u64 p, [in]; ld.param.u64 q, [out]; mov.u32 t, %tid.x; mov.u32 s, smem;
             mad.lo.u32 a, t, 4, s; mad.lo.u32 c, t, 8, s; mad.lo.u32 d, t, 16, s;
             mul.wide.u32 o, t, 16; add.u64 p, p, o; add.u64 q, q, o;
-            ld.global.v4.b32 {{x, y, z, w}}, [p]; st.shared.v4.b32 [d], {{x, y, z, w}};
+            ld.global.v4.b32 {{x, y, z, w}}, [p]; st.shared.v4.b32 [d], {{x, y, z, w}}; bar.warp.sync 0xffffffff;
             mov.f32 f, 0f3f800000; mov.f32 g, f; mov.f32 h, f; mov.f32 i, f; mov.u32 n, {ROUNDS};
             again: {}
             sub.u32 n, n, 1; setp.ne.u32 on, n, 0; @on bra again;
