@@ -13,6 +13,8 @@ pub struct Facts {
     /// Names of the registers that are tracked at run time.
     pub tracked: Vec<String>,
     pub live_registers: u32,
+    /// Instructions that write registers which nothing reads afterwards.
+    pub unread: Vec<usize>,
 }
 
 /// A set of registers.
@@ -148,18 +150,19 @@ pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
             checks.push(Check { writes, ..check.unwrap_or_default() });
         }
     }
-    let live_registers = live(insts, uses, declared, &runs, &next);
-    Facts { checks, check_of, tracked, live_registers }
+    let (live_registers, unread) = live(insts, uses, declared, &runs, &next);
+    Facts { checks, check_of, tracked, live_registers, unread }
 }
 
-/// Backward: the most 32-bit words alive between two instructions.
+/// Backward: the most 32-bit words alive between two instructions, and the instructions whose results
+/// nothing reads.
 fn live(
     insts: &[Inst],
     uses: &[Uses],
     declared: &[Declared],
     runs: &[Range<usize>],
     next: &[Vec<usize>],
-) -> u32 {
+) -> (u32, Vec<usize>) {
     let n = declared.len();
     let step = |at: usize, now: &mut Bits| {
         if insts[at].guard == super::UNGUARDED {
@@ -194,13 +197,17 @@ fn live(
             work.extend(&before[b]);
         }
     }
-    let mut most = 0;
+    let (mut most, mut unread) = (0, Vec::new());
     for (b, run) in runs.iter().enumerate() {
         let mut now = live_out(&live_in, b);
         for at in run.clone().rev() {
             // A result needs a register even if nobody reads it.
+            let writes = &uses[at].writes;
+            if !writes.is_empty() && !writes.iter().any(|&r| now.get(r)) {
+                unread.push(at);
+            }
             let mut here = now.clone();
-            uses[at].writes.iter().for_each(|&r| here.set(r));
+            writes.iter().for_each(|&r| here.set(r));
             let words: u32 = here
                 .0
                 .iter()
@@ -218,5 +225,5 @@ fn live(
             step(at, &mut now);
         }
     }
-    most
+    (most, unread)
 }

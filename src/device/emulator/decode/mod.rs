@@ -152,7 +152,7 @@ struct Decoder<'a> {
 
 /// Predicate slots that every program has: always true, and a sink.
 const TRUE: u16 = 0;
-const SINK: u16 = 1;
+pub const SINK: u16 = 1;
 
 impl<'a> Decoder<'a> {
     fn new(module: &'a Module<'a>, entry: &'a Entry<'a>) -> Result<Decoder<'a>> {
@@ -583,6 +583,14 @@ impl<'a> Decoder<'a> {
         let facts = flow::analyse(&self.insts, &self.uses, &self.declared);
         for (inst, &check) in self.insts.iter_mut().zip(&facts.check_of) {
             inst.check = check;
+        }
+        // A wait whose answer nobody reads teaches nothing and holds nobody up.
+        for &at in &facts.unread {
+            if let Op::Async(index) = self.insts[at].op
+                && let Async::MbarWait { done, .. } = &mut self.asyncs[index as usize]
+            {
+                *done = SINK;
+            }
         }
         let depend = depend::depend(&self.insts, &self.uses);
         let entry_registers = hopper::entry_registers(&self.asyncs, entry);

@@ -7,6 +7,7 @@ use pulp::Arch;
 use super::flight::{Flight, Load};
 use super::{Addr, Engine, Flow};
 use crate::device::emulator::access::lanes;
+use crate::device::emulator::decode::SINK;
 use crate::device::emulator::events::{Object, Ordering, Who};
 use crate::device::emulator::memory::Shared;
 use crate::device::emulator::regs::{El, Regs, Row, Slots, put};
@@ -343,6 +344,7 @@ impl Warp {
         exec: u32,
     ) -> Result<Flow, Box<Fault>> {
         let what = "a wait for an mbarrier";
+        let unread = done == SINK;
         let forced = self.forced == Some(pc);
         if forced {
             self.forced = None;
@@ -404,7 +406,9 @@ impl Warp {
             before = Some((address[i], operand, complete));
             if complete {
                 yes |= 1 << lane;
-                if let Some((r, a, p, mask)) = seen.replace((rank, at, b.phase, 1 << lane)) {
+                if let Some((r, a, p, mask)) = seen.replace((rank, at, b.phase, 1 << lane))
+                    && !unread
+                {
                     self.observed(cx, (r, a, p), mask, order, pc);
                 }
             } else {
@@ -413,11 +417,14 @@ impl Warp {
         }
         if let Some(wait @ Wait::Mbarrier { cta, at, phase }) = wait
             && !forced
+            && !unread
         {
             self.parked.push((pc, (cta, at), phase));
             return Ok(Flow::Again(wait));
         }
-        if let Some((r, a, p, mask)) = seen {
+        if let Some((r, a, p, mask)) = seen
+            && !unread
+        {
             self.observed(cx, (r, a, p), mask, order, pc);
         }
         put(&mut self.regs.p[usize::from(done)], exec, yes);
