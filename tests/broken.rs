@@ -1,8 +1,11 @@
 //! The tests' own test: kernels broken in one place each, and the check that must catch it.
 
+#[path = "broken/faults.rs"]
+mod faults;
+
 use std::path::Path;
 
-use crossover::device::emulator::Emulator;
+use crossover::device::emulator::{Checks, Emulator};
 use crossover::device::model::DeviceModel;
 use crossover::kernel::{Registry, Tile};
 use crossover::op::{DType, Problem};
@@ -44,6 +47,10 @@ fn delta(change: impl FnOnce(&mut crossover::op::delta::Shape)) -> Problem {
 }
 
 fn trial(kernel: &str, fault: i64, problem: Problem, family: &str) -> Trial {
+    checked(kernel, fault, problem, family, Checks::ALL)
+}
+
+fn checked(kernel: &str, fault: i64, problem: Problem, family: &str, checks: Checks) -> Trial {
     let registry = registry();
     let kernel = registry.get(kernel).expect("a broken kernel");
     let case = Case {
@@ -55,7 +62,7 @@ fn trial(kernel: &str, fault: i64, problem: Problem, family: &str) -> Trial {
         seed: 11,
     };
     let model = DeviceModel::named("h200").expect("a described device");
-    let emulator = Emulator::new(model).with_step_limit(STEPS);
+    let emulator = Emulator::new(model).with_step_limit(STEPS).with_checks(checks);
     run(kernel, &case, &emulator, None)
 }
 
@@ -103,11 +110,14 @@ fn a_missing_barrier_before_reading() {
     attention_fault(2, Check::Trap, &["prefill.broken.ptx"]);
 }
 
-/// Old values stand where new ones are not yet written: nothing traps, the result is wrong.
+/// Old values stand where new ones are not yet written: without a check of races nothing traps, but
+/// the result is wrong.
 #[test]
 fn a_barrier_missing_from_the_second_turn_on() {
     let problem = attention(|s| (s.tkv, s.causal) = (200, false));
-    caught(&trial(ATTENTION, 8, problem, "random"), Check::Accuracy, &["o: E/F"]);
+    caught(&trial(ATTENTION, 8, problem.clone(), "random"), Check::Trap, &["race", "before that"]);
+    let unchecked = checked(ATTENTION, 8, problem, "random", Checks::NONE);
+    caught(&unchecked, Check::Accuracy, &["o: E/F"]);
     // One turn is right.
     let t = trial(ATTENTION, 8, attention(|s| (s.tq, s.tkv) = (60, 60)), "random");
     assert_eq!(t.verdict, Verdict::Passed, "{:#?}", t.faults);

@@ -175,7 +175,9 @@ impl Warp {
                         lane,
                         "global load",
                     )?;
-                    r.note_read(at, bytes.into(), lane, "global load")?;
+                    if let Err(f) = r.note_read(at, bytes.into(), lane, "global load") {
+                        cx.excuse(f, cx.who(self.id, mask, pc))?;
+                    }
                     if size == 4 && !mem.wide {
                         for k in 0..n {
                             let v = r.word(at + u64::from(4 * k)).load(Relaxed);

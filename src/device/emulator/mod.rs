@@ -42,7 +42,7 @@ mod warpwide;
 mod wgmma;
 
 pub use order::Checks;
-pub use raw::{RawArg, RawOutcome, run_raw, run_raw_clusters};
+pub use raw::{RawArg, RawOptions, RawOutcome, run_raw, run_raw_checked, run_raw_clusters};
 pub use session::{LaunchProfile, Session};
 pub use trap::{FaultKind, Site, Trap};
 pub use warp::Line;

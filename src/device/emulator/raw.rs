@@ -1,11 +1,26 @@
 //! Runs PTX without a kernel, a manifest or an operator: for tests and small programs.
 
+use super::order::Checks;
 use super::trap::Site;
 use super::{Emulator, FaultKind, LaunchProfile, Trap};
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
 use crate::device::{Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Ptx, TensorMap};
 use crate::op::{DType, Tensor};
+
+/// How a small program is run.
+#[derive(Debug, Clone, Copy)]
+pub struct RawOptions {
+    pub checks: Checks,
+    /// Warp instructions that a CTA may execute.
+    pub steps: u64,
+}
+
+impl Default for RawOptions {
+    fn default() -> RawOptions {
+        RawOptions { checks: Checks::ALL, steps: 5_000_000 }
+    }
+}
 
 /// One argument of [`run_raw`].
 #[derive(Debug, Clone, PartialEq)]
@@ -77,9 +92,24 @@ pub fn run_raw(
 pub fn run_raw_clusters(
     text: &str,
     entry: &str,
+    shape: [[u32; 3]; 3],
+    shared: u32,
+    args: &[RawArg],
+) -> Result<RawOutcome, Box<Trap>> {
+    run_raw_checked(text, entry, shape, shared, args, RawOptions::default())
+}
+
+/// As [`run_raw_clusters`], with some checks of order left out, or another limit of steps.
+///
+/// # Errors
+/// As [`run_raw`].
+pub fn run_raw_checked(
+    text: &str,
+    entry: &str,
     [grid, block, cluster]: [[u32; 3]; 3],
     shared: u32,
     args: &[RawArg],
+    options: RawOptions,
 ) -> Result<RawOutcome, Box<Trap>> {
     let (mut buffers, mut inputs, mut list) = (Vec::new(), Vec::new(), Vec::new());
     let mut outputs = 0;
@@ -145,7 +175,7 @@ pub fn run_raw_clusters(
         })
     };
     let model = DeviceModel::named(DEFAULT_MODEL).map_err(refuse)?;
-    let emulator = Emulator::new(model).with_step_limit(50_000_000);
+    let emulator = Emulator::new(model).with_step_limit(options.steps).with_checks(options.checks);
     let mut session = emulator.session(&job, &inputs).map_err(refuse)?;
     let outcome = session.try_run()?;
     let zeroed = session.zeroed();

@@ -29,8 +29,8 @@ impl Context<'_> {
         self.events.order.on()
     }
 
-    /// After a read of shared memory that [`super::super::memory::Shared`] refuses: what is
-    /// unwritten may turn out to be a race, so that the fault waits and zeros are read.
+    /// After a read that a memory refuses: what is unwritten may turn out to be a race, so that the
+    /// fault waits and what is there is read.
     #[cold]
     pub fn excuse(&mut self, fault: Box<Fault>, who: Who) -> Result<(), Box<Fault>> {
         match fault.kind {

@@ -14,8 +14,8 @@ const COPIES: &str = "the warp that copies must wait for it (cp.async.wait_group
 const PRODUCTS: &str = "the warpgroup must wait for the product first (wgmma.wait_group), then release \
                         the memory: by a barrier, or by arriving at the mbarrier that its writer \
                         waits for";
-const BETWEEN_LANES: &str = "put `bar.warp.sync` between them: lanes of a warp are not ordered by \
-                             where they stand in the program";
+const BETWEEN_LANES: &str = "put `bar.warp.sync` between them, or a barrier if other warps use these \
+                             words too: lanes are not ordered by where they stand in the program";
 const BETWEEN_CTAS: &str = "CTAs of a launch run in any order: publish with fence and atomic (or \
                             .release/.acquire), or take two launches";
 const ONE_INSTRUCTION: &str = "which lane wins is undefined: let one lane write, or use an atomic";

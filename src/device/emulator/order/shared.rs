@@ -2,7 +2,7 @@
 
 use super::super::access::lanes;
 use super::Checks;
-use super::entry::{ATOMIC, ENGINE, Entry, IN_FLIGHT};
+use super::entry::{ATOMIC, ENGINE, Entry, IN_FLIGHT, STRONG};
 use super::view::View;
 
 /// Readers that a shadow tells apart; accesses of more than these go unseen.
@@ -232,7 +232,12 @@ impl Shadow {
                 if touched == 0xf {
                     self.readers[i] = 0;
                 }
-                self.writes[i] = entry;
+                // An atomic does not hide the plain write before it from other warps' atomics.
+                let strong = ATOMIC | STRONG;
+                let plain = before.epoch() == entry.epoch() && !before.is(strong);
+                if !(plain && entry.is(strong)) {
+                    self.writes[i] = entry;
+                }
             }
         }
         Ok(overlap)

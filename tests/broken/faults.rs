@@ -1,0 +1,168 @@
+//! One small kernel for each fault that the emulator finds, and its repaired twin.
+//!
+//! A file is both: lines that end in `// broken` or `// repaired` stand in that twin alone, and the
+//! header says what fault the broken one has and how it is launched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crossover::device::emulator::{Checks, RawArg, RawOptions, RawOutcome, Trap, run_raw_checked};
+
+/// A kernel of `tests/broken/*.ptx`, and words of the report on its broken twin.
+const TABLE: &[(&str, &[&str])] = &[
+    ("accumulators_in_flight", &["no wgmma.wait_group has covered it"]),
+    ("arrival_missing", &["deadlock", "1 of 65 arrivals missing"]),
+    ("arrivals_too_many", &["3 arrivals, but phase 0 awaits 1 more of 64"]),
+    ("atomic_beside_a_store", &["shared address 0", "updates it atomically", "wrote it"]),
+    ("barrier_in_a_branch", &["predicate is false"]),
+    ("barriers_swapped", &["barrier 1, 32 of 64", "barrier 2, 32 of 64"]),
+    ("bulk_load_not_waited", &["mbarrier at shared address 0", "before that, thread (0, 0, 0)"]),
+    ("bulk_misaligned", &["multiple of 16"]),
+    ("bulk_out_of_bounds", &["`arg0`"]),
+    ("bulk_source_overwritten", &["cp.async.bulk.wait_group.read"]),
+    ("bulk_store_without_proxy_fence", &["fence.proxy.async", "wrote it"]),
+    ("bytes_not_expected", &["256 bytes missing"]),
+    ("copy_not_waited", &["began a copy into it that has not been waited for"]),
+    ("endless_loop", &["the limit is"]),
+    ("init_without_fence", &["fence.mbarrier_init", "initialised it"]),
+    ("last_cta_without_fence", &["between CTAs of one launch", "atomic", "thread (0, 0, 0)"]),
+    ("misaligned_global", &["byte 8 of `arg0`"]),
+    ("misaligned_shared", &["shared address 4"]),
+    ("no_mbarrier", &["no mbarrier was initialised there"]),
+    ("operand_overwritten", &["began a product that reads it", "wgmma.wait_group"]),
+    ("operand_without_barrier", &["began a product that reads it", "writes it"]),
+    ("peer_has_exited", &["CTA 1 of the cluster has exited"]),
+    ("product_without_proxy_fence", &["fence.proxy.async", "multiplies it"]),
+    ("race_between_ctas", &["between CTAs of one launch", "CTA (0, 0, 0), thread (0, 0, 0)"]),
+    ("race_between_lanes", &["lanes of one warp", "bar.warp.sync"]),
+    ("race_in_global_memory", &["between warps of one CTA"]),
+    ("race_in_one_instruction", &["lanes 1 and 0 of one instruction"]),
+    ("race_one_named_barrier", &["race at shared address 128", "warp 1"]),
+    ("race_read_after_write", &["race at shared address", "bar.sync", "before that, thread"]),
+    ("race_write_after_read", &["race at shared address", "bar.sync", "before that, thread"]),
+    ("race_write_after_write", &["race at shared address 0", "wrote it"]),
+    ("read_out_of_bounds", &["behind the end of `arg0`"]),
+    ("registers_not_in_the_pool", &["registers a thread more"]),
+    ("shared_out_of_bounds", &["the CTA has 32768 bytes"]),
+    ("shuffle_from_nobody", &["reads lane 20"]),
+    ("shuffle_with_absent_lanes", &["member mask 0000ffff"]),
+    (
+        "stage_filled_too_early",
+        &["of warp 1 reads it", "mbarrier at shared address 0", "warp 0 began a copy"],
+    ),
+    ("too_few_at_a_barrier", &["64 of 96"]),
+    ("trap", &["the kernel executed `trap`"]),
+    ("uninitialised_global", &["`arg1` was never written"]),
+    ("uninitialised_local", &["local load at address 4"]),
+    ("uninitialised_register", &["register `x`"]),
+    ("uninitialised_shared", &["which was never written"]),
+    ("wgmma_fence_missing", &["wgmma.fence is missing"]),
+    ("write_out_of_bounds", &["4 bytes before `arg1`"]),
+];
+
+/// Faults of the checks that can be left out.
+const ORDER: &[&str] = &["race", "proxy"];
+
+fn source(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
+    fs::read_to_string(folder.join(format!("{name}.ptx"))).expect("a broken kernel")
+}
+
+/// The text of one twin, line for line.
+fn twin(source: &str, other: &str) -> String {
+    let keep = |line: &str| !line.ends_with(&format!("// {other}"));
+    source.lines().map(|l| if keep(l) { l } else { "" }).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// What the header says of a word: `block 64`.
+fn header<'a>(source: &'a str, word: &str) -> &'a str {
+    let line = source.lines().find(|l| l.starts_with("// fault ")).expect("a line of facts");
+    let words: Vec<&str> = line.split([' ', ',', ';']).filter(|w| !w.is_empty()).collect();
+    let at = words.iter().position(|w| *w == word).expect(word);
+    words[at + 1]
+}
+
+fn run(source: &str, text: &str, checks: Checks) -> Result<RawOutcome, Box<Trap>> {
+    let number = |word: &str| header(source, word).parse::<u32>().expect("a number");
+    let shape = [[number("grid"), 1, 1], [number("block"), 1, 1], [number("cluster"), 1, 1]];
+    let args = [RawArg::words(0..256), RawArg::Out(1024), RawArg::InOut(1024)];
+    let options = RawOptions { checks, ..RawOptions::default() };
+    run_raw_checked(text, "k", shape, number("shared"), &args, options)
+}
+
+#[test]
+fn each_broken_kernel_is_caught_by_its_check_and_its_twin_by_none() {
+    let mut faults = Vec::new();
+    for (name, words) in TABLE {
+        let source = source(name);
+        let fault = header(&source, "fault");
+        match run(&source, &twin(&source, "repaired"), Checks::ALL) {
+            Ok(_) => faults.push(format!("{name}: not caught")),
+            Err(trap) => {
+                let text = trap.to_string();
+                let kind = serde_json::to_value(trap.kind).expect("a kind");
+                if kind != fault {
+                    faults.push(format!("{name}: caught as {kind}, not {fault}: {text}"));
+                }
+                for word in words.iter().filter(|w| !text.contains(**w)) {
+                    faults.push(format!("{name}: no `{word}` in: {text}"));
+                }
+                let at = trap.at.line;
+                if at == 0 || trap.at.source.is_empty() {
+                    faults.push(format!("{name}: no place in: {text}"));
+                }
+            }
+        }
+        if let Err(trap) = run(&source, &twin(&source, "broken"), Checks::ALL) {
+            faults.push(format!("{name}: the repaired twin has {trap}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+/// With its check left out, a fault of order is not reported as one.
+#[test]
+fn checks_that_are_left_out_find_nothing() {
+    for (name, _) in TABLE {
+        let source = source(name);
+        let fault = header(&source, "fault");
+        if !ORDER.contains(&fault) {
+            continue;
+        }
+        if let Err(trap) = run(&source, &twin(&source, "repaired"), Checks::NONE) {
+            let kind = serde_json::to_value(trap.kind).expect("a kind");
+            assert!(!ORDER.iter().any(|o| kind == *o), "{name}: {trap}");
+        }
+    }
+}
+
+#[test]
+fn the_table_has_every_file() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
+    let files: BTreeSet<String> = fs::read_dir(folder)
+        .expect("the folder")
+        .filter_map(|e| {
+            e.expect("an entry").file_name().to_str()?.strip_suffix(".ptx").map(str::to_owned)
+        })
+        .collect();
+    let table: BTreeSet<String> = TABLE.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(files, table);
+    assert!(table.len() >= 25);
+}
+
+/// Both accesses of a race, each with thread and place, for people and for programs.
+#[test]
+fn a_race_names_both_accesses() {
+    let source = source("race_write_after_read");
+    let trap = run(&source, &twin(&source, "repaired"), Checks::ALL).expect_err("a race");
+    let other = trap.other.clone().expect("the other access");
+    let mut both = [trap.at.source.as_str(), other.source.as_str()];
+    both.sort_unstable();
+    assert!(both[0].starts_with("ld.shared.b32") && both[1].starts_with("st.shared.b32"), "{trap}");
+    assert!(trap.at.thread != other.thread && trap.at.line != other.line, "{trap}");
+    let json = serde_json::to_value(&*trap).expect("JSON");
+    assert_eq!(json["kind"], "race");
+    assert_eq!(json["other"]["line"], other.line);
+    assert!(json["hint"].as_str().is_some_and(|h| !h.is_empty()));
+}

@@ -1,0 +1,108 @@
+//! A bounded hunt for panics: any text to the parser, any PTX to the emulator.
+//!
+//! The texts come from a seeded generator, so that a failure repeats; `fuzz/` has the same for
+//! cargo-fuzz, without a bound.
+
+#[path = "fuzz/soup.rs"]
+mod soup;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crossover::device::emulator::Emulator;
+use crossover::device::model::DeviceModel;
+use crossover::device::{Device, Job};
+use crossover::kernel::Registry;
+use crossover::op::{DType, Tensor};
+use crossover::verify::suite;
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
+
+/// Runs `f` and says which text it panicked on.
+fn survive(what: &str, seed: u64, text: &str, f: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(f)).is_err() {
+        panic!("{what}, seed {seed}, panics on:\n{text}");
+    }
+}
+
+fn emulator(steps: u64) -> Emulator {
+    let model = DeviceModel::named("h200").expect("a described device");
+    Emulator::new(model).with_step_limit(steps)
+}
+
+#[test]
+fn any_text_is_read_or_refused() {
+    for seed in 0..4000 {
+        let text = soup::text(&mut Pcg64::seed_from_u64(seed));
+        survive("text", seed, &text, || {
+            soup::run(&text);
+        });
+    }
+}
+
+/// Sizes that a text only names must not be set aside.
+#[test]
+fn great_sizes_are_refused() {
+    let module = |above: &str, inside: &str| {
+        format!(
+            ".version 8.0\n.target sm_90a\n.address_size 64\n{above}\n\
+             .visible .entry k(.param .u64 in, .param .u64 out) {{ {inside} ret; }}\n"
+        )
+    };
+    let big = 1u64 << 40;
+    for text in [
+        module(&format!(".global .align 4 .b8 big[{big}];"), ""),
+        module(&format!(".const .align 4 .b8 big[{big}];"), ""),
+        module(".global .b32 big[4294967295][4294967295];", ""),
+        module("", &format!(".shared .align 4 .b8 big[{big}];")),
+        module("", &format!(".local .align 4 .b8 big[{big}];")),
+        module("", ".reg .b32 r<4000000000>;"),
+        module("", ".shared .align 4294967296 .b8 big[4];"),
+        module("", &"{".repeat(200_000)),
+    ] {
+        assert!(!soup::run(&text), "runs: {}", &text[..text.len().min(300)]);
+    }
+}
+
+#[test]
+fn any_program_runs_or_is_refused() {
+    let mut ran = 0;
+    for seed in 0..3000 {
+        let text = soup::program(&mut Pcg64::seed_from_u64(seed));
+        survive("program", seed, &text, || ran += usize::from(soup::run(&text)));
+    }
+    // Otherwise this hunts in the parser alone.
+    assert!(ran > 150, "only {ran} programs began to run");
+}
+
+/// The kernels of the program with some lines lost, doubled, exchanged or changed.
+#[test]
+fn changed_kernels_run_or_are_refused() {
+    let registry = Registry::embedded().expect("the embedded kernels");
+    let device = emulator(5_000);
+    let jobs: Vec<(Job, Vec<Tensor>)> = registry
+        .kernels()
+        .iter()
+        .filter(|k| k.unfit(device.facts()).is_none())
+        .map(|kernel| {
+            let problem = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), 70);
+            let tile = kernel.default_tile(&problem).expect("a default tile");
+            let inputs = problem.inputs(&Default::default(), 1);
+            (kernel.job(&problem, &tile).expect("a job"), inputs)
+        })
+        .collect();
+    assert!(jobs.len() >= 4, "{} kernels", jobs.len());
+    for seed in 0..240 {
+        let rng = &mut Pcg64::seed_from_u64(seed);
+        let (job, inputs) = &jobs[seed as usize % jobs.len()];
+        let mut job = job.clone();
+        let changes = rng.random_range(1..4);
+        for _ in 0..changes {
+            job.ptx.text = soup::change(&job.ptx.text, rng);
+        }
+        survive("kernel", seed, &job.ptx.text, || {
+            if let Ok(mut loaded) = device.load(&job, inputs) {
+                let _ = loaded.run();
+            }
+        });
+    }
+}
