@@ -26,12 +26,22 @@ pub use mods::Mods;
 /// Base address of the first module variable; each has 2^36 bytes to itself.
 pub const MODULE_BASE: u64 = 0x7000 << 36;
 
+/// Most bytes of a module's variables.
+const MAX_MODULE_BYTES: u64 = 1 << 28;
+
 /// The variables of a module that live in global memory, in order of declaration.
 pub fn module_vars(m: &Module<'_>) -> Result<Vec<ModuleVar>> {
     let mut out = Vec::new();
+    let mut total = 0;
     for v in &m.vars {
         if !matches!(v.space, Space::Global | Space::Const) {
             continue;
+        }
+        total += v.bytes;
+        if total > MAX_MODULE_BYTES {
+            let message =
+                format!("variables of the module take more than {MAX_MODULE_BYTES} bytes");
+            return Err(PtxError::new(v.line, message));
         }
         let mut bytes = Vec::new();
         for &c in v.init.iter().flatten() {

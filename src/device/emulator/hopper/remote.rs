@@ -8,6 +8,7 @@ use super::flight::{Block, Flight, Load};
 use super::{Addr, RANK_SHIFT};
 use crate::device::emulator::access::lanes;
 use crate::device::emulator::events::Object;
+use crate::device::emulator::order::STRONG;
 use crate::device::emulator::program::{AtomOp, AtomTy, Mem};
 use crate::device::emulator::ptx::ast::Space;
 use crate::device::emulator::regs::{El, Regs, Row, Slots};
@@ -94,7 +95,12 @@ impl Warp {
             let (rank, at) = cx.place(Space::Cluster, address[lane as usize], lane, what)?;
             let shared = cx.shared_of(rank);
             let at = shared.locate(at, bytes, lane, what)?;
-            shared.check_read(at, bytes, lane, what)?;
+            let who = cx.who(self.id, 1 << lane, pc);
+            cx.events.order.shared_read(who, rank, &[at as u64; 32], bytes, weak(mem))?;
+            let read = cx.shared_of(rank).check_read(at, bytes, lane, what);
+            if let Err(f) = read {
+                cx.excuse(f, who)?;
+            }
             for k in 0..mem.n {
                 let v = cx.shared_of(rank).load(at + (mem.size * k) as usize, mem.size);
                 self.put(mem, k, lane, v);
@@ -117,7 +123,10 @@ impl Warp {
             let (rank, at) = cx.place(Space::Cluster, address[lane as usize], lane, what)?;
             let shared = cx.shared_of(rank);
             let at = shared.locate(at, bytes, lane, what)?;
-            shared.note_write(at, bytes, lane, what)?;
+            let who = cx.who(self.id, 1 << lane, pc);
+            let flags = weak(mem);
+            cx.events.order.shared_write(who, rank, &[at as u64; 32], bytes, flags, &|_| false)?;
+            cx.shared_of(rank).note_write(at, bytes, lane, what)?;
             for k in 0..mem.n {
                 let v = self.get(mem, k, lane);
                 cx.shared_of(rank).store(at + (mem.size * k) as usize, mem.size, v);
@@ -126,6 +135,11 @@ impl Warp {
         cx.count_shared(pc, (mask.count_ones().into(), 0));
         Ok(())
     }
+}
+
+/// How an access to a peer's memory is noted.
+fn weak(mem: &Mem) -> u64 {
+    if mem.strength.strong { STRONG } else { 0 }
 }
 
 const OFFSET: u64 = (1 << RANK_SHIFT) - 1;

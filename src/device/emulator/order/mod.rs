@@ -12,24 +12,24 @@
 mod context;
 mod entry;
 mod global;
+mod publish;
 mod report;
 mod shared;
 mod view;
 mod warp;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
 
 pub use entry::{ATOMIC, STRONG};
 pub use global::{GlobalShadow, MAX_CTA};
+pub use publish::{Place, Published};
 
 use super::events::{CopyId, Fence, Object, Ordering, Span, Who};
 use super::trap::Fault;
 use entry::{ENGINE, Entry, IN_FLIGHT, LAST_CLOCK, MAX_ACTORS};
 use global::{Knows, Touch};
 use shared::{Actor, Clash, Shadow};
-use view::{Foreign, View, join_foreign, raise};
+use view::{View, raise};
 
 /// Checks of order that can be switched off, each with the faults it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,20 +76,6 @@ impl Checks {
 impl Default for Checks {
     fn default() -> Checks {
         Checks::ALL
-    }
-}
-
-/// What CTAs of a launch have published to each other through atomics, by address.
-#[derive(Default)]
-pub struct Published {
-    any: AtomicBool,
-    words: Mutex<HashMap<u64, Foreign>>,
-}
-
-impl Published {
-    pub fn clear(&mut self) {
-        self.words.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
-        *self.any.get_mut() = false;
     }
 }
 
@@ -591,98 +577,6 @@ impl Order {
         }
         Ok(())
     }
-
-    /// `who` has written `address` (generic) so that others may learn of it: `release` passes on all
-    /// it knows, otherwise what a fence stands behind.
-    pub fn publish(&mut self, who: Who, place: Place<'_>, release: bool) {
-        if !self.on {
-            return;
-        }
-        let a = self.actor(who);
-        let clock = self.clocks[a];
-        let view = &mut self.views[a];
-        if release {
-            view.released.clone_from(&view.known);
-            raise(&mut view.released, a, clock);
-            self.tick(a);
-        }
-        let view = &self.views[a];
-        if view.released.iter().all(|&c| c == 0) && view.foreign.is_none() {
-            return;
-        }
-        match place {
-            Place::Shared { cta, at } => {
-                let word = self.words.entry((cta, at)).or_default();
-                let known = View { known: view.released.clone(), ..View::default() };
-                word.join(&known);
-                word.join_foreign(view.foreign.as_ref());
-            }
-            Place::Global { published, address } => {
-                let mut own = Foreign::default();
-                for cta in 0..self.ctas {
-                    let from = (cta * self.warps) as usize;
-                    let clocks: Vec<u32> = (from..from + self.warps as usize)
-                        .map(|i| view.released.get(i).copied().unwrap_or(0))
-                        .collect();
-                    own.insert(self.number + u64::from(cta), clocks);
-                }
-                published.any.store(true, Relaxed);
-                let mut words = published.words.lock().unwrap_or_else(PoisonError::into_inner);
-                let word = words.entry(address).or_default();
-                join_foreign(word, &own);
-                if let Some(foreign) = &view.foreign {
-                    join_foreign(word, foreign);
-                }
-            }
-        }
-    }
-
-    /// `who` has read `address`, to which others may have published; without `acquire` it counts
-    /// once a fence follows.
-    pub fn learn(&mut self, who: Who, place: Place<'_>, acquire: bool) {
-        if !self.on {
-            return;
-        }
-        let learnt = match place {
-            Place::Shared { cta, at } => match self.words.get(&(cta, at)) {
-                Some(view) => view.clone(),
-                None => return,
-            },
-            Place::Global { published, address } => {
-                if !published.any.load(Relaxed) {
-                    return;
-                }
-                let words = published.words.lock().unwrap_or_else(PoisonError::into_inner);
-                let Some(word) = words.get(&address) else { return };
-                let mut view = View::default();
-                let mut foreign: BTreeMap<u64, Vec<u32>> = word.clone();
-                for cta in 0..self.ctas {
-                    let Some(own) = foreign.remove(&(self.number + u64::from(cta))) else {
-                        continue;
-                    };
-                    for (w, clock) in own.into_iter().enumerate() {
-                        raise(&mut view.known, (cta * self.warps) as usize + w, clock);
-                    }
-                }
-                view.foreign = (!foreign.is_empty()).then(|| Arc::new(foreign));
-                view
-            }
-        };
-        let a = self.actor(who);
-        if acquire {
-            self.views[a].join(&learnt);
-        } else {
-            self.pending[a].local.join(&learnt);
-            self.pending[a].any = true;
-        }
-    }
-}
-
-/// Where something is published.
-#[derive(Clone, Copy)]
-pub enum Place<'a> {
-    Shared { cta: u32, at: u64 },
-    Global { published: &'a Published, address: u64 },
 }
 
 /// What a warp knows of accesses to global memory.
