@@ -52,7 +52,12 @@ fn great_sizes_are_refused() {
     for text in [
         module(&format!(".global .align 4 .b8 big[{big}];"), ""),
         module(&format!(".const .align 4 .b8 big[{big}];"), ""),
-        module(&".global .align 4 .b8 a[200000000];\n".repeat(40).replace(" a[", " a["), ""),
+        module(
+            &(0..40)
+                .map(|i| format!(".global .align 4 .b8 a{i}[200000000];\n"))
+                .collect::<String>(),
+            "",
+        ),
         module(".global .b32 big[4294967295][4294967295];", ""),
         module("", &format!(".shared .align 4 .b8 big[{big}];")),
         module("", &format!(".local .align 4 .b8 big[{big}];")),

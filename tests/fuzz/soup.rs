@@ -319,7 +319,7 @@ pub fn program(rng: &mut impl Rng) -> String {
 /// Runs entry `k`, if it can be; true if it began to.
 pub fn run(text: &str) -> bool {
     let args = [RawArg::words(0..64), RawArg::InOut(256)];
-    let shape = [[2, 1, 1], [64, 1, 1], [if text.len() % 3 == 0 { 2 } else { 1 }, 1, 1]];
+    let shape = [[2, 1, 1], [64, 1, 1], [if text.len().is_multiple_of(3) { 2 } else { 1 }, 1, 1]];
     let options = RawOptions { steps: 2_000, ..RawOptions::default() };
     match run_raw_checked(text, "k", shape, 4096, &args, options) {
         Ok(_) => true,

@@ -39,9 +39,11 @@ pub struct Done {
     pub steps: Vec<u64>,
 }
 
-/// How the order of accesses is checked.
+/// How long a CTA may run, and how the order of accesses is checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Ordering {
+    /// Warp instructions of a CTA.
+    pub steps: u64,
     pub checks: Checks,
     /// Of the launch's first CTA, over all launches of the session.
     pub number: u64,
@@ -63,7 +65,6 @@ pub fn launch(
     program: &Program,
     dims: Dims,
     memory: Memory<'_>,
-    step_limit: u64,
     order: Ordering,
     replay: Option<&mut Replay<'_>>,
 ) -> Result<Done, Box<Stop>> {
@@ -97,7 +98,7 @@ pub fn launch(
                 number: order.number,
                 stream: stream.as_mut(),
             };
-            let halt = match cluster.run(i, step_limit, program, runner) {
+            let halt = match cluster.run(i, order.steps, program, runner) {
                 Ok(steps) => {
                     all_steps[i as usize].store(steps, Relaxed);
                     if let (Some(replay), Some(stream)) = (&replay, stream) {

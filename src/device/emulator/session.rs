@@ -273,8 +273,7 @@ impl<'d> Session<'d> {
                 &r.program,
                 r.dims,
                 launch::Memory { global: &self.global, params: &r.params, maps: &r.maps },
-                self.emulator.step_limit,
-                launch::Ordering { checks, number, serial },
+                launch::Ordering { steps: self.emulator.step_limit, checks, number, serial },
                 replay.as_mut(),
             )
             .map_err(|stop| trap(&self.job, r, &stop))?;

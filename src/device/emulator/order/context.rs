@@ -103,7 +103,7 @@ impl Context<'_> {
             Some(shadow) if self.ordered() => {
                 let (span, write) = ((at, bytes), idle.is_some());
                 let idle = idle.unwrap_or(&|| false);
-                self.events.order.global(who, lane, shadow, span, write, flags(mem), idle)
+                self.events.order.global((who, lane), shadow, span, write, flags(mem), idle)
             }
             _ => Ok(()),
         }

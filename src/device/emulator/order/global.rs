@@ -122,10 +122,8 @@ impl GlobalShadow {
     #[inline(always)]
     pub fn touch(
         &self,
-        me: Touch,
-        pc: usize,
-        at: u64,
-        bytes: u64,
+        (me, pc): (Touch, usize),
+        (at, bytes): (u64, u64),
         write: bool,
         oldest: u64,
         order: &impl Knows,

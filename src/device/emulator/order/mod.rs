@@ -552,8 +552,7 @@ impl Order {
     #[inline(always)]
     pub fn global(
         &self,
-        who: Who,
-        lane: u32,
+        (who, lane): (Who, u32),
         shadow: &GlobalShadow,
         span: (u64, u32),
         write: bool,
@@ -568,7 +567,7 @@ impl Order {
             let at = at + 4 * k;
             let touched = shared::byte_mask(at, bytes);
             let knows = Horizon { order: self, view: &self.views[a] };
-            let met = shadow.touch(me, who.pc, at, touched, write, self.oldest, &knows);
+            let met = shadow.touch((me, who.pc), (at, touched), write, self.oldest, &knows);
             if let Some(met) = met
                 && !(write && met.wrote && idle())
             {
