@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use super::alu_int::{compares, lanes};
 use super::num::{self, canon, canon64, flush};
 use super::regs::{Compare, El, Lane};
+use super::special;
 
 /// fp32 with `.ftz` and `.sat` as type parameters.
 macro_rules! floats {
@@ -42,12 +43,16 @@ floats! {
     Div(a, b) = a / b;
     Rcp(a) = 1.0 / a;
     Sqrt(a) = a.sqrt();
-    Rsqrt(a) = num::rsqrt(a);
-    Ex2(a) = num::exp2(a);
-    Lg2(a) = num::log2(a);
-    Sin(a) = f64::from(a).sin() as f32;
-    Cos(a) = f64::from(a).cos() as f32;
-    Tanh(a) = f64::from(a).tanh() as f32;
+    DivApprox(a, b) = special::div::<FTZ>(a, b, false);
+    DivFull(a, b) = special::div::<FTZ>(a, b, true);
+    RcpApprox(a) = f32::from_bits(special::rcp::<FTZ>(a.to_bits()));
+    SqrtApprox(a) = f32::from_bits(special::sqrt::<FTZ>(a.to_bits()));
+    Rsqrt(a) = f32::from_bits(special::rsqrt::<FTZ>(a.to_bits()));
+    Ex2(a) = f32::from_bits(special::ex2::<FTZ>(a.to_bits()));
+    Lg2(a) = f32::from_bits(special::lg2::<FTZ>(a.to_bits()));
+    Sin(a) = f32::from_bits(special::sin::<false>(a.to_bits()));
+    Cos(a) = f32::from_bits(special::sin::<true>(a.to_bits()));
+    Tanh(a) = f32::from_bits(special::tanh(a.to_bits()));
     Id(a) = a;
 }
 

@@ -31,6 +31,7 @@ mod ptx;
 mod raw;
 mod regs;
 mod session;
+mod special;
 mod stream;
 mod survey;
 mod tensor;

@@ -227,8 +227,10 @@ impl<'a> Decoder<'a> {
         } else {
             Class::Alu
         };
+        let approx = float && m.flag("approx");
+        let full = float && m.flag("full");
         if float {
-            m.ignore(&["rn", "full", "approx", "noftz"]);
+            m.ignore(&["rn", "noftz"]);
         }
         if i.opcode == "div" && ty == Ty::F32 {
             self.class = Class::Special;
@@ -257,6 +259,8 @@ impl<'a> Decoder<'a> {
             ("sub", Ty::F32) => Some(f32_fn!(Sub, ftz, sat)),
             ("mul", Ty::F32) => Some(f32_fn!(Mul, ftz, sat)),
             ("fma" | "mad", Ty::F32) => Some(f32_fn!(Fma, ftz, sat)),
+            ("div", Ty::F32) if full => Some(f32_fn!(DivFull, ftz, false)),
+            ("div", Ty::F32) if approx => Some(f32_fn!(DivApprox, ftz, false)),
             ("div", Ty::F32) => Some(f32_fn!(Div, ftz, false)),
             ("min", Ty::F32) if ftz => Some(alu::<fl::MinF<true>>),
             ("min", Ty::F32) => Some(alu::<fl::MinF<false>>),
@@ -491,14 +495,17 @@ impl<'a> Decoder<'a> {
 
     fn special(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
         self.class = Class::Special;
-        m.ignore(&["approx", "rn"]);
+        let approx = m.flag("approx");
+        m.ignore(&["rn"]);
         let ftz = m.flag("ftz");
         let ty = m.ty()?;
         let f = match (i.opcode, ty) {
             ("ex2", Ty::F32) => f32_fn!(Ex2, ftz, false),
             ("lg2", Ty::F32) => f32_fn!(Lg2, ftz, false),
+            ("rcp", Ty::F32) if approx => f32_fn!(RcpApprox, ftz, false),
             ("rcp", Ty::F32) => f32_fn!(Rcp, ftz, false),
             ("rsqrt", Ty::F32) => f32_fn!(Rsqrt, ftz, false),
+            ("sqrt", Ty::F32) if approx => f32_fn!(SqrtApprox, ftz, false),
             ("sqrt", Ty::F32) => f32_fn!(Sqrt, ftz, false),
             ("sin", Ty::F32) => f32_fn!(Sin, ftz, false),
             ("cos", Ty::F32) => f32_fn!(Cos, ftz, false),

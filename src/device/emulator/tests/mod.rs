@@ -8,6 +8,7 @@ mod forms;
 mod hopper;
 mod memory;
 mod parser;
+mod special;
 mod tensor;
 mod traps;
 mod warpwide;

@@ -11,9 +11,9 @@ use super::super::tensor::rule::{Rule, exact};
 use super::super::tensor::{Bf16, E4m3, E5m2, Element, F16, Scratch, Sum, Tf32};
 use super::super::{RawArg, run_raw};
 
-/// Words of each tensor of `tests/vectors/tensor.safetensors`, with the shape.
-fn vectors() -> HashMap<String, (Vec<usize>, Vec<u32>)> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/tensor.safetensors");
+/// Words of each tensor of a file in `tests/vectors`, with the shape.
+pub fn vectors(file: &str) -> HashMap<String, (Vec<usize>, Vec<u32>)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file);
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let words =
@@ -58,7 +58,7 @@ fn program(threads: usize, a: usize, b: usize, c: usize, body: &str) -> String {
 
 #[test]
 fn results_are_those_of_a_gpu() {
-    let v = vectors();
+    let v = vectors("tensor.safetensors");
     let mut forms = 0;
     for key in v.keys().filter_map(|k| k.strip_suffix(".d")) {
         let get = |x: &str| &v[&format!("{key}.{x}")];
