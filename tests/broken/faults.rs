@@ -33,6 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("operand_overwritten", &["began a product that reads it", "wgmma.wait_group"]),
     ("operand_without_barrier", &["began a product that reads it", "writes it"]),
     ("peer_has_exited", &["CTA 1 of the cluster has exited"]),
+    ("phase_reused", &["phase 0", "phase 2"]),
     ("product_without_proxy_fence", &["fence.proxy.async", "multiplies it"]),
     ("race_between_ctas", &["between CTAs of one launch", "CTA (0, 0, 0), thread (0, 0, 0)"]),
     ("race_between_lanes", &["lanes of one warp", "bar.warp.sync"]),
