@@ -1,0 +1,103 @@
+//! The forms of instructions that a PTX text uses: opcodes with their suffixes.
+
+use std::collections::{BTreeMap, HashSet};
+
+use crossover::kernel::Registry;
+use crossover::op::Problem;
+use crossover::verify::suite;
+
+/// Opcodes with suffixes, each with its first line.
+pub fn forms(text: &str) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let code: String =
+        text.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n");
+    for statement in code.split(';') {
+        let mut s = statement.trim();
+        // Braces, labels and guards in front of the instruction.
+        loop {
+            let label = s.split_once(':').filter(|(l, rest)| {
+                !rest.starts_with(':')
+                    && !l.is_empty()
+                    && l.chars().all(|c| c.is_alphanumeric() || "_$%".contains(c))
+            });
+            s = if let Some(rest) = s.strip_prefix(['{', '}']) {
+                rest.trim_start()
+            } else if let Some((_, rest)) = label {
+                rest.trim_start()
+            } else if s.starts_with('@') {
+                s.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim_start())
+            } else {
+                break;
+            };
+        }
+        let form = s.split(|c: char| c.is_whitespace() || c == '{').next().unwrap_or("");
+        if form.starts_with(|c: char| c.is_ascii_lowercase()) {
+            all.entry(form.to_owned()).or_insert_with(|| s.to_owned());
+        }
+    }
+    all
+}
+
+/// The forms of all kernels over the problems and tiles of their suites, each with a kernel that
+/// has it.
+pub fn of_kernels() -> BTreeMap<String, String> {
+    let registry = Registry::embedded().expect("the embedded kernels");
+    let mut all = BTreeMap::new();
+    for kernel in registry.kernels() {
+        let (mut seen, mut cases) = (HashSet::new(), HashSet::new());
+        for mut case in suite::cases(kernel, 1).expect("a suite") {
+            alike(&mut case.problem);
+            if !cases.insert(format!("{} {}", case.tile, case.problem)) {
+                continue;
+            }
+            let ptx = kernel.render(&case.problem, &case.tile).expect("a legal tile renders");
+            if seen.insert(ptx.sha256.clone()) {
+                for form in forms(&ptx.text).into_keys() {
+                    all.entry(form).or_insert_with(|| format!("{} {}", kernel.name, case.tile));
+                }
+            }
+        }
+        assert!(!seen.is_empty(), "{} has no variant", kernel.name);
+    }
+    all
+}
+
+/// Lengths and heads for which templates are not specialised, made the same.
+fn alike(problem: &mut Problem) {
+    match problem {
+        Problem::Attention(s) => {
+            let packed = !s.extras.lens.is_empty();
+            (s.b, s.tq, s.tkv, s.hq, s.hkv) = (1, 256, 256, 1, 1);
+            s.extras.lens.clear();
+            if packed {
+                s.pack(vec![[5, 5], [100, 70]]);
+            }
+            s.extras.window = s.extras.window.map(|_| 100);
+        }
+        Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
+            (s.b, s.t, s.h, s.hv) = (1, 256, 1, 1);
+        }
+    }
+}
+
+#[test]
+fn forms_are_found_behind_braces_labels_and_guards() {
+    let text = "
+.reg .b32 x;
+// add.s32 comment;
+$a: { @!p mul.lo.u32 x, x, 1; } $b: cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [m, {x}], [x];
+{ .reg .pred p; setp.eq.u32 p, x, 0; @p bra $a; }
+ret;
+}";
+    let got: Vec<_> = forms(text).into_keys().collect();
+    assert_eq!(
+        got,
+        [
+            "bra",
+            "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group",
+            "mul.lo.u32",
+            "ret",
+            "setp.eq.u32"
+        ]
+    );
+}

@@ -1,0 +1,666 @@
+//! Small programs, each with its inputs: together they have every form of the kernels.
+
+use half::{bf16, f16};
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
+
+use crossover::device::{Arg, Buffer, BufferRole, Job, Launch, Ptx, Swizzle, TensorMap};
+use crossover::op::{DType, Tensor};
+
+/// How close the emulator must come to a GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bound {
+    Exact,
+    /// fp32 within this relative and absolute difference: twice what the PTX manual states.
+    Near(f64, f64),
+}
+
+pub struct Program {
+    pub name: String,
+    pub job: Job,
+    pub inputs: Vec<Tensor>,
+    pub bound: Bound,
+}
+
+const HEAD: &str = ".version 8.4\n.target sm_90a\n.address_size 64\n";
+
+fn generator(name: &str) -> Pcg64 {
+    let seed = name.bytes().fold(1u64, |h, b| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(b));
+    Pcg64::seed_from_u64(seed)
+}
+
+/// A program of one entry `k`. Its parameters are `maps`, then each input, then the output.
+fn program(
+    name: &str,
+    text: String,
+    (grid, block, shared): (u32, u32, u32),
+    inputs: Vec<Vec<u32>>,
+    output: usize,
+    maps: Vec<TensorMap>,
+) -> Program {
+    let mut buffers = Vec::new();
+    let mut args: Vec<Arg> = maps.into_iter().map(Arg::TensorMap).collect();
+    let mut tensors = Vec::new();
+    for (i, words) in inputs.into_iter().enumerate() {
+        args.push(Arg::Buffer(buffers.len()));
+        buffers.push(Buffer {
+            name: format!("in{i}"),
+            role: BufferRole::Input(i),
+            dtype: DType::Fp32,
+            shape: vec![words.len()],
+        });
+        tensors.push(Tensor {
+            dtype: DType::Fp32,
+            shape: vec![words.len()],
+            bytes: words.iter().flat_map(|w| w.to_le_bytes()).collect(),
+        });
+    }
+    args.push(Arg::Buffer(buffers.len()));
+    buffers.push(Buffer {
+        name: "out".into(),
+        role: BufferRole::Output(0),
+        dtype: DType::Fp32,
+        shape: vec![output],
+    });
+    let launch = Launch {
+        entry: "k".into(),
+        grid: [grid, 1, 1],
+        block: [block, 1, 1],
+        cluster: [1; 3],
+        shared_bytes: shared,
+        args,
+    };
+    let ptx = Ptx {
+        kernel: format!("conformance/{name}"),
+        text,
+        origin: Vec::new(),
+        sha256: String::new(),
+    };
+    let job = Job { ptx, buffers, launches: vec![launch] };
+    Program { name: name.into(), job, inputs: tensors, bound: Bound::Exact }
+}
+
+/// Instructions of one lane: form, `result = sources`, and operands where they are not `d, a, b, c`
+/// in turn. Result `d`, sources `a`, `b`, `c`, a scratch predicate `z`.
+const LANES: &[(&str, &str, &[&str])] = &[
+    ("add.f32", "f32 = f32 f32", &[]),
+    ("sub.f32", "f32 = f32 f32", &[]),
+    ("mul.f32", "f32 = f32 f32", &[]),
+    ("fma.rn.f32", "f32 = f32 f32 f32", &[]),
+    ("min.f32", "f32 = f32 f32", &[]),
+    ("max.f32", "f32 = f32 f32", &[]),
+    ("neg.f32", "f32 = f32", &[]),
+    ("add.s32", "s32 = s32 s32", &[]),
+    ("add.u32", "u32 = u32 u32", &[]),
+    ("add.u64", "u64 = u64 u64", &[]),
+    ("sub.s32", "s32 = s32 s32", &[]),
+    ("sub.u32", "u32 = u32 u32", &[]),
+    ("sub.u64", "u64 = u64 u64", &[]),
+    ("mul.lo.u32", "u32 = u32 u32", &[]),
+    ("mul.lo.u64", "u64 = u64 u64", &[]),
+    ("mul.wide.u32", "u64 = u32 u32", &[]),
+    ("mad.lo.s32", "s32 = s32 s32 s32", &[]),
+    ("mad.lo.u32", "u32 = u32 u32 u32", &[]),
+    ("mad.lo.u64", "u64 = u64 u64 u64", &[]),
+    ("mad.wide.u32", "u64 = u32 u32 u64", &[]),
+    // The result of a division by zero is anything.
+    ("div.s32", "s32 = s32 pos", &[]),
+    ("div.u32", "u32 = u32 pos", &[]),
+    ("rem.u32", "u32 = u32 pos", &[]),
+    ("min.s32", "s32 = s32 s32", &[]),
+    ("max.s32", "s32 = s32 s32", &[]),
+    ("min.u32", "u32 = u32 u32", &[]),
+    ("max.u32", "u32 = u32 u32", &[]),
+    ("and.b32", "b32 = b32 b32", &[]),
+    ("or.b32", "b32 = b32 b32", &[]),
+    ("xor.b32", "b32 = b32 b32", &[]),
+    ("not.b32", "b32 = b32", &[]),
+    ("not.pred", "pred = pred", &[]),
+    ("and.pred", "pred = pred pred", &[]),
+    ("or.pred", "pred = pred pred", &[]),
+    ("shl.b32", "b32 = b32 few", &[]),
+    ("shl.b64", "b64 = b64 few", &[]),
+    ("shr.u32", "u32 = u32 few", &[]),
+    ("shr.s32", "s32 = s32 few", &[]),
+    ("bfe.u32", "u32 = u32 few few", &[]),
+    ("selp.b32", "b32 = b32 b32 pred", &[]),
+    ("selp.f32", "f32 = f32 f32 pred", &[]),
+    ("mov.b32", "b32 = b32", &[]),
+    ("mov.f32", "f32 = f32", &[]),
+    ("mov.s32", "s32 = s32", &[]),
+    ("mov.u32", "u32 = u32", &[]),
+    ("mov.b64", "b64 = b64", &["d, a", "d, {a, w}"]),
+    ("mov.u64", "u64 = u64", &[]),
+    ("cvt.u64.u32", "u64 = u32", &[]),
+    ("cvt.u32.u64", "u32 = u64", &[]),
+    ("cvt.f32.f16", "f32 = b16", &[]),
+    ("cvt.f32.bf16", "f32 = b16", &[]),
+    ("cvt.rn.f32.s32", "f32 = s32", &[]),
+    ("cvt.rn.bf16x2.f32", "b32 = f32 f32", &[]),
+    ("cvt.rn.f16x2.f32", "b32 = f32 f32", &[]),
+    ("cvt.rna.tf32.f32", "b32 = f32", &[]),
+    ("setp.eq.f32", "pred = f32 f32", &[]),
+    ("setp.gt.f32", "pred = f32 f32", &[]),
+    ("setp.lt.f32", "pred = f32 f32", &[]),
+    ("setp.eq.s32", "pred = s32 s32", &[]),
+    ("setp.eq.u32", "pred = u32 u32", &[]),
+    ("setp.eq.u64", "pred = u64 u64", &[]),
+    ("setp.ge.s32", "pred = s32 s32", &[]),
+    ("setp.ge.u32", "pred = u32 u32", &[]),
+    ("setp.gt.s32", "pred = s32 s32", &[]),
+    ("setp.gt.u32", "pred = u32 u32", &[]),
+    ("setp.le.s32", "pred = s32 s32", &[]),
+    ("setp.le.u32", "pred = u32 u32", &[]),
+    ("setp.lt.s32", "pred = s32 s32", &[]),
+    ("setp.lt.u32", "pred = u32 u32", &[]),
+    ("setp.ne.s32", "pred = s32 s32", &[]),
+    ("setp.ne.u32", "pred = u32 u32", &[]),
+    ("setp.ne.u64", "pred = u64 u64", &[]),
+    ("setp.eq.and.u32", "pred = u32 u32 pred", &[]),
+    ("setp.gt.or.u32", "pred = u32 u32 pred", &[]),
+    ("setp.ge.or.s32", "pred = s32 s32 pred", &[]),
+    ("setp.le.and.s32", "pred = s32 s32 pred", &[]),
+    ("setp.lt.and.u32", "pred = u32 u32 pred", &[]),
+    (
+        "shfl.sync.bfly.b32",
+        "b32 = b32",
+        &["d, a, 1, 0x1f, 0xffffffff", "d, a, 2, 0x1f, 0xffffffff", "d, a, 16, 0x0f, 0xffffffff"],
+    ),
+    (
+        "shfl.sync.idx.b32",
+        "b32 = b32 few",
+        &["d, a, 0, 0x1f, 0xffffffff", "d, a, b, 0x181f, 0xffffffff"],
+    ),
+    ("shfl.sync.up.b32", "b32 = b32 few", &["d, a, 1, 0, 0xffffffff", "d, a, 9, 0, 0xffffffff"]),
+    ("shfl.sync.down.b32", "b32 = b32 few", &["d, a, 3, 0x1f, 0xffffffff"]),
+    ("vote.sync.all.pred", "pred = most", &["d, a, 0xffffffff", "d, !a, 0xffffffff"]),
+    ("vote.sync.any.pred", "pred = most", &["d, a, 0xffffffff", "d, !a, 0xffffffff"]),
+    ("vote.sync.ballot.b32", "b32 = pred", &["d, a, 0xffffffff"]),
+    ("movmatrix.sync.aligned.m8n8.trans.b16", "b32 = b32", &[]),
+];
+
+/// Approximate functions: form and the bound of the PTX manual, relative and absolute.
+const APPROXIMATE: &[(&str, f64, f64)] = &[
+    ("ex2.approx.ftz.f32", 2.4e-7, 0.0),
+    ("lg2.approx.ftz.f32", 2.4e-7, 2.4e-7),
+    ("rcp.approx.ftz.f32", 1.2e-7, 0.0),
+    ("rsqrt.approx.ftz.f32", 3.4e-7, 0.0),
+    ("tanh.approx.f32", 4.9e-4, 0.0),
+];
+
+fn special_floats() -> [u32; 16] {
+    [
+        0,
+        0x8000_0000,
+        0x3f80_0000,
+        0xbf80_0000,
+        0x7f80_0000,
+        0xff80_0000,
+        0x7fc0_0000,
+        0x0080_0000,
+        0x8080_0000,
+        1,
+        0x807f_ffff,
+        0x7f7f_ffff,
+        0xff7f_ffff,
+        0x3f00_0000,
+        0x477f_f000,
+        0x3380_0000,
+    ]
+}
+
+/// Bits of an operand of a type.
+fn operand(ty: &str, r: &mut Pcg64) -> u64 {
+    let ints = [0u32, 1, 2, 31, 32, 33, 0x7fff_ffff, 0x8000_0000, u32::MAX, u32::MAX - 1];
+    let word = |r: &mut Pcg64| match r.random_range(0..4) {
+        0 => ints[r.random_range(0..ints.len())],
+        1 => r.random_range(0..64),
+        _ => r.random(),
+    };
+    match ty {
+        "f32" => match r.random_range(0..4) {
+            0 => special_floats()[r.random_range(0..16)].into(),
+            1 => r.random::<u32>().into(),
+            // Exponents near each other.
+            _ => u64::from(r.random::<u32>() & 0x807f_ffff | r.random_range(120..134u32) << 23),
+        },
+        "few" => r.random_range(0..40),
+        "pos" => match r.random_range(0..2) {
+            0 => r.random_range(1..64),
+            _ => u64::from((r.random::<u32>() >> 1).max(1)),
+        },
+        "u64" | "b64" => u64::from(word(r)) | u64::from(word(r)) << 32,
+        "b16" => r.random::<u16>().into(),
+        "pred" => r.random_range(0..2),
+        "most" => u64::from(r.random_range(0..40) > 0),
+        _ => word(r).into(),
+    }
+}
+
+/// Threads of a lane program, in CTAs of 128.
+const CASES: u32 = 512;
+
+fn lane(form: &str, signature: &str, operands: &str, turn: usize) -> Program {
+    let (to, from) = signature.split_once(" = ").expect("a signature");
+    let from: Vec<&str> = from.split_whitespace().collect();
+    let declared = |ty: &str| {
+        match ty {
+            "few" | "pos" => "u32",
+            "most" => "pred",
+            other => other,
+        }
+        .to_owned()
+    };
+    let (mut regs, mut loads) = (String::new(), String::new());
+    for (i, ty) in from.iter().enumerate() {
+        let name = ["a", "b", "c"][i];
+        regs += &format!(".reg .{} {name}; ", declared(ty));
+        loads += &match declared(ty).as_str() {
+            "pred" => format!("ld.global.b32 w, [p+{}]; setp.ne.u32 {name}, w, 0; ", 8 * i),
+            "u64" | "b64" => format!("ld.global.b64 {name}, [p+{}]; ", 8 * i),
+            "b16" => format!("ld.global.b16 {name}, [p+{}]; ", 8 * i),
+            _ => format!("ld.global.b32 {name}, [p+{}]; ", 8 * i),
+        };
+    }
+    let store = match to {
+        "pred" => {
+            "selp.b32 w, 1, 0, d; st.global.b32 [q], w; mov.b32 w, 0; st.global.b32 [q+4], w;"
+        }
+        "u64" | "b64" => "st.global.b64 [q], d;",
+        _ => "st.global.b32 [q], d; mov.b32 w, 0; st.global.b32 [q+4], w;",
+    };
+    let plain = ["d, a", "d, a, b", "d, a, b, c"][from.len() - 1];
+    let operands = if operands.is_empty() { plain } else { operands };
+    let text = format!(
+        "{HEAD}.visible .entry k(.param .u64 in, .param .u64 out)\n{{
+    .reg .b32 i, w; .reg .u64 p, q, off; .reg .{to} d; {regs}
+    ld.param.u64 p, [in]; ld.param.u64 q, [out];
+    mov.u32 i, %ctaid.x; mov.u32 w, %tid.x; mad.lo.u32 i, i, 128, w;
+    mul.wide.u32 off, i, {stride}; add.u64 p, p, off;
+    mul.wide.u32 off, i, 8; add.u64 q, q, off;
+    {loads}
+    {form} {operands};
+    {store}
+    ret;\n}}\n",
+        stride = 8 * from.len(),
+    );
+    let name = if turn == 0 { form.to_owned() } else { format!("{form}#{turn}") };
+    let mut r = generator(&name);
+    let mut words = Vec::new();
+    for _ in 0..CASES {
+        for ty in &from {
+            let x = operand(ty, &mut r);
+            words.extend([x as u32, (x >> 32) as u32]);
+        }
+    }
+    program(&name, text, (CASES / 128, 128, 0), vec![words], 2 * CASES as usize, Vec::new())
+}
+
+/// A program of `threads` threads with `t` the thread, `s` shared memory, `p` the input and `q`
+/// the output.
+fn cta(
+    name: &str,
+    threads: u32,
+    shared: u32,
+    regs: &str,
+    body: &str,
+    input: Vec<u32>,
+    output: usize,
+) -> Program {
+    let text = format!(
+        "{HEAD}.extern .shared .align 1024 .b8 smem[];
+.visible .entry k(.param .u64 in, .param .u64 out)\n{{
+    .reg .b32 t, s; .reg .u64 p, q, off; {regs}
+    ld.param.u64 p, [in]; ld.param.u64 q, [out];
+    cvta.to.global.u64 p, p; cvta.to.global.u64 q, q;
+    mov.u32 t, %tid.x; mov.u32 s, smem;
+{body}
+    ret;\n}}\n"
+    );
+    program(name, text, (1, threads, shared), vec![input], output, Vec::new())
+}
+
+fn random_words(name: &str, n: usize) -> Vec<u32> {
+    let mut r = generator(name);
+    (0..n).map(|_| r.random()).collect()
+}
+
+/// Loads and stores of all widths, through shared memory and a barrier.
+fn memory() -> Program {
+    let body = "
+    mul.wide.u32 off, t, 64; add.u64 p, p, off; add.u64 q, q, off;
+    ld.global.nc.f32 f0, [p]; ld.global.nc.f32 f1, [p+4];
+    ld.global.b32 x0, [p+8]; ld.global.v2.b32 {x1, x2}, [p+16]; ld.global.v4.b32 {x4, x5, x6, x7}, [p+32];
+    ld.global.v4.f32 {f4, f5, f6, f7}, [p+48]; ld.global.v2.f32 {f2, f3}, [p+24];
+    ld.global.nc.u32 x3, [p+12];
+    mad.lo.u32 a, t, 64, s;
+    st.shared.f32 [a], f0; st.shared.f32 [a+4], f1; st.shared.b32 [a+8], x0; st.shared.b32 [a+12], x3;
+    st.shared.v2.b32 [a+16], {x1, x2}; st.shared.v2.f32 [a+24], {f2, f3};
+    st.shared.v4.b32 [a+32], {x4, x5, x6, x7}; st.shared.v4.f32 [a+48], {f4, f5, f6, f7};
+    bar.sync 0;
+    xor.b32 a, t, 37; mad.lo.u32 a, a, 64, s;
+    ld.shared.b32 x0, [a]; ld.shared.f32 f0, [a+4]; ld.shared.v2.f32 {f2, f3}, [a+8];
+    ld.shared.v2.b32 {x1, x2}, [a+16]; ld.shared.f32 f1, [a+24]; ld.shared.b32 x3, [a+28];
+    ld.shared.v4.f32 {f4, f5, f6, f7}, [a+32]; ld.shared.v4.b32 {x4, x5, x6, x7}, [a+48];
+    st.global.b32 [q], x0; st.global.f32 [q+4], f0; st.global.v2.b32 [q+8], {x1, x2};
+    st.global.v2.f32 [q+16], {f2, f3}; st.global.f32 [q+24], f1; st.global.u32 [q+28], x3;
+    st.global.v4.b32 [q+32], {x4, x5, x6, x7}; st.global.v4.f32 [q+48], {f4, f5, f6, f7};";
+    let n = 128 * 16;
+    cta(
+        "memory",
+        128,
+        8192,
+        ".reg .b32 a, x<8>; .reg .f32 f<8>;",
+        body,
+        random_words("memory", n),
+        n,
+    )
+}
+
+/// Parameters of all types.
+fn parameters() -> Program {
+    let text = format!(
+        "{HEAD}.visible .entry k(.param .u64 in, .param .u64 out, .param .u32 n, .param .f32 x, .param .u64 m)\n{{
+    .reg .u32 t, a; .reg .f32 f, g; .reg .u64 p, q, off, b;
+    ld.param.u64 p, [in]; ld.param.u64 q, [out]; ld.param.u32 a, [n]; ld.param.f32 f, [x]; ld.param.u64 b, [m];
+    mov.u32 t, %tid.x; mul.wide.u32 off, t, 4; add.u64 p, p, off; mul.wide.u32 off, t, 16; add.u64 q, q, off;
+    ld.global.f32 g, [p]; mul.f32 f, f, g; add.u32 a, a, t;
+    st.global.u32 [q], a; st.global.f32 [q+4], f; st.global.u64 [q+8], b;
+    ret;\n}}\n"
+    );
+    let input = numbers("parameters", "f32", 32);
+    let mut p = program("parameters", text, (1, 32, 0), vec![input], 128, Vec::new());
+    p.job.launches[0].args.extend([
+        Arg::U32(0xfedc_ba98),
+        Arg::F32(0.1),
+        Arg::U64(0x0123_4567_89ab_cdef),
+    ]);
+    p
+}
+
+/// cp.async with and without a tail of zeros, in groups.
+fn copies() -> Program {
+    let body = "
+    mul.wide.u32 off, t, 32; add.u64 p, p, off; add.u64 q, q, off;
+    mad.lo.u32 a, t, 32, s; and.b32 n, t, 31; min.u32 n, n, 16;
+    cp.async.cg.shared.global [a], [p], 16;
+    cp.async.commit_group;
+    cp.async.cg.shared.global [a+16], [p+16], 16, n;
+    cp.async.commit_group;
+    cp.async.wait_group 1;
+    ld.shared.v4.b32 {x0, x1, x2, x3}, [a];
+    cp.async.wait_group 0;
+    ld.shared.v4.b32 {x4, x5, x6, x7}, [a+16];
+    st.global.v4.b32 [q], {x0, x1, x2, x3}; st.global.v4.b32 [q+16], {x4, x5, x6, x7};";
+    let n = 64 * 8;
+    cta("cp.async", 64, 2048, ".reg .b32 a, n, x<8>;", body, random_words("cp.async", n), n)
+}
+
+/// Matrices of 8x8 to and from registers.
+fn matrices() -> Program {
+    let body = "
+    mul.wide.u32 off, t, 16; add.u64 off, p, off; mad.lo.u32 a, t, 16, s;
+    ld.global.v4.b32 {x0, x1, x2, x3}, [off]; st.shared.v4.b32 [a], {x0, x1, x2, x3};
+    bar.warp.sync 0xffffffff;
+    xor.b32 a, t, 5; mad.lo.u32 a, a, 16, s;
+    ldmatrix.sync.aligned.m8n8.x4.shared.b16 {x0, x1, x2, x3}, [a];
+    ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {x4, x5, x6, x7}, [a];
+    ldmatrix.sync.aligned.m8n8.x2.shared.b16 {x8, x9}, [a];
+    bar.warp.sync 0xffffffff;
+    xor.b32 a, t, 9; mad.lo.u32 a, a, 16, s;
+    stmatrix.sync.aligned.m8n8.x4.shared.b16 [a], {x4, x0, x5, x1};
+    stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [a+512], {x2, x6, x3, x7};
+    bar.warp.sync 0xffffffff;
+    mad.lo.u32 a, t, 16, s;
+    ld.shared.v4.b32 {x0, x1, x2, x3}, [a]; ld.shared.v4.b32 {x4, x5, x6, x7}, [a+512];
+    mul.wide.u32 off, t, 48; add.u64 q, q, off;
+    st.global.v4.b32 [q], {x0, x1, x2, x3}; st.global.v4.b32 [q+16], {x4, x5, x6, x7};
+    st.global.v2.b32 [q+32], {x8, x9}; st.global.v2.b32 [q+40], {x8, x9};";
+    cta("ldmatrix", 32, 1024, ".reg .b32 a, x<10>;", body, random_words("ldmatrix", 128), 32 * 12)
+}
+
+/// Two warps hand values over through named barriers, in a loop.
+fn barriers() -> Program {
+    let body = "
+    and.b32 lane, t, 31; mul.wide.u32 off, lane, 4; add.u64 p, p, off; mad.lo.u32 a, lane, 4, s;
+    mul.wide.u32 off, t, 4; add.u64 q, q, off;
+    mov.u32 n, 0; mov.u32 x, 0; mov.u32 y, 0;
+    setp.ge.u32 second, t, 32; @second bra $take;
+$give:
+    bar.sync 2, 64;
+    ld.global.b32 y, [p]; add.u32 x, x, y; st.shared.b32 [a], x;
+    bar.arrive 1, 64;
+    add.u32 n, n, 1; setp.lt.u32 more, n, 5; @more bra $give;
+    bra.uni $end;
+$take:
+    bar.arrive 2, 64;
+    bar.sync 1, 64;
+    ld.shared.b32 y, [a]; mad.lo.u32 x, x, 3, y;
+    add.u32 n, n, 1; setp.lt.u32 more, n, 5; @more bra $take;
+$end:
+    st.global.b32 [q], x;";
+    let regs = ".reg .b32 a, n, x, y, lane; .reg .pred second, more;";
+    cta("bar", 64, 128, regs, body, random_words("bar", 32), 64)
+}
+
+/// Numbers of a normal distribution, more or less, in a type of operand.
+fn numbers(name: &str, ty: &str, n: usize) -> Vec<u32> {
+    let mut r = generator(name);
+    let mut one = || (0..4).map(|_| r.random_range(-1.0..1.0f32)).sum::<f32>();
+    match ty {
+        "tf32" | "f32" => (0..n).map(|_| one().to_bits()).collect(),
+        _ => (0..n)
+            .map(|_| {
+                let bits = |x: f32| match ty {
+                    "f16" => f16::from_f32(x).to_bits(),
+                    _ => bf16::from_f32(x).to_bits(),
+                };
+                u32::from(bits(one())) | u32::from(bits(one())) << 16
+            })
+            .collect(),
+    }
+}
+
+fn list(name: &str, range: std::ops::Range<usize>) -> String {
+    let all: Vec<_> = range.map(|i| format!("{name}{i}")).collect();
+    format!("{{{}}}", all.join(", "))
+}
+
+/// A chain of two products, so that the first sum is the second's accumulator.
+fn mma(shape: &str, ty: &str) -> Program {
+    let form = format!("mma.sync.aligned.{shape}.row.col.f32.{ty}.{ty}.f32");
+    let loads: String = (0..16).map(|i| format!("ld.global.b32 x{i}, [p+{}];\n", 4 * i)).collect();
+    let body = format!(
+        "
+    mul.wide.u32 off, t, 64; add.u64 p, p, off; mul.wide.u32 off, t, 16; add.u64 q, q, off;
+    {loads}
+    {form} {c}, {a0}, {b0}, {c};
+    {form} {c}, {a1}, {b1}, {c};
+    st.global.v4.b32 [q], {c};",
+        c = list("x", 12..16),
+        a0 = list("x", 0..4),
+        b0 = list("x", 4..6),
+        a1 = list("x", 6..10),
+        b1 = list("x", 10..12),
+    );
+    // The accumulators are fp32 whatever the operands.
+    let mut input = numbers(&form, ty, 128 * 16);
+    let c = numbers(&format!("{form} c"), "f32", 128 * 4);
+    for (thread, c) in input.chunks_exact_mut(16).zip(c.chunks_exact(4)) {
+        thread[12..].copy_from_slice(c);
+    }
+    cta(&form, 128, 0, ".reg .b32 x<16>;", &body, input, 128 * 4)
+}
+
+/// As attention has them: both operands from shared memory, then A from registers and B MN-major.
+fn wgmma(n: usize, ty: &str) -> Program {
+    let form = format!("wgmma.mma_async.sync.aligned.m64n{n}k16.f32.{ty}.{ty}");
+    let nd = n / 2;
+    // One word for all of a thread's results, but for one width.
+    let whole = n == 64;
+    // A: 64 lines of 128 bytes; B: n lines; V: slabs of 64 columns, 64 lines each.
+    let v_at = 8192 + (128 * n).next_multiple_of(1024);
+    let words = (v_at + 8192 * n.div_ceil(64)) / 4;
+    let b_at = 8192;
+    let hi = 0x4000_0000u64 + 64;
+    let body = format!(
+        "
+    mul.wide.u32 off, t, 4; add.u64 p, p, off;
+    mad.lo.u32 a, t, 4, s; mov.u32 i, t;
+$fill:
+    ld.global.b32 x, [p]; st.shared.b32 [a], x;
+    add.u64 p, p, 512; add.u32 a, a, 512; add.u32 i, i, 128;
+    setp.lt.u32 more, i, {words}; @more bra $fill;
+    ld.global.b32 f0, [p]; ld.global.b32 f1, [p+512]; ld.global.b32 f2, [p+1024]; ld.global.b32 f3, [p+1536];
+    fence.proxy.async.shared::cta;
+    bar.sync 0;
+    shr.u32 x, s, 4; and.b32 x, x, 0x3fff; mov.b64 da, {{x, {hi}}};
+    add.u32 x, s, {b_at}; shr.u32 x, x, 4; and.b32 x, x, 0x3fff; mov.b64 db, {{x, {hi}}};
+    add.u32 x, s, {v_at}; shr.u32 x, x, 4; and.b32 x, x, 0x3fff; or.b32 x, x, {lead}; mov.b64 dv, {{x, {hi}}};
+    setp.ne.u32 add, 0, 0; setp.eq.u32 more, 0, 0;
+    wgmma.fence.sync.aligned;
+    {form} {d}, da, db, add, 1, 1, 0, 0;
+    add.u64 da, da, 2; add.u64 db, db, 2;
+    {form} {d}, da, db, more, 1, 1, 0, 0;
+    wgmma.commit_group.sync.aligned;
+    {form} {d}, {f}, dv, more, 1, 1, 1;
+    add.u64 dv, dv, 128;
+    {form} {d}, {f}, dv, more, 1, 1, 1;
+    wgmma.commit_group.sync.aligned;
+    wgmma.wait_group.sync.aligned 1;
+    wgmma.wait_group.sync.aligned 0;
+    mul.wide.u32 off, t, {bytes}; add.u64 q, q, off;
+    {stores}",
+        lead = (64 * 128 / 16) << 16,
+        d = list("d", 0..nd),
+        f = list("f", 0..4),
+        bytes = if whole { 4 * nd } else { 4 },
+        stores = match whole {
+            true => (0..nd).map(|i| format!("st.global.f32 [q+{}], d{i};\n", 4 * i)).collect(),
+            false => {
+                let fold = |i| format!("mov.b32 a, d{i}; mad.lo.u32 x, x, 31, a;\n");
+                let all: String = (0..nd).map(fold).collect();
+                format!("mov.u32 x, 0;\n{all}st.global.b32 [q], x;")
+            }
+        },
+    );
+    let regs = format!(
+        ".reg .b32 a, i, x, f<4>; .reg .f32 d<{nd}>; .reg .b64 da, db, dv; .reg .pred more, add;"
+    );
+    let input = numbers(&form, ty, words + 512);
+    cta(&form, 128, (words * 4) as u32, &regs, &body, input, if whole { 128 * nd } else { 128 })
+}
+
+/// A producer and a consumer warpgroup around a tensor copy, out of bounds at one end, and a
+/// tensor copy back.
+fn tensor_copies() -> Program {
+    let map = |buffer: usize| TensorMap {
+        buffer,
+        dtype: DType::Bf16,
+        dims: vec![64, 2, 20, 2],
+        strides_bytes: vec![128, 256, 256 * 20],
+        tile: vec![64, 1, 16, 1],
+        swizzle: Swizzle::B128,
+        nan_fill: false,
+    };
+    let n = 2 * 20 * 2 * 32;
+    let load = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes";
+    let store = "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group";
+    // Boxes of 2048 bytes: rows from 0 and from 16 (four of them inside) of both heads and batches.
+    let boxes: Vec<(usize, usize, usize)> =
+        (0..8).map(|i| (i % 2, i / 2 % 2 * 16, i / 4)).collect();
+    let each = |f: &dyn Fn(usize, (usize, usize, usize)) -> String| {
+        boxes.iter().enumerate().map(|(i, b)| f(i, *b)).collect::<String>()
+    };
+    let wait = |at: u32| {
+        format!(
+            "{{ .reg .pred d;
+$again: mbarrier.try_wait.parity.shared::cta.b64 d, [s+{at}], 0;
+    @d bra $through; bra $again; $through: }}"
+        )
+    };
+    let text = format!(
+        "{HEAD}.extern .shared .align 1024 .b8 smem[];
+.visible .entry k(.param .align 64 .b8 m_in[128], .param .align 64 .b8 m_out[128], .param .u64 in, .param .u64 out)
+.maxntid 256 .maxnreg 128
+{{
+    .reg .b32 t, s, x, a, i; .reg .u64 q, off; .reg .b64 mi, mo; .reg .pred p, e;
+    ld.param.u64 q, [out];
+    mov.u32 t, %tid.x; mov.u32 s, smem;
+    mov.b64 mi, m_in; cvta.param.u64 mi, mi; mov.b64 mo, m_out; cvta.param.u64 mo, mo;
+    setp.ne.u32 p, t, 0; @p bra $ready;
+    mbarrier.init.shared::cta.b64 [s+16384], 1;
+    mbarrier.init.shared::cta.b64 [s+16392], 128;
+    fence.mbarrier_init.release.cluster;
+    fence.proxy.async.shared::cta;
+$ready:
+    bar.sync 0;
+    setp.ge.u32 p, t, 128; @p bra $consumer;
+    setmaxnreg.dec.sync.aligned.u32 40;
+    setp.ge.u32 p, t, 32; @p bra $exit;
+    elect.sync _|e, 0xffffffff;
+    @!e bra $exit;
+    prefetch.tensormap [mi];
+    add.u32 a, s, 16384;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [a], 16384;
+    {loads}
+    {wait_consumer}
+    {stores}
+    cp.async.bulk.commit_group;
+    cp.async.bulk.wait_group.read 0;
+    cp.async.bulk.wait_group 0;
+    bra $exit;
+$consumer:
+    setmaxnreg.inc.sync.aligned.u32 208;
+    {wait_full}
+    // Each word and one, so that both ways are seen.
+    sub.u32 i, t, 128; mad.lo.u32 a, i, 4, s;
+$words:
+    ld.shared.b32 x, [a]; xor.b32 x, x, 65537; st.shared.b32 [a], x;
+    add.u32 a, a, 512; add.u32 i, i, 128; setp.lt.u32 p, i, 4096; @p bra $words;
+    fence.proxy.async.shared::cta;
+    mbarrier.arrive.shared::cta.b64 _, [s+16392];
+$exit:
+    ret;
+}}
+",
+        loads = each(&|i, (h, row, b)| format!(
+            "{load} [s+{}], [mi, {{0, {h}, {row}, {b}}}], [a];\n",
+            2048 * i
+        )),
+        stores = each(&|i, (h, row, b)| format!(
+            "{store} [mo, {{0, {h}, {row}, {b}}}], [s+{}];\n",
+            2048 * i
+        )),
+        wait_consumer = wait(16392),
+        wait_full = wait(16384),
+    );
+    let input = random_words("tensor copies", n);
+    program("tensor copies", text, (1, 256, 16400), vec![input], n, vec![map(0), map(1)])
+}
+
+pub fn all() -> Vec<Program> {
+    let mut all = Vec::new();
+    for (form, signature, operands) in LANES {
+        if operands.is_empty() {
+            all.push(lane(form, signature, "", 0));
+        }
+        // A pair moves two of 32 bits.
+        for (turn, o) in operands.iter().enumerate() {
+            let signature = if o.contains("{a, w}") { "b64 = b32" } else { signature };
+            all.push(lane(form, signature, o, turn));
+        }
+    }
+    for &(form, relative, absolute) in APPROXIMATE {
+        let mut p = lane(form, "f32 = f32", "", 0);
+        p.bound = Bound::Near(2.0 * relative, 2.0 * absolute);
+        all.push(p);
+    }
+    all.extend([memory(), parameters(), copies(), matrices(), barriers(), tensor_copies()]);
+    for ty in ["bf16", "f16"] {
+        all.push(mma("m16n8k16", ty));
+        all.extend((8..=256).step_by(8).map(|n| wgmma(n, ty)));
+    }
+    all.push(mma("m16n8k8", "tf32"));
+    all
+}
