@@ -1,6 +1,6 @@
 //! The forms of instructions that a PTX text uses: opcodes with their suffixes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crossover::kernel::Registry;
 use crossover::op::Problem;
@@ -36,6 +36,15 @@ pub fn forms(text: &str) -> BTreeMap<String, String> {
         }
     }
     all
+}
+
+/// Whether a comparison that joins a predicate, such as `setp.gt.or.f32`, is made of parts that are
+/// known: the comparison on its own, and the join behind another comparison.
+pub fn joined_of(form: &str, known: &BTreeSet<String>) -> bool {
+    let parts: Vec<&str> = form.split('.').collect();
+    let ["setp", compare, join @ ("and" | "or" | "xor"), ty] = parts[..] else { return false };
+    let joins = |f: &String| f.starts_with("setp.") && f.split('.').nth(2) == Some(join);
+    known.contains(&format!("setp.{compare}.{ty}")) && known.iter().any(joins)
 }
 
 /// The forms of all kernels over the problems and tiles of their suites, each with a kernel that

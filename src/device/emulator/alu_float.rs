@@ -78,7 +78,8 @@ macro_rules! signs {
 }
 
 signs! {
-    NegF(a; imm) = a ^ 0x8000_0000;
+    // A GPU adds -0 to -a: no NaN keeps its payload.
+    NegF(a; imm) = if a & 0x7fff_ffff > 0x7f80_0000 { num::NAN32 } else { a ^ 0x8000_0000 };
     AbsF(a; imm) = a & 0x7fff_ffff;
     MinF(a, b; imm) = {
         let (a, b) = (f32::from_bits(a), f32::from_bits(b));

@@ -72,13 +72,8 @@ pub fn f32_to_bf16(x: f32) -> u32 {
 pub fn f32_to_tf32_away(b: u32) -> u32 {
     let r = b.wrapping_add(0x1000) & !0x1fff;
     let a = b & 0x7fff_ffff;
-    if a > 0x7f80_0000 {
-        NAN32
-    } else if a == 0x7f80_0000 {
-        b
-    } else {
-        r
-    }
+    // A NaN keeps the upper bits of its payload, as on an H200.
+    if a > 0x7f80_0000 { b & !0x1fff } else { r }
 }
 
 /// Nearest, ties to even.
