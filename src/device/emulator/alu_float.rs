@@ -293,6 +293,8 @@ fn to_s32(x: f32) -> u32 {
 lanes! {
     ToTf32Away(a: u32) -> u32 = num::f32_to_tf32_away(a);
     ToTf32Even(a: u32) -> u32 = num::f32_to_tf32_even(a);
+    // A shift on a GPU: a NaN keeps its payload.
+    Bf16ToF32(a: u32) -> u32 = a << 16;
     S32ToF32(a: u32) -> u32 = (a as i32 as f32).to_bits();
     U32ToF32(a: u32) -> u32 = (a as f32).to_bits();
     F32ToS32Rz(a: u32) -> u32 = to_s32(f32::from_bits(a));

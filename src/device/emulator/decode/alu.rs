@@ -695,7 +695,7 @@ impl<'a> Decoder<'a> {
             (Ty::F32, Ty::F16) if rounding == Round::Nearest && !ftz => {
                 Some(alu::<fl::ToH<F16>> as AluFn)
             }
-            (Ty::Bf16, Ty::F32) => Some(alu::<fl::FromH<Bf16>> as AluFn),
+            (Ty::Bf16, Ty::F32) => Some(alu::<fl::Bf16ToF32> as AluFn),
             (Ty::F16, Ty::F32) if !ftz => Some(alu::<fl::FromH<F16>> as AluFn),
             (Ty::S32, Ty::F32) if rounding == Round::Nearest => Some(alu::<fl::S32ToF32> as AluFn),
             (Ty::U32, Ty::F32) if rounding == Round::Nearest => Some(alu::<fl::U32ToF32> as AluFn),
