@@ -313,7 +313,7 @@ fn check_refuses_bad_usage() {
     let on = ["--device", "emulator"];
     refused(&["nothing/*", on[0], on[1]], "no kernel matches `nothing/*`");
     refused(&[ATTENTION, "--filter", "dtype=fp8"], "no case of");
-    refused(&[ATTENTION, "--problem", "T=0"], "T=0: expected an integer of at least 1");
+    refused(&[ATTENTION, "--problem", "T=0"], "T=0: expected an integer from 1 to 1073741824");
     refused(&[ATTENTION, "--problem", "Hq=3,Hkv=2"], "must be a multiple");
     refused(&[ATTENTION, "--problem", "K=3"], "no variable `K`");
     refused(&[ATTENTION, "--family", "random"], "--problem");
@@ -322,4 +322,41 @@ fn check_refuses_bad_usage() {
     if crossover::device::cuda::CudaDevice::count().is_err() {
         refused(&[ATTENTION, "--device", "cuda:0"], "driver");
     }
+}
+
+/// What would take the machine down, wait for ever or replace a device is refused.
+#[test]
+fn hostile_arguments_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inputs = |problem: &str, out: &str, words: &str| {
+        crossover()
+            .args(["inputs", "attention", "-p", problem, "--out", out])
+            .current_dir(folder.path())
+            .assert()
+            .code(2)
+            .stderr(contains(words));
+    };
+    let huge = "B=1000000,Tq=1000000,Tkv=1000000";
+    inputs(huge, "x.safetensors", "the tensors take 5.1e14 bytes");
+    let all = "B=1073741824,T=1073741824,Hq=1073741824,Hkv=1073741824";
+    inputs(all, "x.safetensors", "more than any machine has");
+    inputs("T=1073741825", "x.safetensors", "expected an integer from 1 to 1073741824");
+    inputs("Hq=3,Hkv=2", "x.safetensors", "Hq");
+    inputs("scale=inf", "x.safetensors", "scale = inf: expected a finite number");
+    inputs("T=16", "/dev/null", "is a device or pipe; name a file");
+    crossover()
+        .args(["check", "*.sm80", "--device", "emulator", "--problem", huge])
+        .assert()
+        .code(2)
+        .stderr(contains("bytes"));
+
+    let kernels = folder.path().join("attention");
+    std::fs::create_dir(&kernels).expect("a folder");
+    let link = kernels.join("prefill.sm80.ptx");
+    std::os::unix::fs::symlink("/dev/zero", &link).expect("a link");
+    crossover()
+        .args(["--kernels", folder.path().to_str().expect("text"), "kernels"])
+        .assert()
+        .code(2)
+        .stderr(contains("prefill.sm80.ptx: is no regular file"));
 }

@@ -157,6 +157,7 @@ fn same_tile(a: &Tile, b: &Tile) -> bool {
 fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Case>, String> {
     let mut problem = problem::default(kernel.manifest.op);
     problem::apply(&mut problem, settings)?;
+    problem::fits_memory(&problem)?;
     divisible(&problem)?;
     kernel.supports(&problem).map_err(|e| e.0)?;
     let tiles = match &args.tile {
@@ -178,7 +179,7 @@ fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Case>, Stri
 }
 
 /// Query heads (value heads) are a multiple of the key/value heads (query heads).
-fn divisible(problem: &Problem) -> Result<(), String> {
+pub(super) fn divisible(problem: &Problem) -> Result<(), String> {
     let (many, few, names) = match problem {
         Problem::Attention(s) => (s.hq, s.hkv, "Hq, Hkv"),
         Problem::GatedDeltaRule(s) | Problem::Kda(s) => (s.hv, s.h, "HV, H"),

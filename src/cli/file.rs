@@ -268,6 +268,10 @@ pub fn writable(path: &Path) -> Result<(), String> {
     if path.is_dir() {
         return Err(format!("--out {}: is a folder; name a file", path.display()));
     }
+    // The file is renamed into place: that would replace a device by a file.
+    if path.metadata().is_ok_and(|m| !m.is_file()) {
+        return Err(format!("--out {}: is a device or pipe; name a file", path.display()));
+    }
     temporary(path).map(drop)
 }
 

@@ -30,6 +30,8 @@ pub fn run(args: Args) -> Result {
     let op = operator(&args.op)?;
     let mut problem = problem::default(op);
     problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
+    super::check::divisible(&problem).map_err(Failure::Usage)?;
+    problem::fits_memory(&problem).map_err(Failure::Usage)?;
     file::writable(&args.out).map_err(Failure::Usage)?;
     let inputs = problem.inputs(&args.family, args.seed);
     let facts = [

@@ -1,6 +1,6 @@
 //! Problems as a person writes them: `dtype=fp16,Tq=1000,causal=true`.
 
-use crate::op::{DType, Op, Problem, Scalar, attention, delta};
+use crate::op::{DType, Op, Problem, Scalar, TensorSpec, attention, delta};
 
 /// A small problem of the operator, the start for [`apply`].
 pub fn default(op: Op) -> Problem {
@@ -85,7 +85,42 @@ pub fn apply(problem: &mut Problem, settings: &str) -> Result<(), String> {
             return Err(fault);
         }
     }
-    Ok(())
+    let (Problem::Attention(attention::Shape { scale, .. })
+    | Problem::GatedDeltaRule(delta::Shape { scale, .. })
+    | Problem::Kda(delta::Shape { scale, .. })) = problem;
+    if !scale.is_finite() {
+        return Err(format!("scale = {scale}: expected a finite number"));
+    }
+    within(problem, MOST_BYTES, "more than any machine has")
+}
+
+/// Bytes of tensors up to which sizes are computed at all.
+const MOST_BYTES: f64 = (1u64 << 46) as f64;
+
+/// Refuses a problem whose tensors take more than this machine's memory.
+pub fn fits_memory(problem: &Problem) -> Result<(), String> {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|t| t.split_whitespace().next()?.parse::<f64>().ok());
+    match kib {
+        Some(kib) => within(problem, 1024.0 * kib, "and this machine has less memory"),
+        None => Ok(()),
+    }
+}
+
+fn within(problem: &Problem, most: f64, why: &str) -> Result<(), String> {
+    let size =
+        |t: &TensorSpec| t.shape.iter().fold(t.dtype.bytes() as f64, |bytes, n| bytes * *n as f64);
+    let tensors = problem.tensors();
+    let bytes: f64 = tensors.iter().map(size).sum();
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: the tensors take {:.1e} bytes, {why}: choose a smaller one",
+        short(problem),
+        bytes
+    ))
 }
 
 fn set(problem: &mut Problem, name: &str, value: &str) -> Result<(), String> {
@@ -97,7 +132,7 @@ fn set(problem: &mut Problem, name: &str, value: &str) -> Result<(), String> {
         || format!("{op} has no variable `{name}`: it has dtype, {}{lens}", vars.join(", "));
     let count = || match value.parse::<usize>() {
         Ok(n) if n > 0 && n <= 1 << 30 => Ok(n),
-        _ => Err(format!("{name}={value}: expected an integer of at least 1")),
+        _ => Err(format!("{name}={value}: expected an integer from 1 to {}", 1 << 30)),
     };
     let flag =
         || value.parse::<bool>().map_err(|_| format!("{name}={value}: expected true or false"));

@@ -64,6 +64,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     let kernel = registry.get(&args.kernel)?;
     let mut problem = problem::default(kernel.manifest.op);
     problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
+    problem::fits_memory(&problem).map_err(Failure::Usage)?;
     kernel.supports(&problem)?;
     let tile = match &args.tile {
         Some(tile) => tile.clone(),

@@ -172,6 +172,10 @@ fn collect_dir(
         if path.is_dir() {
             collect_dir(root, &path, files)?;
         } else if path.extension().is_some_and(|x| x == "ptx" || x == "toml") {
+            // A pipe would be waited for, a device read without end.
+            if !path.metadata().map_err(|e| fail(&path, e))?.is_file() {
+                return Err(KernelError(format!("{}: is no regular file", path.display())));
+            }
             let text = std::fs::read_to_string(&path).map_err(|e| fail(&path, e))?;
             let name = path.strip_prefix(root).expect("a path under its root");
             files.insert(name.to_string_lossy().replace('\\', "/"), text);

@@ -225,6 +225,9 @@ impl Cta {
                 Preset::ClusterNctaid(a) => Row::splat(d.cluster[usize::from(a)].into()),
                 Preset::ClusterCtarank => Row::splat(self.rank.into()),
                 Preset::ClusterNctarank => Row::splat(d.cluster.iter().product::<u32>().into()),
+                Preset::ExplicitCluster => {
+                    Row::splat((program.cluster.is_some() || d.cluster != [1; 3]).into())
+                }
                 Preset::Laneid => lane(&u64::from),
                 Preset::Warpid => Row::splat(w as u64),
                 Preset::Nwarpid => Row::splat(d.threads().div_ceil(32).into()),

@@ -12,6 +12,7 @@
 //! analysis of the PTX: close to what an assembler without spills needs, and not what it uses.
 
 mod access;
+mod alu_carry;
 mod alu_cvt;
 mod alu_float;
 mod alu_int;

@@ -268,6 +268,8 @@ pub enum Preset {
     ClusterNctaid(u8),
     ClusterCtarank,
     ClusterNctarank,
+    /// A predicate: the launch or the entry says how large clusters are.
+    ExplicitCluster,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

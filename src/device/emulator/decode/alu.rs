@@ -486,7 +486,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn three(&mut self, f: AluFn, a: &'a [Operand<'a>], ty: Ty, imm: u32) -> Result<()> {
+    pub(super) fn three(&mut self, f: AluFn, a: &'a [Operand<'a>], ty: Ty, imm: u32) -> Result<()> {
         let (x, y, z) = (self.src(&a[1], ty)?, self.src(&a[2], ty)?, self.src(&a[3], ty)?);
         let d = self.dst(&a[0], ty)?;
         self.alu(f, [d, x, y, z, 0], imm);

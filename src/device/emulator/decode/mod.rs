@@ -1,11 +1,13 @@
 //! Syntax tree to [`Program`]: names to slots, instructions to functions over a warp.
 
 mod alu;
+mod carry;
 mod depend;
 mod flow;
 mod hopper;
 mod mem;
 mod mods;
+mod needs;
 mod table;
 mod warp;
 mod wgmma;
@@ -22,6 +24,7 @@ use super::regs::{AluFn, Slots};
 use super::wgmma::Wgmma;
 
 pub use mods::Mods;
+use needs::Given;
 
 /// Base address of the first module variable; each has 2^36 bytes to itself.
 pub const MODULE_BASE: u64 = 0x7000 << 36;
@@ -59,6 +62,7 @@ pub fn module_vars(m: &Module<'_>) -> Result<Vec<ModuleVar>> {
 /// Makes one entry of a module ready to run.
 pub fn decode(m: &Module<'_>, entry: &Entry<'_>) -> Result<Program> {
     let mut d = Decoder::new(m, entry)?;
+    d.given().allows_module(entry.cluster.map(|_| entry.line))?;
     d.block(&entry.body)?;
     d.finish(entry)
 }
@@ -229,6 +233,11 @@ impl<'a> Decoder<'a> {
         })
     }
 
+    /// What the text says it is for.
+    fn given(&self) -> Given<'a> {
+        Given { version: self.module.version, target: self.module.target }
+    }
+
     fn error<T>(&self, message: impl Into<String>) -> Result<T> {
         Err(PtxError::new(self.line, message))
     }
@@ -376,7 +385,7 @@ impl<'a> Decoder<'a> {
 
     /// A slot that holds `preset` from the start.
     fn preset(&mut self, preset: Preset, bits: u32) -> Result<u16> {
-        let bits = if bits == 64 { 64 } else { 32 };
+        let bits = if bits == 64 || bits == 1 { bits } else { 32 };
         let slot = match self.preset_slots.get(&(bits, preset)) {
             Some(&s) => s,
             None => {
@@ -461,8 +470,10 @@ impl<'a> Decoder<'a> {
         }
         if let Some(preset) = special(name)
             && offset == 0
-            && ty.bits() >= 16
+            && (ty.bits() >= 16 || preset == Preset::ExplicitCluster)
+            && (ty == Ty::Pred) == (preset == Preset::ExplicitCluster)
         {
+            self.given().allows_register(name, self.line)?;
             return self.preset(preset, ty.bits());
         }
         if name.starts_with('%') && name.contains('.') || special(name).is_some() {
@@ -540,8 +551,10 @@ impl<'a> Decoder<'a> {
         }
         let at = self.insts.len();
         let guard = self.now.guard;
+        self.given().allows(i)?;
         let mut m = Mods::new(i);
-        let known = self.alu_op(i, &mut m)?
+        let known = self.rare_op(i, &mut m)?
+            || self.alu_op(i, &mut m)?
             || self.mem_op(i, &mut m)?
             || self.warp_op(i, &mut m)?
             || self.hopper_op(i, &mut m)?;
@@ -675,6 +688,7 @@ fn special(name: &str) -> Option<Preset> {
         // Far below 2^32 steps, and all in one wave.
         "%smid" | "%gridid" | "%envreg0" | "%clock_hi" | "%globaltimer_hi" => Preset::Const(0),
         "%nsmid" => Preset::Const(1),
+        "%is_explicit_cluster" => Preset::ExplicitCluster,
         "%cluster_ctarank" => Preset::ClusterCtarank,
         "%cluster_nctarank" => Preset::ClusterNctarank,
         "WARP_SZ" => Preset::Const(32),

@@ -42,7 +42,14 @@ impl Parser<'_> {
             let right = self.binary(level + 1)?;
             left = match fold(op, left, right) {
                 Some(c) => c,
-                None => return self.error(format!("cannot compute `{op}` in this constant")),
+                None => {
+                    let op = match op {
+                        'L' => "<<".to_owned(),
+                        'R' => ">>".to_owned(),
+                        op => op.to_string(),
+                    };
+                    return self.error(format!("cannot compute `{op}` in this constant"));
+                }
             };
         }
     }

@@ -103,7 +103,16 @@ impl<'a> Parser<'a> {
         let line = self.line();
         match self.constant()? {
             Const::Int(i) if i <= u64::from(u32::MAX) => Ok(i as u32),
-            c => Err(PtxError::new(line, format!("{wanted} must be a whole number, not {c:?}"))),
+            c => {
+                let c = match c {
+                    Const::Int(i) => (i as i64).to_string(),
+                    Const::F32(x) => x.to_string(),
+                    Const::F64(x) => x.to_string(),
+                };
+                let message =
+                    format!("{wanted} must be a whole number up to {}, not {c}", u32::MAX);
+                Err(PtxError::new(line, message))
+            }
         }
     }
 

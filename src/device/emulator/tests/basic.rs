@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn adds_vectors() {
     let text = "
-.version 7.0
+.version 7.8
 .target sm_80
 .address_size 64
 // c = a + b
@@ -63,7 +63,7 @@ $end:
 
 /// One 16x8 tile of A [16, 32] by B [8, 32] transposed, in bf16, as one warp.
 pub const TILE: &str = "
-.version 7.0
+.version 7.8
 .target sm_80
 .address_size 64
 .extern .shared .align 16 .b8 smem[];

@@ -3,10 +3,12 @@
 mod alu;
 mod basic;
 mod bulk;
+mod carry;
 mod cluster;
 mod forms;
 mod hopper;
 mod memory;
+mod needs;
 mod parser;
 mod special;
 mod tensor;
@@ -19,7 +21,7 @@ use super::{FaultKind, RawArg, RawOutcome, Trap, run_raw};
 /// A module with one entry `k` of the given parameters and body.
 pub fn module(params: &str, body: &str) -> String {
     format!(
-        ".version 8.0\n.target sm_80\n.address_size 64\n\
+        ".version 8.1\n.target sm_90\n.address_size 64\n\
          .visible .entry k({params})\n{{\n{body}\n}}\n"
     )
 }
