@@ -337,13 +337,26 @@ fn hostile_arguments_are_refused() {
             .stderr(contains(words));
     };
     let huge = "B=1000000,Tq=1000000,Tkv=1000000";
-    inputs(huge, "x.safetensors", "the tensors take 5.1e14 bytes");
+    inputs(huge, "x.safetensors", "the tensors take 1.0e15 bytes, more than any machine has");
+    inputs("B=100000,T=100000", "x.safetensors", "this machine has less memory");
     let all = "B=1073741824,T=1073741824,Hq=1073741824,Hkv=1073741824";
     inputs(all, "x.safetensors", "more than any machine has");
     inputs("T=1073741825", "x.safetensors", "expected an integer from 1 to 1073741824");
     inputs("Hq=3,Hkv=2", "x.safetensors", "Hq");
     inputs("scale=inf", "x.safetensors", "scale = inf: expected a finite number");
     inputs("T=16", "/dev/null", "is a device or pipe; name a file");
+    crossover()
+        .args(["inputs", "attention", "-p", "T=16", "--out", "x.safetensors"])
+        .current_dir(folder.path())
+        .assert()
+        .success();
+    crossover()
+        .args(["exec", ATTENTION, "--device", "emulator", "--causal", "--window"])
+        .args(["18446744073709551615", "--inputs", "x.safetensors", "--out", "y.safetensors"])
+        .current_dir(folder.path())
+        .assert()
+        .code(2)
+        .stderr(contains("--window 18446744073709551615: expected 1 to 1073741824 keys"));
     crossover()
         .args(["check", "*.sm80", "--device", "emulator", "--problem", huge])
         .assert()

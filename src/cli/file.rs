@@ -138,10 +138,11 @@ impl Source<'_> {
                     lens: vec![],
                 },
             };
-            if options.window == Some(0) {
-                return Err(
-                    "--window 0: expected at least 1 key; leave it out for no window".into()
-                );
+            if let Some(keys) = options.window.filter(|keys| !(1..=1 << 30).contains(keys)) {
+                return Err(format!(
+                    "--window {keys}: expected 1 to {} keys; leave it out for no window",
+                    1 << 30
+                ));
             }
             if self.file.names().contains(&"cu_seqlens_q") {
                 shape.pack(self.lens()?);

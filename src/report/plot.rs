@@ -47,7 +47,8 @@ impl Axis {
     pub fn values(values: impl Iterator<Item = f64> + Clone, title: &str) -> Axis {
         let (mut lo, mut hi) = extent(values);
         let pad = (hi / lo).powf(0.06).max(1.1);
-        (lo, hi) = (lo / pad, hi * pad);
+        // Finite, or there are ticks without end.
+        (lo, hi) = ((lo / pad).max(f64::MIN_POSITIVE), (hi * pad).min(f64::MAX));
         let decades = (hi / lo).log10();
         let steps: &[f64] = match decades {
             d if d > 3.0 => &[1.0],
@@ -405,6 +406,9 @@ mod tests {
         assert_eq!(names(Axis::tokens([1000.0].into_iter(), "")), ["1000"]);
         let y = [0.011, 90.0];
         assert_eq!(names(Axis::values(y.into_iter(), "")), ["0.01", "0.1", "1", "10", "100"]);
+        // Values near the end of fp64 have ticks that end.
+        let huge = Axis::values([1e-308, 1e308].into_iter(), "");
+        assert!(huge.lo > 0.0 && huge.hi.is_finite() && huge.ticks.len() < 700);
     }
 
     #[test]
