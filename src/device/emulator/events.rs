@@ -31,6 +31,8 @@ pub enum Object {
     Cluster,
     /// A bulk group of one thread. A wait shows the groups numbered below its phase.
     BulkGroup { cta: u32, warp: u32, lane: u32 },
+    /// What the bulk groups of one thread write to global memory: `.read` does not wait for it.
+    BulkWrites { cta: u32, warp: u32, lane: u32 },
     /// The wgmma groups of a warpgroup, by its first warp. A wait shows as with bulk groups.
     Products { cta: u32, warp: u32 },
 }
@@ -40,9 +42,9 @@ pub enum Object {
 pub enum Ordering {
     /// `.relaxed`: only the barrier itself.
     Relaxed,
-    /// Release or acquire among the threads of the CTA.
+    /// `.cta`: among the threads of the CTA alone.
     Cta,
-    /// Release or acquire among the threads of the cluster.
+    /// Among the threads of the cluster.
     Cluster,
 }
 
@@ -51,7 +53,9 @@ pub enum Ordering {
 pub enum Fence {
     /// `fence.proxy.async`, of all spaces; or of shared or global memory alone.
     Async { shared: bool, global: bool },
-    /// `fence.proxy.alias`, `fence.proxy.tensormap` and the like.
+    /// `fence.proxy.tensormap::generic.release`
+    MapRelease,
+    /// `fence.proxy.alias` and the like.
     OtherProxy,
     /// `fence.mbarrier_init`
     MbarrierInit,

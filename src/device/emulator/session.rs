@@ -230,7 +230,10 @@ impl<'d> Session<'d> {
     pub fn try_run(&mut self) -> Result<Outcome, Box<Trap>> {
         match self.run_once(false) {
             // Which of several races between CTAs is met first depends on the cores: again on one.
-            Err(trap) if trap.kind == FaultKind::Race && trap.between_ctas() => {
+            Err(trap)
+                if matches!(trap.kind, FaultKind::Race | FaultKind::Proxy)
+                    && trap.between_ctas() =>
+            {
                 self.run_once(true).and(Err(trap))
             }
             done => done,

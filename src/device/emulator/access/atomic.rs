@@ -55,9 +55,14 @@ impl Warp {
                         Space::Cluster => {
                             let what = "shared::cluster atomic";
                             let (rank, at) = cx.place(space, at, lane, what)?;
+                            let at = cx.shared_of(rank).locate(at, mem.size, lane, what)?;
+                            let who = cx.who(self.id, 1 << lane, pc);
+                            cx.note_peer_store(who, mem, (rank, at as u64), mem.size, false)?;
                             let shared = cx.shared_of(rank);
-                            let at = shared.locate(at, mem.size, lane, what)?;
-                            shared.check_read(at, mem.size, lane, what)?;
+                            if let Err(f) = shared.check_read(at, mem.size, lane, what) {
+                                cx.excuse(f, who)?;
+                            }
+                            let shared = cx.shared_of(rank);
                             let old = shared.load(at, mem.size);
                             shared.store(at, mem.size, new(old));
                             old

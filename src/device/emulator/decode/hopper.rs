@@ -52,7 +52,7 @@ impl<'a> Decoder<'a> {
                 let a = self.args(i, 1..=1)?;
                 let at = self.addr(&a[0], space)?;
                 self.class = Class::Tma;
-                self.push_async(Async::TensorMap(at));
+                self.push_async(Async::TensorMap { at, fence: false });
             }
             _ => return Ok(false),
         }
@@ -110,7 +110,8 @@ impl<'a> Decoder<'a> {
         }
         let (expect, no_complete, parity) =
             (m.flag("expect_tx"), m.flag("noComplete"), m.flag("parity"));
-        let order = Self::order(m, Ordering::Cta);
+        // Said nothing means `.cta` by the letter; kernels rely on more, and hardware gives it.
+        let order = Self::order(m, Ordering::Cluster);
         let space = Self::bar_space(m)?;
         if m.ty()? != Ty::B64 {
             return m.unknown();
@@ -379,7 +380,7 @@ impl<'a> Decoder<'a> {
                         }
                         map = Some(self.addr(&a[0], Space::Generic)?);
                     }
-                    Fence::OtherProxy
+                    Fence::MapRelease
                 }
                 _ => return m.unknown(),
             }
@@ -400,12 +401,12 @@ impl<'a> Decoder<'a> {
             ])?;
             Fence::Thread { wide }
         };
-        if map.is_none() {
-            self.args(i, 0..=0)?;
-        }
-        self.push_async(Async::Fence(fence));
-        if let Some(at) = map {
-            self.push_async(Async::TensorMap(at));
+        match map {
+            Some(at) => self.push_async(Async::TensorMap { at, fence: true }),
+            None => {
+                self.args(i, 0..=0)?;
+                self.push_async(Async::Fence(fence));
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::{Addr, Map};
 use crate::device::emulator::access::lanes;
 use crate::device::emulator::events::{Object, Ordering};
 use crate::device::emulator::memory::RegionKind;
+use crate::device::emulator::order::BulkDoes;
 use crate::device::emulator::program::{AtomOp, AtomTy};
 use crate::device::emulator::stream::Way;
 use crate::device::emulator::trap::{Fault, FaultKind};
@@ -132,6 +133,7 @@ impl Warp {
             ));
         }
         let mut source = None;
+        let (mut region, mut runs) = (None, Vec::new());
         let mut block = Block::plain(to_rank, to_at as u32, size);
         let data = match from {
             Side::Tensor(map, coords) => {
@@ -144,17 +146,16 @@ impl Warp {
                 let mut data = map.filled();
                 let r = &cx.global.regions[map.region];
                 let mut trouble = Ok(());
-                let mut runs = Vec::new();
                 map.walk(&coords, |offset, at, bytes| {
+                    let to = &mut data[offset..offset + bytes];
+                    let read = r.read_run(at, to, lane, WHAT);
                     if trouble.is_ok() {
-                        trouble = r.read_run(at, &mut data[offset..offset + bytes], lane, WHAT);
+                        trouble = read;
                     }
-                    runs.push((r.base + at, bytes as u64));
+                    runs.push((at, bytes as u64));
                 });
-                trouble?;
-                for (address, bytes) in runs {
-                    cx.count_bulk(pc, address, bytes, Way::Read);
-                }
+                trouble.or_else(|f| cx.excuse(f, who))?;
+                region = Some(r);
                 data
             }
             Side::Global(from) => {
@@ -162,8 +163,9 @@ impl Warp {
                 aligned(to_at, 16, lane, "the shared address")?;
                 let (r, at) = cx.global.locate_span(address, size.into(), 16, lane, WHAT)?;
                 let mut data = vec![0; size as usize];
-                r.read_run(at, &mut data, lane, WHAT)?;
-                cx.count_bulk(pc, address, size.into(), Way::Read);
+                r.read_run(at, &mut data, lane, WHAT).or_else(|f| cx.excuse(f, who))?;
+                runs.push((at, size.into()));
+                region = Some(r);
                 data
             }
             Side::Shared(from) => {
@@ -191,6 +193,20 @@ impl Warp {
                 cx.peers.count()
             );
             return Err(operand(lane, message));
+        }
+        if let Some(r) = region {
+            for &(at, bytes) in &runs {
+                cx.count_bulk(pc, r.base + at, bytes, Way::Read);
+            }
+            // Of a multicast, the end that is nearest to its thread.
+            let near = if ranks >> cx.rank & 1 != 0 { cx.rank } else { ranks.trailing_zeros() };
+            let at = cx.shared_of(near).mbarrier(bar_at, lane, WHAT)?;
+            let phase = cx.shared_of(near).mbarriers.get(at).map_or(0, |b| b.phase);
+            let end = (Object::Mbarrier { cta: near, at }, phase);
+            if let Side::Tensor(map, _) = from {
+                cx.note_map(who, self.at(*map, lane), end)?;
+            }
+            cx.note_bulk(who, r, &runs, BulkDoes::Read, end)?;
         }
         for rank in lanes(ranks) {
             let to = Block { cta: rank, ..block };
@@ -271,10 +287,19 @@ impl Warp {
             let n = u64::from(element_bytes(ty));
             for &(at, bytes) in &runs {
                 for k in (0..bytes).step_by(n as usize) {
-                    region.note_read(at + k, n, lane, WHAT)?;
+                    let read = region.note_read(at + k, n, lane, WHAT);
+                    read.or_else(|f| cx.excuse(f, who))?;
                 }
             }
         }
+        let does = if reduce.is_some() { BulkDoes::Reduce } else { BulkDoes::Write };
+        let writes = Object::BulkWrites { cta: cx.rank, warp: self.id, lane };
+        let group = self.bulk_committed[lane as usize];
+        let end = (writes, group.into());
+        if let Side::Tensor(map, _) = to {
+            cx.note_map(who, self.at(*map, lane), end)?;
+        }
+        cx.note_bulk(who, region, &runs, does, end)?;
         let base = region.base;
         for (at, bytes) in runs {
             cx.count_bulk(pc, base + at, bytes, Way::Write);
@@ -362,6 +387,10 @@ impl Warp {
                 let who = self.who(rank, 1 << lane, pc);
                 let below = u64::from(committed - groups);
                 cx.events.observe(who, object, below, Ordering::Cta);
+                if !read {
+                    let writes = Object::BulkWrites { cta: rank, warp: self.id, lane };
+                    cx.events.observe(who, writes, below, Ordering::Cta);
+                }
             }
         }
         Ok(())

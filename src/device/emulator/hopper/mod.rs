@@ -76,8 +76,12 @@ pub enum Async {
         order: Ordering,
     },
     Fence(Fence),
-    /// `fence.proxy.tensormap`, `prefetch.tensormap`: the map must be one.
-    TensorMap(Addr),
+    /// `fence.proxy.tensormap::generic.acquire`, or without `fence` `prefetch.tensormap`: the map
+    /// must be one.
+    TensorMap {
+        at: Addr,
+        fence: bool,
+    },
 }
 
 impl Async {
@@ -214,10 +218,14 @@ impl Warp {
                 let who = self.who(cx.rank, exec, pc);
                 cx.events.fence(who, *fence);
             }
-            Async::TensorMap(at) => {
+            Async::TensorMap { at, fence } => {
                 let address = self.addresses(at.base, at.offset);
                 for lane in super::access::lanes(exec) {
-                    cx.tensor_map(at.space, address[lane as usize], lane, "tensor map")?;
+                    let address = address[lane as usize];
+                    cx.tensor_map(at.space, address, lane, "tensor map")?;
+                    if *fence {
+                        cx.events.order.map_acquired(self.who(cx.rank, 1 << lane, pc), address);
+                    }
                 }
             }
         }

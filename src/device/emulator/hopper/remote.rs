@@ -8,7 +8,7 @@ use super::flight::{Block, Flight, Load};
 use super::{Addr, RANK_SHIFT};
 use crate::device::emulator::access::lanes;
 use crate::device::emulator::events::Object;
-use crate::device::emulator::order::STRONG;
+use crate::device::emulator::order::{ascending, collide};
 use crate::device::emulator::program::{AtomOp, AtomTy, Mem};
 use crate::device::emulator::ptx::ast::Space;
 use crate::device::emulator::regs::{El, Regs, Row, Slots};
@@ -96,7 +96,7 @@ impl Warp {
             let shared = cx.shared_of(rank);
             let at = shared.locate(at, bytes, lane, what)?;
             let who = cx.who(self.id, 1 << lane, pc);
-            cx.events.order.shared_read(who, rank, &[at as u64; 32], bytes, weak(mem))?;
+            cx.note_peer_load(who, mem, (rank, at as u64), bytes)?;
             let read = cx.shared_of(rank).check_read(at, bytes, lane, what);
             if let Err(f) = read {
                 cx.excuse(f, who)?;
@@ -119,13 +119,19 @@ impl Warp {
         mask: u32,
     ) -> Result<(), Box<Fault>> {
         let (what, bytes) = ("shared::cluster store", mem.size * mem.n);
+        let value = |k, lane| self.get(mem, k, lane) & (u64::MAX >> (64 - 8 * mem.size));
+        if cx.ordered() && cx.events.order.checks.races && !ascending(address, mask, bytes) {
+            collide("shared::cluster", mem, address, mask, value, &|at| format!("0x{at:x}"))?;
+        }
         for lane in lanes(mask) {
             let (rank, at) = cx.place(Space::Cluster, address[lane as usize], lane, what)?;
             let shared = cx.shared_of(rank);
             let at = shared.locate(at, bytes, lane, what)?;
             let who = cx.who(self.id, 1 << lane, pc);
-            let flags = weak(mem);
-            cx.events.order.shared_write(who, rank, &[at as u64; 32], bytes, flags, &|_| false)?;
+            let shared = cx.shared_of(rank);
+            let same = |k| shared.load(at + (mem.size * k) as usize, mem.size) == value(k, lane);
+            let idle = (0..mem.n).all(same);
+            cx.note_peer_store(who, mem, (rank, at as u64), bytes, idle)?;
             cx.shared_of(rank).note_write(at, bytes, lane, what)?;
             for k in 0..mem.n {
                 let v = self.get(mem, k, lane);
@@ -135,11 +141,6 @@ impl Warp {
         cx.count_shared(pc, (mask.count_ones().into(), 0));
         Ok(())
     }
-}
-
-/// How an access to a peer's memory is noted.
-fn weak(mem: &Mem) -> u64 {
-    if mem.strength.strong { STRONG } else { 0 }
 }
 
 const OFFSET: u64 = (1 << RANK_SHIFT) - 1;

@@ -1,13 +1,13 @@
 //! How the instructions of a warp report their accesses.
 
 use super::super::access::lanes;
-use super::super::events::Who;
-use super::super::memory::{Global, Shared};
+use super::super::events::{Object, Who};
+use super::super::memory::{self, Global, Region, Shared};
 use super::super::program::{Extra, Mem, Strength};
 use super::super::ptx::ast::Space;
 use super::super::trap::{Fault, FaultKind};
 use super::super::warp::Context;
-use super::{ATOMIC, GlobalShadow, Place, STRONG, report};
+use super::{ATOMIC, BulkDoes, BulkSide, GlobalShadow, Place, STRONG, report};
 
 fn flags(mem: &Mem) -> u64 {
     let atomic = matches!(mem.extra, Extra::Atom { .. });
@@ -107,6 +107,83 @@ impl Context<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The side of a bulk copy that lies in global memory, as it begins: runs of a buffer, and the
+    /// object and phase that tell its end.
+    pub fn note_bulk(
+        &mut self,
+        who: Who,
+        region: &Region,
+        runs: &[(u64, u64)],
+        does: BulkDoes,
+        (object, phase): (Object, u64),
+    ) -> Result<(), Box<Fault>> {
+        match &region.order {
+            Some(shadow) if self.ordered() => {
+                let side = BulkSide { shadow, runs, does, object, phase };
+                self.events.order.bulk(who, &side)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A bulk copy takes the tensor map at a global address.
+    pub fn note_map(
+        &mut self,
+        who: Who,
+        address: u64,
+        end: (Object, u64),
+    ) -> Result<(), Box<Fault>> {
+        match self.global.region(address) {
+            Some((region, at)) if memory::window(address).is_none() => {
+                self.note_bulk(who, region, &[(at, 128)], BulkDoes::ReadMap(address), end)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// One lane's load from the shared memory of CTA `rank` of the cluster, inside of it.
+    pub fn note_peer_load(
+        &mut self,
+        who: Who,
+        mem: &Mem,
+        (rank, at): (u32, u64),
+        bytes: u32,
+    ) -> Result<(), Box<Fault>> {
+        if !self.ordered() {
+            return Ok(());
+        }
+        let order = &mut self.events.order;
+        order.shared_read(who, rank, &[at; 32], bytes, flags(mem))?;
+        if mem.strength.strong {
+            order.learn(who, Place::Shared { cta: rank, at }, mem.strength.acquire);
+        }
+        Ok(())
+    }
+
+    /// As [`Context::note_peer_load`], of a store or atomic. `idle`: it writes what is there already.
+    pub fn note_peer_store(
+        &mut self,
+        who: Who,
+        mem: &Mem,
+        (rank, at): (u32, u64),
+        bytes: u32,
+        idle: bool,
+    ) -> Result<(), Box<Fault>> {
+        if !self.ordered() {
+            return Ok(());
+        }
+        let (order, flags) = (&mut self.events.order, flags(mem));
+        order.shared_write(who, rank, &[at; 32], bytes, flags, &|_| idle)?;
+        if mem.strength.strong {
+            let place = Place::Shared { cta: rank, at };
+            if flags == ATOMIC {
+                order.learn(who, place, mem.strength.acquire);
+            }
+            order.publish(who, place, mem.strength.release);
+        }
+        Ok(())
     }
 
     /// Of a strong load: what others have published at its addresses.

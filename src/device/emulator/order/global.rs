@@ -6,58 +6,101 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::shared::byte_mask;
+
 /// Words of a page.
 const PAGE: usize = 1 << 12;
 
-/// CTA (over all launches of a session, from 1) 28, warp 5, lane 5, clock 24, strong 1, atomic 1.
+/// Agents below this one are warps of the CTA; the others are engines of the cluster whose first
+/// CTA is named.
+pub const FIRST_ENGINE: u32 = 32;
+/// Engines that are told apart; the accesses of more go unseen.
+pub const ENGINES: u32 = (1 << 9) - FIRST_ENGINE;
+
+/// CTA (over all launches of a session, from 1) 26, agent 9, clock 24, rank of the CTA that asked
+/// an engine 4, strong 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Touch(pub u64);
 
 /// CTAs that a session can tell apart; then its shadows begin anew.
-pub const MAX_CTA: u64 = (1 << 28) - 1;
+pub const MAX_CTA: u64 = (1 << 26) - 1;
 
 impl Touch {
-    pub fn new(cta: u64, warp: u32, clock: u32, strong: bool) -> Touch {
-        Touch(cta << 36 | u64::from(warp) << 31 | u64::from(clock) << 2 | u64::from(strong))
+    pub fn warp(cta: u64, warp: u32, clock: u32, strong: bool) -> Touch {
+        Touch(cta << 38 | u64::from(warp) << 29 | u64::from(clock) << 5 | u64::from(strong))
     }
 
-    #[inline(always)]
-    pub fn at(self, lane: u32) -> Touch {
-        Touch(self.0 | u64::from(lane) << 26)
+    /// Of engine number `engine` of a cluster, asked by the CTA of that rank.
+    pub fn engine(cluster: u64, engine: u32, clock: u32, rank: u32, strong: bool) -> Touch {
+        let t = Touch::warp(cluster, FIRST_ENGINE + engine, clock, strong);
+        Touch(t.0 | u64::from(rank & 15) << 1)
     }
 
     #[inline(always)]
     pub fn cta(self) -> u64 {
-        self.0 >> 36
+        self.0 >> 38
     }
 
-    pub fn warp(self) -> u32 {
-        (self.0 >> 31) as u32 & 31
+    #[inline(always)]
+    pub fn agent(self) -> u32 {
+        (self.0 >> 29) as u32 & 511
     }
 
-    pub fn lane(self) -> u32 {
-        (self.0 >> 26) as u32 & 31
+    /// By an engine.
+    #[inline(always)]
+    pub fn by_engine(self) -> bool {
+        self.agent() >= FIRST_ENGINE
     }
 
     pub fn clock(self) -> u32 {
-        (self.0 >> 2) as u32 & 0xff_ffff
+        (self.0 >> 5) as u32 & 0xff_ffff
+    }
+
+    pub fn rank(self) -> u32 {
+        (self.0 >> 1) as u32 & 15
     }
 
     pub fn strong(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// CTA and warp.
+    /// CTA and agent.
     #[inline(always)]
     pub fn actor(self) -> u64 {
-        self.0 >> 31
+        self.0 >> 29
+    }
+}
+
+/// Where an access stands: instruction 18, warp 5, lane 5, touched bytes 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct What(u32);
+
+impl What {
+    /// Instructions from this one on are not named.
+    const PC_UNKNOWN: usize = (1 << 18) - 1;
+
+    #[inline(always)]
+    pub fn new(pc: usize, warp: u32, lane: u32) -> What {
+        What((pc.min(What::PC_UNKNOWN) as u32) << 14 | warp << 9 | lane << 4)
+    }
+
+    pub fn pc(self) -> Option<usize> {
+        let pc = (self.0 >> 14) as usize;
+        (pc != What::PC_UNKNOWN).then_some(pc)
+    }
+
+    pub fn warp(self) -> u32 {
+        self.0 >> 9 & 31
+    }
+
+    pub fn lane(self) -> u32 {
+        self.0 >> 4 & 31
     }
 }
 
 /// The last access of a kind to each word of a page.
 struct Last {
     who: Vec<AtomicU64>,
-    /// Instruction, and the touched bytes in the lowest four bits.
     what: Vec<AtomicU32>,
 }
 
@@ -92,18 +135,22 @@ pub struct GlobalShadow {
     pages: Vec<OnceLock<Page>>,
 }
 
-/// An earlier access that nothing orders with the one at hand.
+/// An earlier access that nothing orders with the one at hand, or across proxies without a fence.
 #[derive(Debug, Clone, Copy)]
 pub struct Meeting {
     pub before: Touch,
-    pub pc: usize,
+    pub what: What,
     pub wrote: bool,
+    /// Ordered, but no proxy fence stands between.
+    pub unfenced: bool,
 }
 
 /// What decides whether an earlier access happened before.
 pub trait Knows {
-    /// Of this launch, and by another warp.
+    /// Of this launch, and by another actor.
     fn knows(&self, t: Touch) -> bool;
+    /// Whether a proxy fence stands behind a thread's write that is known.
+    fn fenced(&self, t: Touch) -> bool;
 }
 
 impl GlobalShadow {
@@ -116,52 +163,92 @@ impl GlobalShadow {
         self.pages.iter_mut().for_each(|p| *p = OnceLock::new());
     }
 
-    /// An access by `me` (lane included) to the word at byte `at`; `bytes` is the mask of those
-    /// touched. `oldest` is the first CTA of this launch: all before it happened before.
-    /// Gives the last write of the word, unless it is of an earlier launch, and an access that is not ordered.
     #[inline(always)]
-    pub fn touch(
-        &self,
-        (me, pc): (Touch, usize),
-        (at, bytes): (u64, u64),
-        write: bool,
-        oldest: u64,
-        order: &impl Knows,
-    ) -> Option<Meeting> {
+    fn page(&self, at: u64) -> Option<(&Page, usize)> {
         let (page, i) = ((at / 4) as usize / PAGE, (at / 4) as usize % PAGE);
         let slot = self.pages.get(page)?;
         let page = match slot.get() {
             Some(page) => page,
             None => slot.get_or_init(|| Page { writes: Last::new(), reads: OnceLock::new() }),
         };
-        let what = (pc as u32) << 4 | bytes as u32;
+        Some((page, i))
+    }
+
+    /// An access by `me` to the word at byte `at`; `bytes` is the mask of those touched. `oldest` is
+    /// the first CTA of this launch: all before it happened before. Gives an access of this launch
+    /// that is not ordered before it. `ENGINE`: `me` is one, through the async proxy.
+    #[inline(always)]
+    pub fn touch<const ENGINE: bool>(
+        &self,
+        (me, what): (Touch, What),
+        (at, bytes): (u64, u64),
+        write: bool,
+        oldest: u64,
+        order: &impl Knows,
+    ) -> Option<Meeting> {
+        let (page, i) = self.page(at)?;
+        let mine = what.0 | bytes as u32;
         let against = |last: &Last, wrote: bool| {
             let before = last.get(i);
-            if before.cta() < oldest || before.actor() == me.actor() {
+            if before.cta() < oldest {
                 return None;
             }
-            if before.strong() && me.strong() || order.knows(before) {
+            // A warp's own accesses are in order; an engine's writes are not.
+            if before.actor() == me.actor() && !(ENGINE && wrote) {
                 return None;
             }
-            let what = last.what[i].load(Relaxed);
-            (u64::from(what) & 0xf & bytes != 0).then_some(Meeting {
-                before,
-                pc: (what >> 4) as usize,
-                wrote,
-            })
+            if before.strong() && me.strong() {
+                return None;
+            }
+            let unfenced = if !order.knows(before) {
+                false
+            } else if ENGINE && wrote && !before.by_engine() && !order.fenced(before) {
+                true
+            } else {
+                return None;
+            };
+            let what = What(last.what[i].load(Relaxed));
+            let meets = u64::from(what.0) & 0xf & bytes != 0;
+            meets.then_some(Meeting { before, what, wrote, unfenced })
         };
         if write {
             // The entry first: of two CTAs that write and read at once, one sees the other.
             let met = against(&page.writes, true);
-            page.writes.set(i, me, what);
+            // An atomic does not hide the plain write before it from other warps' atomics.
+            let before = page.writes.get(i);
+            let hidden = me.strong() && me.0 & !31 == before.0 & !31 && !before.strong();
+            if !hidden {
+                page.writes.set(i, me, mine);
+            }
             met.or_else(|| page.reads.get().and_then(|reads| against(reads, false)))
         } else {
             let reads = page.reads.get_or_init(Last::new);
             // An unordered reader stays, so that a writer meets it.
             if against(reads, false).is_none() {
-                reads.set(i, me, what);
+                reads.set(i, me, mine);
             }
             against(&page.writes, true)
         }
+    }
+
+    /// As [`GlobalShadow::touch`] by an engine, of all words of a span.
+    pub fn run(
+        &self,
+        me: (Touch, What),
+        (at, bytes): (u64, u64),
+        write: bool,
+        oldest: u64,
+        order: &impl Knows,
+    ) -> Option<Meeting> {
+        let (mut at, end) = (at, at + bytes);
+        while at < end {
+            let n = (4 - at % 4).min(end - at) as u32;
+            let mask = byte_mask(at, n);
+            if let Some(met) = self.touch::<true>(me, (at & !3, mask), write, oldest, order) {
+                return Some(met);
+            }
+            at += u64::from(n);
+        }
+        None
     }
 }

@@ -9,7 +9,10 @@
 //! The order is that of the synchronisation, not of the emulator's schedule: a race is found in any
 //! schedule in which both accesses happen.
 
+mod bulk;
+mod checks;
 mod context;
+mod engine;
 mod entry;
 mod global;
 mod publish;
@@ -19,84 +22,42 @@ mod view;
 mod warp;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
+pub use bulk::{BulkDoes, BulkSide};
+pub use checks::Checks;
+pub use context::{ascending, collide};
 pub use entry::{ATOMIC, STRONG};
 pub use global::{GlobalShadow, MAX_CTA};
 pub use publish::{Place, Published};
 
 use super::events::{CopyId, Fence, Object, Ordering, Span, Who};
 use super::trap::Fault;
-use entry::{ENGINE, Entry, IN_FLIGHT, LAST_CLOCK, MAX_ACTORS};
-use global::{Knows, Touch};
+use bulk::MapFence;
+use entry::{Entry, LAST_CLOCK, MAX_ACTORS};
 use shared::{Actor, Clash, Shadow};
-use view::{View, raise};
+use view::{View, clock, join, raise};
 
-/// Checks of order that can be switched off, each with the faults it finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checks {
-    /// Races between warps, CTAs and engines.
-    pub races: bool,
-    /// Lanes of a warp that share words without `bar.warp.sync`.
-    pub lanes: bool,
-    /// Missing `fence.proxy.async` and `fence.mbarrier_init`.
-    pub proxies: bool,
-}
-
-impl Checks {
-    pub const ALL: Checks = Checks { races: true, lanes: true, proxies: true };
-    pub const NONE: Checks = Checks { races: false, lanes: false, proxies: false };
-    /// Names as [`Checks::without`] takes them.
-    pub const NAMES: [&str; 3] = ["races", "lanes", "proxies"];
-
-    pub fn any(self) -> bool {
-        self.races || self.lanes || self.proxies
-    }
-
-    /// Switches one off.
-    ///
-    /// # Errors
-    /// A name that is none of [`Checks::NAMES`].
-    pub fn without(mut self, name: &str) -> Result<Checks, String> {
-        match name {
-            "races" => self.races = false,
-            "lanes" => self.lanes = false,
-            "proxies" => self.proxies = false,
-            "all" => self = Checks::NONE,
-            _ => {
-                return Err(format!(
-                    "no check is called {name:?}; {} and all can be left out",
-                    Checks::NAMES.join(", ")
-                ));
-            }
-        }
-        Ok(self)
-    }
-}
-
-impl Default for Checks {
-    fn default() -> Checks {
-        Checks::ALL
-    }
-}
-
-/// Views that arrivals leave at an object, of its latest phases.
+/// Views that arrivals leave at an object, of its latest phases: for all, and by CTA for those of
+/// the same CTA.
 #[derive(Debug, Default)]
-struct Phases(VecDeque<(u64, View)>);
+struct Phases(VecDeque<(u64, View, Vec<View>)>);
 
 /// Phases of an object that are kept: a thread may be late to see the end of one.
 const KEPT_PHASES: usize = 4;
 
 impl Phases {
-    fn at(&mut self, phase: u64) -> &mut View {
-        let found = self.0.iter().position(|(p, _)| *p == phase);
+    fn at(&mut self, phase: u64) -> (&mut View, &mut Vec<View>) {
+        let found = self.0.iter().position(|(p, ..)| *p == phase);
         let i = found.unwrap_or_else(|| {
             if self.0.len() == KEPT_PHASES {
                 self.0.pop_front();
             }
-            self.0.push_back((phase, View::default()));
+            self.0.push_back((phase, View::default(), Vec::new()));
             self.0.len() - 1
         });
-        &mut self.0[i].1
+        let (_, all, own) = &mut self.0[i];
+        (all, own)
     }
 }
 
@@ -152,6 +113,7 @@ pub struct Order {
     memories: Vec<Shadow>,
     inits: HashMap<(u32, u32), Init>,
     copies: VecDeque<Copy>,
+    map_fences: VecDeque<MapFence>,
     next: CopyId,
     /// A read of unwritten shared memory: perhaps its writer comes later, and it is a race.
     deferred: Option<(Box<Fault>, Who)>,
@@ -196,6 +158,7 @@ impl Order {
         self.engines.clear();
         self.inits.clear();
         self.copies.clear();
+        self.map_fences.clear();
         self.memories.resize_with(ctas as usize, Shadow::default);
         self.memories.iter_mut().for_each(|m| m.reset(shared));
     }
@@ -233,27 +196,55 @@ impl Order {
             return;
         }
         let a = self.actor(who);
-        if order != Ordering::Relaxed {
-            let view = self.objects.entry(object).or_default().at(phase);
+        let (all, own) = self.objects.entry(object).or_default().at(phase);
+        if order == Ordering::Relaxed {
+            // What a fence stands behind goes along all the same.
+            all.join(&self.views[a].behind_fence());
+            return;
+        }
+        let pass = |view: &mut View| {
             view.join(&self.views[a]);
             raise(&mut view.known, a, self.clocks[a]);
-            self.tick(a);
+        };
+        if order != Ordering::Cta {
+            pass(all);
         }
+        // Among CTAs it matters how far an arrival or a wait reaches.
+        if self.ctas > 1 || order == Ordering::Cta {
+            own.resize_with(own.len().max(who.cta as usize + 1), View::default);
+            pass(&mut own[who.cta as usize]);
+        }
+        self.tick(a);
     }
 
     pub fn observe(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
-        if !self.on || order == Ordering::Relaxed {
+        if !self.on {
             return;
         }
         let a = self.actor(who);
-        if let Some(phases) = self.objects.get_mut(&object)
-            && let Some((_, view)) = phases.0.iter().find(|(p, _)| *p == phase)
+        if let Some(phases) = self.objects.get(&object)
+            && let Some((_, all, own)) = phases.0.iter().find(|(p, ..)| *p == phase)
         {
-            self.views[a].join(view);
+            let own = own.get(who.cta as usize);
+            let all = (order != Ordering::Cta || self.ctas == 1).then_some(all);
+            for view in all.into_iter().chain(own) {
+                if order == Ordering::Relaxed {
+                    self.pending[a].local.join(view);
+                    self.pending[a].any = true;
+                    join(&mut self.views[a].begun, &view.begun);
+                } else {
+                    self.views[a].join(view);
+                }
+            }
+        }
+        if order == Ordering::Relaxed {
+            return;
         }
         if let Some(&engine) = self.engines.get(&object) {
             let clock = match object {
-                Object::BulkGroup { .. } | Object::Products { .. } => phase,
+                Object::BulkGroup { .. } | Object::BulkWrites { .. } | Object::Products { .. } => {
+                    phase
+                }
                 _ => phase + 1,
             };
             let clock = clock.min(LAST_CLOCK.into()) as u32;
@@ -283,10 +274,32 @@ impl Order {
             mine.for_each(|i| i.fenced = true);
         }
         match fence {
-            Fence::MbarrierInit => {}
-            Fence::Async { shared: true, .. } => {
-                view.proxied.clone_from(&view.known);
-                raise(&mut view.proxied, a, clock);
+            Fence::MbarrierInit => {
+                raise(&mut view.begun, a, clock);
+                self.tick(a);
+            }
+            Fence::Async { shared, global } => {
+                if shared {
+                    view.proxied.clone_from(&view.known);
+                    raise(&mut view.proxied, a, clock);
+                }
+                if global {
+                    view.fenced.clone_from(&view.known);
+                    raise(&mut view.fenced, a, clock);
+                    if let Some(foreign) = &mut view.foreign {
+                        let all = Arc::make_mut(foreign).values_mut();
+                        all.for_each(|c| c.fenced.clone_from(&c.warps));
+                    }
+                }
+                self.tick(a);
+            }
+            Fence::MapRelease => {
+                view.mapped.clone_from(&view.known);
+                raise(&mut view.mapped, a, clock);
+                if let Some(foreign) = &mut view.foreign {
+                    let all = Arc::make_mut(foreign).values_mut();
+                    all.for_each(|c| c.mapped.clone_from(&c.warps));
+                }
                 self.tick(a);
             }
             Fence::Thread { .. } => {
@@ -298,7 +311,7 @@ impl Order {
                 raise(&mut view.released, a, clock);
                 self.tick(a);
             }
-            Fence::Async { .. } | Fence::OtherProxy => {}
+            Fence::OtherProxy => {}
         }
     }
 
@@ -389,77 +402,6 @@ impl Order {
         }
     }
 
-    pub fn engine_writes(
-        &mut self,
-        who: Who,
-        to: Span,
-        object: Object,
-    ) -> Result<CopyId, Box<Fault>> {
-        self.engine_access(who, to, object, true, ENGINE)
-    }
-
-    pub fn engine_reads(
-        &mut self,
-        who: Who,
-        from: Span,
-        object: Object,
-    ) -> Result<CopyId, Box<Fault>> {
-        self.engine_access(who, from, object, false, ENGINE)
-    }
-
-    /// `st.async`, or with `atomic` `red.async`: through the generic proxy, yet asynchronous.
-    pub fn remote_writes(
-        &mut self,
-        who: Who,
-        to: Span,
-        object: Object,
-        atomic: bool,
-    ) -> Result<CopyId, Box<Fault>> {
-        self.engine_access(who, to, object, true, if atomic { ATOMIC } else { STRONG })
-    }
-
-    fn engine_access(
-        &mut self,
-        who: Who,
-        span: Span,
-        object: Object,
-        write: bool,
-        flags: u64,
-    ) -> Result<CopyId, Box<Fault>> {
-        self.next += 1;
-        let id = self.next;
-        if !self.on {
-            return Ok(id);
-        }
-        let engine = self.engine(object);
-        if self.copies.len() == KEPT_COPIES {
-            self.copies.pop_front();
-        }
-        self.copies.push_back(Copy { id, who, span, object, engine, write });
-        let view = self.asking(who);
-        let checks = Checks { proxies: self.checks.proxies && flags == ENGINE, ..self.checks };
-        if let Object::Mbarrier { cta, at } = object
-            && checks.proxies
-            && let Some(init) = self.inits.get(&(cta, at))
-            && !init.fenced
-            && init.entry.clock() > view.proxied(init.entry.actor())
-        {
-            return Err(self.unfenced_init(who, at, init.entry));
-        }
-        let entry = Entry::new(IN_FLIGHT, engine, who.pc, flags | ENGINE);
-        let actor = Actor::engine(entry, &view, checks);
-        let Some(memory) = self.memories.get_mut(span.cta as usize) else {
-            return Err(report::lost(who));
-        };
-        match memory.engine(&actor, span.at, span.bytes, write) {
-            Ok(()) => Ok(id),
-            Err(clash) => {
-                let fault = self.clash(who, span.cta, ENGINE, &clash);
-                Err(if write { fault } else { report::now_reads(fault) })
-            }
-        }
-    }
-
     /// A lane initialises the mbarrier at an address of a CTA.
     ///
     /// # Errors
@@ -480,54 +422,14 @@ impl Order {
     /// # Errors
     /// An initialisation that nothing orders before it.
     pub fn use_mbarrier(&mut self, who: Who, cta: u32, at: u32) -> Result<(), Box<Fault>> {
-        self.shared_read(who, cta, &[at.into(); 32], 8, STRONG).map_err(report::now_arrives)
-    }
-
-    /// What a warp knows as it hands something to an engine: its own accesses so far included.
-    fn asking(&self, who: Who) -> View {
         let a = self.actor(who);
-        let view = &self.views[a];
-        let mut known = view.known.clone();
-        raise(&mut known, a, self.clocks[a]);
-        View { known, proxied: view.proxied.clone(), ..View::default() }
-    }
-
-    /// A warp's part of a product of group number `group` reads pieces of 16 bytes of its CTA's
-    /// shared memory.
-    ///
-    /// # Errors
-    /// A write that nothing, or no proxy fence, orders before it.
-    pub fn product(&mut self, who: Who, group: u64, pieces: &[u32]) -> Result<(), Box<Fault>> {
-        if !self.on {
+        if self.on
+            && let Some(init) = self.inits.get(&(cta, at))
+            && init.entry.clock() <= clock(&self.views[a].begun, init.entry.actor())
+        {
             return Ok(());
         }
-        let object = Object::Products { cta: who.cta, warp: who.warp / 4 * 4 };
-        let engine = self.engine(object);
-        let view = self.asking(who);
-        let clock = (group + 1).min(LAST_CLOCK.into()) as u32;
-        let entry = Entry::new(clock, engine, who.pc, ENGINE);
-        let actor = Actor::engine(entry, &view, self.checks);
-        let Some(memory) = self.memories.get_mut(who.cta as usize) else {
-            return Err(report::lost(who));
-        };
-        memory
-            .product(&actor, pieces)
-            .map_err(|clash| report::now_multiplies(self.clash(who, who.cta, ENGINE, &clash)))
-    }
-
-    pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {
-        if !self.on {
-            return;
-        }
-        let Some(&c) = self.copies.iter().rev().find(|c| c.id == copy) else { return };
-        let engine = self.engine(object);
-        if engine != c.engine {
-            return;
-        }
-        let clock = (phase + 1).min(LAST_CLOCK.into()) as u32;
-        if let Some(memory) = self.memories.get_mut(c.span.cta as usize) {
-            memory.landed(engine, c.span.at, c.span.bytes, c.write, clock);
-        }
+        self.shared_read(who, cta, &[at.into(); 32], 8, STRONG).map_err(report::now_arrives)
     }
 
     /// A read of shared memory that nothing has written yet. It is a fault once the CTA has ended
@@ -542,58 +444,5 @@ impl Order {
 
     pub fn take_deferred(&mut self) -> Option<(Box<Fault>, Who)> {
         self.deferred.take()
-    }
-
-    /// A lane touches a span of a buffer. `idle` says that it writes what is there already, which
-    /// harms no other write.
-    ///
-    /// # Errors
-    /// An access that nothing orders before them.
-    #[inline(always)]
-    pub fn global(
-        &self,
-        (who, lane): (Who, u32),
-        shadow: &GlobalShadow,
-        span: (u64, u32),
-        write: bool,
-        flags: u64,
-        idle: &dyn Fn() -> bool,
-    ) -> Result<(), Box<Fault>> {
-        let a = self.actor(who);
-        let number = self.number + u64::from(who.cta);
-        let me = Touch::new(number, who.warp, self.clocks[a], flags != 0).at(lane);
-        let (at, bytes) = span;
-        for k in 0..u64::from(bytes.div_ceil(4)) {
-            let at = at + 4 * k;
-            let touched = shared::byte_mask(at, bytes);
-            let knows = Horizon { order: self, view: &self.views[a] };
-            let met = shadow.touch((me, who.pc), (at, touched), write, self.oldest, &knows);
-            if let Some(met) = met
-                && !(write && met.wrote && idle())
-            {
-                return Err(self.meeting(who, lane, write, &met));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a warp knows of accesses to global memory.
-struct Horizon<'a> {
-    order: &'a Order,
-    view: &'a View,
-}
-
-impl Knows for Horizon<'_> {
-    #[inline(never)]
-    fn knows(&self, t: Touch) -> bool {
-        let o = self.order;
-        let near = t.cta().wrapping_sub(o.number);
-        if near < u64::from(o.ctas) {
-            let actor = near as u32 * o.warps + t.warp();
-            return t.clock() <= self.view.knows(actor);
-        }
-        let clocks = self.view.foreign.as_ref().and_then(|f| f.get(&t.cta()));
-        clocks.and_then(|c| c.get(t.warp() as usize)).is_some_and(|&c| t.clock() <= c)
     }
 }

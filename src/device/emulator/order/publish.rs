@@ -1,12 +1,12 @@
 //! Order through memory: what atomics and other strong accesses pass on between threads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::events::Who;
 use super::Order;
-use super::view::{Foreign, View, join_foreign, raise};
+use super::view::{Clocks, Foreign, View, both, join_foreign, raise};
 
 /// What CTAs of a launch have published to each other through atomics, by address.
 #[derive(Default)]
@@ -51,18 +51,29 @@ impl Order {
         match place {
             Place::Shared { cta, at } => {
                 let word = self.words.entry((cta, at)).or_default();
-                let known = View { known: view.released.clone(), ..View::default() };
-                word.join(&known);
-                word.join_foreign(view.foreign.as_ref());
+                word.join(&view.behind_fence());
             }
             Place::Global { published, address } => {
                 let mut own = Foreign::default();
+                let fenced = both(&view.fenced, &view.released);
+                let mapped = both(&view.mapped, &view.released);
                 for cta in 0..self.ctas {
                     let from = (cta * self.warps) as usize;
-                    let clocks: Vec<u32> = (from..from + self.warps as usize)
-                        .map(|i| view.released.get(i).copied().unwrap_or(0))
-                        .collect();
+                    let of = |list: &[u32]| {
+                        let end = (from + self.warps as usize).min(list.len());
+                        list.get(from..end).unwrap_or_default().to_vec()
+                    };
+                    let clocks = Clocks {
+                        warps: of(&view.released),
+                        engines: Vec::new(),
+                        fenced: of(&fenced),
+                        mapped: of(&mapped),
+                    };
                     own.insert(self.number + u64::from(cta), clocks);
+                }
+                let engines = view.released.get((self.ctas * self.warps) as usize..);
+                if let Some(first) = own.get_mut(&self.number) {
+                    first.engines = engines.unwrap_or_default().to_vec();
                 }
                 published.any.store(true, Relaxed);
                 let mut words = published.words.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,14 +104,22 @@ impl Order {
                 let words = published.words.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(word) = words.get(&address) else { return };
                 let mut view = View::default();
-                let mut foreign: BTreeMap<u64, Vec<u32>> = word.clone();
+                let mut foreign = word.clone();
                 for cta in 0..self.ctas {
                     let Some(own) = foreign.remove(&(self.number + u64::from(cta))) else {
                         continue;
                     };
-                    for (w, clock) in own.into_iter().enumerate() {
-                        raise(&mut view.known, (cta * self.warps) as usize + w, clock);
-                    }
+                    let all = (self.ctas * self.warps) as usize;
+                    let first = (cta * self.warps) as usize;
+                    let put = |list: &mut Vec<u32>, first: usize, clocks: &[u32]| {
+                        for (i, &clock) in clocks.iter().enumerate() {
+                            raise(list, first + i, clock);
+                        }
+                    };
+                    put(&mut view.known, first, &own.warps);
+                    put(&mut view.known, all, &own.engines);
+                    put(&mut view.fenced, first, &own.fenced);
+                    put(&mut view.mapped, first, &own.mapped);
                 }
                 view.foreign = (!foreign.is_empty()).then(|| Arc::new(foreign));
                 view

@@ -22,6 +22,17 @@ const ONE_INSTRUCTION: &str = "which lane wins is undefined: let one lane write,
 const PROXY: &str = "put `fence.proxy.async` behind the write, before the barrier that the engine's \
                      thread passes: the async proxy does not see writes of threads without it";
 
+const GLOBAL_PROXY: &str = "put `fence.proxy.async` (or `fence.proxy.async.global`) behind the write, \
+                            before what orders the thread that begins the copy behind it";
+const MAP_PROXY: &str = "behind the writes a releasing fence (`tensormap.cp_fenceproxy`, or \
+                         `fence.proxy.tensormap::generic.release`), and before the copy \
+                         `fence.proxy.tensormap::generic.acquire` of the map's 128 bytes";
+const BULK_WRITES: &str = "the thread that began the copy must wait for it with \
+                           cp.async.bulk.wait_group (with .read it waits for the source alone), then \
+                           release: by a barrier, or to other CTAs by fence and atomic";
+const BULK_READS: &str = "wait first for the mbarrier on which the copy completes, or be ordered \
+                          behind someone who does";
+
 /// The access at hand is a read; faults are worded for a write.
 pub fn now_reads(mut fault: Box<Fault>) -> Box<Fault> {
     fault.does = "reads it".into();
@@ -214,25 +225,60 @@ impl Order {
         (party, hint, in_flight)
     }
 
-    pub(super) fn meeting(&self, who: Who, lane: u32, write: bool, met: &Meeting) -> Box<Fault> {
+    /// Two accesses to global memory.
+    pub(super) fn meeting(&self, who: Who, lane: u32, does: &str, met: &Meeting) -> Box<Fault> {
         let t = met.before;
-        let near = t.cta().wrapping_sub(self.number);
-        let same = near == u64::from(who.cta);
-        let message = if same {
-            "race in global memory between warps of one CTA: two accesses that nothing orders"
-        } else {
-            "race in global memory between CTAs of one launch: two accesses that nothing orders"
+        let cta = t.cta() + u64::from(t.rank());
+        let same = cta.wrapping_sub(self.number) == u64::from(who.cta);
+        let map = does.ends_with("map there");
+        let (kind, message, hint) = match (met.unfenced, t.by_engine()) {
+            (true, _) if map => (
+                FaultKind::Proxy,
+                "missing proxy fence: a copy takes a tensor map from global memory that threads of \
+                 this launch wrote",
+                MAP_PROXY,
+            ),
+            (true, _) => (
+                FaultKind::Proxy,
+                "missing proxy fence: the async proxy accesses global memory that a thread wrote \
+                 through the generic proxy",
+                GLOBAL_PROXY,
+            ),
+            (_, by_engine) => (
+                FaultKind::Race,
+                if same && by_engine {
+                    "race in global memory with a bulk copy of the same CTA: nothing orders the two"
+                } else if same {
+                    "race in global memory between warps of one CTA: two accesses that nothing \
+                     orders"
+                } else {
+                    "race in global memory between CTAs of one launch: two accesses that nothing \
+                     orders"
+                },
+                match (by_engine, met.wrote) {
+                    (true, true) => BULK_WRITES,
+                    (true, false) => BULK_READS,
+                    _ if same => BETWEEN_WARPS,
+                    _ => BETWEEN_CTAS,
+                },
+            ),
         };
-        let mut fault = Fault::new(FaultKind::Race, lane, message.into());
-        fault.does = if write { "writes it" } else { "reads it" }.into();
+        let mut fault = Fault::new(kind, lane, message.into());
+        fault.does = does.into();
         fault.other = Some(Party {
-            does: if met.wrote { "wrote it" } else { "read it" }.into(),
-            cta: t.cta() - self.oldest,
-            warp: t.warp(),
-            lane: Some(t.lane()),
-            pc: Some(met.pc),
+            does: match (t.by_engine(), met.wrote) {
+                (true, true) => "began a bulk copy that writes it",
+                (true, false) => "began a bulk copy that reads it",
+                (_, true) => "wrote it",
+                (_, false) => "read it",
+            }
+            .into(),
+            cta: cta - self.oldest,
+            warp: met.what.warp(),
+            lane: Some(met.what.lane()),
+            pc: met.what.pc(),
         });
-        fault.hint = if same { BETWEEN_WARPS } else { BETWEEN_CTAS }.into();
+        fault.hint = hint.into();
         fault
     }
 }

@@ -1,0 +1,134 @@
+//! What engines do to shared memory: bulk copies, `st.async`, products.
+
+use super::super::events::{CopyId, Object, Span, Who};
+use super::super::trap::Fault;
+use super::entry::{ATOMIC, ENGINE, Entry, IN_FLIGHT, LAST_CLOCK, STRONG};
+use super::shared::Actor;
+use super::view::{View, raise};
+use super::{Checks, Copy, KEPT_COPIES, Order, report};
+
+impl Order {
+    pub fn engine_writes(
+        &mut self,
+        who: Who,
+        to: Span,
+        object: Object,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.engine_access(who, to, object, true, ENGINE)
+    }
+
+    pub fn engine_reads(
+        &mut self,
+        who: Who,
+        from: Span,
+        object: Object,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.engine_access(who, from, object, false, ENGINE)
+    }
+
+    /// `st.async`, or with `atomic` `red.async`: through the generic proxy, yet asynchronous.
+    pub fn remote_writes(
+        &mut self,
+        who: Who,
+        to: Span,
+        object: Object,
+        atomic: bool,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.engine_access(who, to, object, true, if atomic { ATOMIC } else { STRONG })
+    }
+
+    fn engine_access(
+        &mut self,
+        who: Who,
+        span: Span,
+        object: Object,
+        write: bool,
+        flags: u64,
+    ) -> Result<CopyId, Box<Fault>> {
+        self.next += 1;
+        let id = self.next;
+        if !self.on {
+            return Ok(id);
+        }
+        let engine = self.engine(object);
+        if self.copies.len() == KEPT_COPIES {
+            self.copies.pop_front();
+        }
+        self.copies.push_back(Copy { id, who, span, object, engine, write });
+        let view = self.asking(who);
+        let checks = Checks { proxies: self.checks.proxies && flags == ENGINE, ..self.checks };
+        if let Object::Mbarrier { cta, at } = object
+            && checks.proxies
+            && let Some(init) = self.inits.get(&(cta, at))
+            && !init.fenced
+            && init.entry.clock() > view.proxied(init.entry.actor())
+        {
+            return Err(self.unfenced_init(who, at, init.entry));
+        }
+        let entry = Entry::new(IN_FLIGHT, engine, who.pc, flags | ENGINE);
+        let actor = Actor::engine(entry, &view, checks);
+        let Some(memory) = self.memories.get_mut(span.cta as usize) else {
+            return Err(report::lost(who));
+        };
+        match memory.engine(&actor, span.at, span.bytes, write) {
+            Ok(()) => Ok(id),
+            Err(clash) => {
+                let fault = self.clash(who, span.cta, ENGINE, &clash);
+                Err(if write { fault } else { report::now_reads(fault) })
+            }
+        }
+    }
+    /// What a warp knows as it hands something to an engine: its own accesses so far included.
+    pub(super) fn asking(&self, who: Who) -> View {
+        let a = self.actor(who);
+        let view = &self.views[a];
+        let mut known = view.known.clone();
+        raise(&mut known, a, self.clocks[a]);
+        View {
+            known,
+            proxied: view.proxied.clone(),
+            fenced: view.fenced.clone(),
+            mapped: view.mapped.clone(),
+            foreign: view.foreign.clone(),
+            ..View::default()
+        }
+    }
+
+    /// A warp's part of a product of group number `group` reads pieces of 16 bytes of its CTA's
+    /// shared memory.
+    ///
+    /// # Errors
+    /// A write that nothing, or no proxy fence, orders before it.
+    pub fn product(&mut self, who: Who, group: u64, pieces: &[u32]) -> Result<(), Box<Fault>> {
+        if !self.on {
+            return Ok(());
+        }
+        let object = Object::Products { cta: who.cta, warp: who.warp / 4 * 4 };
+        let engine = self.engine(object);
+        let view = self.asking(who);
+        let clock = (group + 1).min(LAST_CLOCK.into()) as u32;
+        let entry = Entry::new(clock, engine, who.pc, ENGINE);
+        let actor = Actor::engine(entry, &view, self.checks);
+        let Some(memory) = self.memories.get_mut(who.cta as usize) else {
+            return Err(report::lost(who));
+        };
+        memory
+            .product(&actor, pieces)
+            .map_err(|clash| report::now_multiplies(self.clash(who, who.cta, ENGINE, &clash)))
+    }
+
+    pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {
+        if !self.on {
+            return;
+        }
+        let Some(&c) = self.copies.iter().rev().find(|c| c.id == copy) else { return };
+        let engine = self.engine(object);
+        if engine != c.engine {
+            return;
+        }
+        let clock = (phase + 1).min(LAST_CLOCK.into()) as u32;
+        if let Some(memory) = self.memories.get_mut(c.span.cta as usize) {
+            memory.landed(engine, c.span.at, c.span.bytes, c.write, clock);
+        }
+    }
+}
