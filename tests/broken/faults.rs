@@ -8,6 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use crossover::device::emulator::{Checks, RawArg, RawOptions, RawOutcome, Trap, run_raw_checked};
+use crossover::device::{Swizzle, TensorMap};
+use crossover::op::DType;
 
 /// A kernel of `tests/broken/*.ptx`, and words of the report on its broken twin.
 const TABLE: &[(&str, &[&str])] = &[
@@ -48,6 +50,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("init_without_fence", &["fence.mbarrier_init", "initialised it"]),
     ("last_cta_without_fence", &["between CTAs of one launch", "atomic", "thread (0, 0, 0)"]),
+    ("map_without_fence", &["tensormap::generic.acquire", "by the tensor map there"]),
     ("misaligned_global", &["byte 8 of `arg0`"]),
     ("misaligned_shared", &["shared address 4"]),
     ("no_mbarrier", &["no mbarrier was initialised there"]),
@@ -110,10 +113,26 @@ fn header<'a>(source: &'a str, word: &str) -> &'a str {
     words[at + 1]
 }
 
+/// The input as 16 rows of 16 words, in boxes of 16 by 2.
+fn map() -> TensorMap {
+    TensorMap {
+        buffer: 0,
+        dtype: DType::I32,
+        dims: vec![16, 16],
+        strides_bytes: vec![64],
+        tile: vec![16, 2],
+        swizzle: Swizzle::None,
+        nan_fill: false,
+    }
+}
+
 fn run(source: &str, text: &str, checks: Checks) -> Result<RawOutcome, Box<Trap>> {
     let number = |word: &str| header(source, word).parse::<u32>().expect("a number");
     let shape = [[number("grid"), 1, 1], [number("block"), 1, 1], [number("cluster"), 1, 1]];
-    let args = [RawArg::words(0..256), RawArg::Out(1024), RawArg::InOut(1024)];
+    let mut args = vec![RawArg::words(0..256), RawArg::Out(1024), RawArg::InOut(1024)];
+    if source.contains(" map[128]") {
+        args.push(RawArg::TensorMap(map()));
+    }
     let options = RawOptions { checks, ..RawOptions::default() };
     run_raw_checked(text, "k", shape, number("shared"), &args, options)
 }

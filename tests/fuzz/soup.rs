@@ -1,6 +1,8 @@
 //! Texts that may be PTX, from random numbers.
 
 use crossover::device::emulator::{RawArg, RawOptions, run_raw_checked};
+use crossover::device::{Swizzle, TensorMap};
+use crossover::op::DType;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
@@ -62,6 +64,21 @@ const FORMS: &[&str] = &[
     "barrier.cluster.arrive.aligned",
     "barrier.cluster.wait.aligned",
     "mapa.shared::cluster.u32 d, a, i",
+    "ld.shared::cluster.b32 d, [a]",
+    "st.release.cluster.shared::cluster.b32 [a], d",
+    "atom.shared::cluster.add.u32 d, [a], d",
+    "ld.shared.b128 W, [a]",
+    "st.global.b128 [g], W",
+    "atom.global.cas.b128 W, [g], W, W",
+    "mov.b128 W, {D, D}",
+    "fence.proxy.async.global",
+    "fence.proxy.tensormap::generic.release.gpu",
+    "fence.proxy.tensormap::generic.acquire.gpu [g], 128",
+    "tensormap.replace.tile.box_dim.shared::cta.b1024.b32 [a], i, d",
+    "tensormap.replace.tile.global_address.global.b1024.b64 [g], D",
+    "tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned [g], [a], 128",
+    "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [a], [M, {d, d}], [a]",
+    "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [M, {d, d}], [a]",
     "fence.acq_rel.gpu",
     "fence.proxy.async",
     "fence.mbarrier_init.release.cluster",
@@ -248,6 +265,8 @@ fn instruction(rng: &mut impl Rng) -> String {
         match c {
             'd' => out += &format!("d{}", r(rng)),
             'D' => out += &format!("D{}", r(rng)),
+            'W' => out += &format!("W{}", r(rng) % 2),
+            'M' => out += if rng.random_bool(0.9) { "m" } else { "g1" },
             'p' => out += &format!("p{}", r(rng) % 4),
             'a' if operands.contains("[a]") && rng.random_bool(0.7) => {
                 out += &format!("s+{}", 16 * (r(rng) * r(rng)));
@@ -284,10 +303,12 @@ fn instruction(rng: &mut impl Rng) -> String {
 /// A module whose entry `k` has random instructions.
 pub fn program(rng: &mut impl Rng) -> String {
     let mut out = String::from(
-        ".version 8.0\n.target sm_90a\n.address_size 64\n\
+        ".version 8.6\n.target sm_90a\n.address_size 64\n\
          .extern .shared .align 1024 .b8 smem[];\n\
-         .visible .entry k(.param .u64 in, .param .u64 out) .maxntid 256 .minnctapersm 1\n{\n\
-         .reg .b32 d<8>, s; .reg .b64 D<8>, g<2>; .reg .pred p<4>;\n\
+         .visible .entry k(.param .u64 in, .param .u64 out, .param .align 64 .b8 map[128])\n\
+         .maxntid 256 .minnctapersm 1\n{\n\
+         .reg .b32 d<8>, s; .reg .b64 D<8>, g<2>, m; .reg .b128 W<2>; .reg .pred p<4>;\n\
+         mov.b64 m, map; cvta.param.u64 m, m; mov.b128 W0, {m, m}; mov.b128 W1, W0;\n\
          ld.param.u64 g0, [in]; ld.param.u64 g1, [out]; mov.u32 s, smem; mov.u32 d0, %tid.x;\n",
     );
     for i in 1..8 {
@@ -316,9 +337,25 @@ pub fn program(rng: &mut impl Rng) -> String {
     out + "}\n"
 }
 
+/// The input as 8 rows of 8 words, in boxes of 8 by 2.
+fn map() -> TensorMap {
+    TensorMap {
+        buffer: 0,
+        dtype: DType::I32,
+        dims: vec![8, 8],
+        strides_bytes: vec![32],
+        tile: vec![8, 2],
+        swizzle: Swizzle::B32,
+        nan_fill: false,
+    }
+}
+
 /// Runs entry `k`, if it can be; true if it began to.
 pub fn run(text: &str) -> bool {
-    let args = [RawArg::words(0..64), RawArg::InOut(256)];
+    let mut args = vec![RawArg::words(0..64), RawArg::InOut(256)];
+    if text.contains(".b8 map[128]") {
+        args.push(RawArg::TensorMap(map()));
+    }
     let shape = [[2, 1, 1], [64, 1, 1], [if text.len().is_multiple_of(3) { 2 } else { 1 }, 1, 1]];
     let options = RawOptions { steps: 2_000, ..RawOptions::default() };
     match run_raw_checked(text, "k", shape, 4096, &args, options) {

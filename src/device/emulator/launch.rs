@@ -8,7 +8,7 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use super::cta::Dims;
-use super::hopper::{Cluster, Map};
+use super::hopper::Cluster;
 use super::l2::Replay;
 use super::memory::Global;
 use super::order::Checks;
@@ -56,7 +56,6 @@ pub struct Ordering {
 pub struct Memory<'a> {
     pub global: &'a Global,
     pub params: &'a [u8],
-    pub maps: &'a [Map],
 }
 
 /// Executes every CTA. On success gives what each instruction did, over all of them; on a fault,
@@ -68,7 +67,7 @@ pub fn launch(
     order: Ordering,
     replay: Option<&mut Replay<'_>>,
 ) -> Result<Done, Box<Stop>> {
-    let Memory { global, params, maps } = memory;
+    let Memory { global, params } = memory;
     let clusters: u64 = dims.clusters().iter().map(|&n| u64::from(n)).product();
     let next = AtomicU64::new(0);
     // Clusters from this one on need not run any more.
@@ -93,7 +92,6 @@ pub fn launch(
                 arch,
                 global,
                 params,
-                maps,
                 counts,
                 number: order.number,
                 stream: stream.as_mut(),
@@ -164,7 +162,6 @@ pub struct Runner<'a> {
     pub arch: Arch,
     pub global: &'a Global,
     pub params: &'a [u8],
-    pub maps: &'a [Map],
     pub counts: &'a mut [Line],
     /// Of the launch's first CTA, over all launches of the session.
     pub number: u64,

@@ -9,7 +9,7 @@ use super::Emulator;
 use super::chain::chain;
 use super::cta::Dims;
 use super::decode::{decode, module_vars};
-use super::hopper::{Map, handle};
+use super::hopper::Image;
 use super::l2::{Cache, Replay};
 use super::launch::{self, Stop};
 use super::memory::{Global, Region, RegionKind};
@@ -48,7 +48,6 @@ struct Ready {
     launch: Launch,
     program: Arc<Program>,
     params: Vec<u8>,
-    maps: Vec<Map>,
     dims: Dims,
 }
 
@@ -120,7 +119,7 @@ impl<'d> Session<'d> {
             };
             let limit = emulator.facts.shared_bytes_per_cta;
             let dims = dims(&program, launch, limit).map_err(fail)?;
-            let (params, maps) = params(&program.params, launch, job).map_err(fail)?;
+            let params = params(&program.params, launch, job).map_err(fail)?;
             // What the assembler allots at entry, where setmaxnreg makes it a fixed number.
             let registers = program.entry_registers.unwrap_or(program.live_registers);
             if program.entry_registers.is_none() && program.sets_registers() {
@@ -141,7 +140,7 @@ impl<'d> Session<'d> {
                 ),
             };
             build.entries.insert(launch.entry.clone(), entry_build);
-            ready.push(Ready { launch: launch.clone(), program, params, maps, dims });
+            ready.push(Ready { launch: launch.clone(), program, params, dims });
         }
         let mut global = buffers(job, inputs, &module_vars)?;
         if emulator.checks.races {
@@ -275,7 +274,7 @@ impl<'d> Session<'d> {
             let done = launch::launch(
                 &r.program,
                 r.dims,
-                launch::Memory { global: &self.global, params: &r.params, maps: &r.maps },
+                launch::Memory { global: &self.global, params: &r.params },
                 launch::Ordering { steps: self.emulator.step_limit, checks, number, serial },
                 replay.as_mut(),
             )
@@ -484,8 +483,8 @@ fn dims(program: &Program, launch: &Launch, shared_limit: u32) -> Result<Dims, S
     })
 }
 
-/// The parameter block of a launch, and the tensor maps in it.
-fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<(Vec<u8>, Vec<Map>), String> {
+/// The parameter block of a launch.
+fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<Vec<u8>, String> {
     if slots.len() != launch.args.len() {
         return Err(format!(
             "it has {} parameters, but the launch passes {}",
@@ -495,7 +494,6 @@ fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<(Vec<u8>, V
     }
     let end = slots.last().map_or(0, |p| p.offset + p.bytes);
     let mut out = vec![0; end as usize];
-    let mut maps = Vec::new();
     for (p, arg) in slots.iter().zip(&launch.args) {
         let bytes: Vec<u8> = match arg {
             Arg::Buffer(i) if *i < job.buffers.len() => Region::base_of(*i).to_le_bytes().into(),
@@ -521,8 +519,7 @@ fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<(Vec<u8>, V
                         p.name, p.line, p.name
                     ));
                 }
-                maps.push(Map::new(map));
-                handle(maps.len() - 1).into()
+                Image::new(map, Region::base_of(map.buffer)).0.into()
             }
         };
         let array = matches!(arg, Arg::TensorMap(_));
@@ -537,7 +534,7 @@ fn params(slots: &[ParamSlot], launch: &Launch, job: &Job) -> Result<(Vec<u8>, V
         }
         out[p.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
     }
-    Ok((out, maps))
+    Ok(out)
 }
 
 fn buffers(job: &Job, inputs: &[Tensor], vars: &[ModuleVar]) -> Result<Global, DeviceError> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::access::Batch;
 use super::cta::{Barriers, Release};
 use super::events::{Events, Object, Ordering};
-use super::hopper::{Arrived, Engine, Flow, Map, Peers};
+use super::hopper::{Arrived, Engine, Flow, Peers};
 use super::memory::{Global, Shared, sectors};
 use super::program::{Bar, Class, Inst, Op, Program, Reduce, UNGUARDED};
 use super::regs::{El, Regs, Row, put};
@@ -76,8 +76,6 @@ pub struct Context<'a> {
     pub program: &'a Program,
     pub global: &'a Global,
     pub params: &'a [u8],
-    /// Tensor maps of the launch.
-    pub maps: &'a [Map],
     pub shared: &'a mut Shared,
     /// Shared memories of the cluster's other CTAs.
     pub peers: Peers<'a>,

@@ -34,7 +34,13 @@ impl Warp {
             if cx.ordered() {
                 self.order_atomic(cx, mem, space, &address, pc, mask)?;
             }
-            for lane in lanes(mask) {
+            // Two halves that are exchanged as one: vectors of 64-bit elements do not exist.
+            if mem.n == 2 && mem.wide {
+                for lane in lanes(mask) {
+                    self.exchange(cx, mem, op, (space, address[lane as usize]), (lane, pc))?;
+                }
+            }
+            for lane in lanes(if mem.n == 2 && mem.wide { 0 } else { mask }) {
                 let i = lane as usize;
                 for k in 0..mem.n {
                     let b = self.get(mem, if returns { mem.n + k } else { 1 + k }, lane);
@@ -93,6 +99,60 @@ impl Warp {
                 cx.count_shared(pc, wavefronts(&address, mask, mem.size * mem.n));
             }
         }
+        Ok(())
+    }
+}
+
+impl Warp {
+    /// `atom.exch` and `atom.cas` of 128 bits.
+    fn exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        mem: &Mem,
+        op: AtomOp,
+        (space, at): (Space, u64),
+        (lane, pc): (u32, usize),
+    ) -> Result<(), Box<Fault>> {
+        let pair = |k| [self.get(mem, k, lane), self.get(mem, k + 1, lane)];
+        let b = pair(2);
+        let c = if op == AtomOp::Cas { pair(4) } else { b };
+        let new = |old: [u64; 2]| match op {
+            AtomOp::Cas if old != b => old,
+            _ => c,
+        };
+        let who = cx.who(self.id, 1 << lane, pc);
+        let old = match space {
+            Space::Shared | Space::Cluster => {
+                let what = if space == Space::Shared { "shared atomic" } else { "peer atomic" };
+                let (rank, at) = cx.place(Space::Cluster, at, lane, what)?;
+                let at = cx.shared_of(rank).locate(at, 16, lane, what)?;
+                if space == Space::Cluster {
+                    cx.note_peer_store(who, mem, (rank, at as u64), 16, false)?;
+                }
+                if let Err(f) = cx.shared_of(rank).check_read(at, 16, lane, what) {
+                    cx.excuse(f, who)?;
+                }
+                let shared = cx.shared_of(rank);
+                let old = [shared.load(at, 8), shared.load(at + 8, 8)];
+                let [low, high] = new(old);
+                shared.store(at, 8, low);
+                shared.store(at + 8, 8, high);
+                old
+            }
+            Space::Global => {
+                let what = "global atomic";
+                let (r, at) = cx.global.locate(at, 16, lane, what)?;
+                r.note_read(at, 16, lane, what)?;
+                r.note_write(at, 16);
+                cx.global.update_pair(r, at, new)
+            }
+            _ => {
+                let message = format!("atomic on {} memory", space.name());
+                return Err(Fault::new(FaultKind::Operand, lane, message));
+            }
+        };
+        self.put(mem, 0, lane, old[0]);
+        self.put(mem, 1, lane, old[1]);
         Ok(())
     }
 }

@@ -104,6 +104,7 @@ impl<'a> Decoder<'a> {
         let a = self.args(i, 2..=2)?;
         match (&a[0], &a[1]) {
             (Operand::Vector(_), Operand::Vector(_)) => m.unknown(),
+            _ if ty == Ty::B128 => self.mov_wide(i),
             (Operand::Vector(parts), s) => self.unpack(parts, s, ty, m),
             (d, Operand::Vector(parts)) => self.pack(d, parts, ty, m),
             (

@@ -46,6 +46,7 @@ impl<'a> Decoder<'a> {
             ("barrier", Some("cluster")) => self.cluster_barrier(i, m)?,
             ("setmaxnreg", _) => self.set_max_nreg(i, m)?,
             ("mapa" | "getctarank", _) => self.map_address(i, m)?,
+            ("tensormap", _) => self.tensor_map(i, m)?,
             ("prefetch", _) => {
                 m.flag("tensormap");
                 let space = m.pick(SPACES).unwrap_or(Space::Generic);
@@ -408,6 +409,50 @@ impl<'a> Decoder<'a> {
                 self.push_async(Async::Fence(fence));
             }
         }
+        Ok(())
+    }
+
+    /// `tensormap.replace...`, `tensormap.cp_fenceproxy...`
+    fn tensor_map(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
+        self.class = Class::Tma;
+        if m.flag("cp_fenceproxy") {
+            let spaces = (m.need(SPACES)?, m.need(SPACES)?);
+            let form = m.flag("tensormap::generic") & m.flag("release");
+            m.need(&[("cta", ()), ("cluster", ()), ("gpu", ()), ("sys", ())])?;
+            let whole = m.flag("sync") & m.flag("aligned");
+            if !form || !whole || spaces != (Space::Global, Space::Shared) {
+                return m.unknown();
+            }
+            let a = self.args(i, 3..=3)?;
+            if self.int_const(&a[2], "the size of a tensor map")? != 128 {
+                return self.error("a tensor map has 128 bytes");
+            }
+            let (to, from) = (self.addr(&a[0], Space::Global)?, self.addr(&a[1], Space::Shared)?);
+            self.push_async(Async::MapCopy { to, from });
+            return Ok(());
+        }
+        let form = m.flag("replace") & m.flag("tile") & m.flag("b1024");
+        let field = hopper::FIELDS.into_iter().find(|f| m.flag(f.name));
+        let space = m.pick(SPACES).unwrap_or(Space::Generic);
+        let ty = m.ty()?;
+        let Some(field) = field.filter(|f| ty == if f.wide { Ty::B64 } else { Ty::B32 }) else {
+            return m.unknown();
+        };
+        if !form || !matches!(space, Space::Generic | Space::Global | Space::Shared) {
+            return m.unknown();
+        }
+        let indexed = usize::from(field.count > 1);
+        let a = self.args(i, 2 + indexed..=2 + indexed)?;
+        let at = self.addr(&a[0], space)?;
+        let mut index = 0;
+        if indexed == 1 {
+            index = self.int_const(&a[1], "the ordinal of a dimension")? as usize;
+            if index >= field.count {
+                return self.error(format!("{} has {} values", field.name, field.count));
+            }
+        }
+        let value = self.src(&a[1 + indexed], ty)?;
+        self.push_async(Async::MapReplace(hopper::Replace { at, field, index, value }));
         Ok(())
     }
 

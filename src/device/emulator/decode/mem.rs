@@ -132,6 +132,9 @@ impl<'a> Decoder<'a> {
     /// Slot of a register that may be wider than `ty`, and whether it has 64 bits.
     fn loose(&self, name: &str, r: Reg, ty: Ty) -> Result<(u16, bool)> {
         match r.slot {
+            Slot::R64(_) if r.ty == Ty::B128 => {
+                self.error(format!("`{name}` has 128 bits, too many for .b{}", ty.bits()))
+            }
             Slot::R32(s) if r.ty.bits() >= ty.bits() => Ok((s, false)),
             Slot::R64(s) => Ok((s, true)),
             _ => self.error(format!(
@@ -236,6 +239,21 @@ impl<'a> Decoder<'a> {
         hint
     }
 
+    /// An access of 128 bits.
+    fn push_wide(
+        &mut self,
+        space: Space,
+        base: Base,
+        offset: i64,
+        regs: Vec<u16>,
+        (strength, extra): (Strength, Extra),
+        op: fn(u32) -> Op,
+    ) {
+        let (signed, wide) = (false, true);
+        let mem = Mem { space, size: 8, n: 2, signed, wide, base, offset, regs, strength, extra };
+        self.push_mem(mem, op);
+    }
+
     fn push_mem(&mut self, mem: Mem, op: fn(u32) -> Op) {
         self.mems.push(mem);
         self.push(op(self.mems.len() as u32 - 1));
@@ -254,8 +272,8 @@ impl<'a> Decoder<'a> {
         let space = m.pick(SPACES).unwrap_or(Space::Generic);
         let n = m.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let ty = m.ty()?;
-        let size = self.element(ty, m)?;
-        if size * n > 32 {
+        let size = if ty == Ty::B128 { 8 } else { self.element(ty, m)? };
+        if size * n > 32 || ty == Ty::B128 && n > 1 {
             return m.unknown();
         }
         let a = self.args(i, 2..=if hint { 3 } else { 2 })?;
@@ -266,6 +284,11 @@ impl<'a> Decoder<'a> {
             Space::Global | Space::Generic => Class::LoadGlobal,
         };
         let (base, offset) = self.address(&a[1], space)?;
+        if ty == Ty::B128 {
+            let regs = self.quad(&a[0], true)?.to_vec();
+            self.push_wide(space, base, offset, regs, (strength, Extra::None), Op::Ld);
+            return Ok(());
+        }
         let (regs, wide) = self.data(&a[0], n, ty, true)?;
         let extra = Extra::None;
         // Registers of 16 bits keep their upper half clear, so that only wider ones extend.
@@ -293,8 +316,9 @@ impl<'a> Decoder<'a> {
         let space = m.pick(SPACES).unwrap_or(Space::Generic);
         let n = m.pick(&[("v2", 2), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let ty = m.ty()?;
-        let size = self.element(ty, m)?;
-        if size * n > 32 || matches!(space, Space::Param | Space::Const) {
+        let size = if ty == Ty::B128 { 8 } else { self.element(ty, m)? };
+        if size * n > 32 || ty == Ty::B128 && n > 1 || matches!(space, Space::Param | Space::Const)
+        {
             return m.unknown();
         }
         let a = self.args(i, 2..=if hint { 3 } else { 2 })?;
@@ -304,6 +328,11 @@ impl<'a> Decoder<'a> {
             _ => Class::StoreGlobal,
         };
         let (base, offset) = self.address(&a[0], space)?;
+        if ty == Ty::B128 {
+            let regs = self.quad(&a[1], false)?.to_vec();
+            self.push_wide(space, base, offset, regs, (strength, Extra::None), Op::St);
+            return Ok(());
+        }
         let (regs, wide) = self.data(&a[1], n, ty, false)?;
         let extra = Extra::None;
         let mem = Mem { space, size, n, signed: false, wide, base, offset, regs, strength, extra };
@@ -333,6 +362,22 @@ impl<'a> Decoder<'a> {
         ])?;
         let n = m.pick(&[("v2", 2usize), ("v4", 4), ("v8", 8)]).unwrap_or(1);
         let ty = m.ty()?;
+        if ty == Ty::B128 {
+            let values = match op {
+                AtomOp::Exch => 1,
+                AtomOp::Cas => 2,
+                _ => return m.unknown(),
+            };
+            if i.opcode != "atom" || n > 1 {
+                return m.unknown();
+            }
+            let a = self.args(i, 2 + values..=3 + values)?;
+            let (base, offset) = self.address(&a[1], space)?;
+            let regs = self.atomic_wide(a, values)?;
+            let extra = Extra::Atom { op, ty: AtomTy::U64, returns: true };
+            self.push_wide(space, base, offset, regs, (strength, extra), Op::Atom);
+            return Ok(());
+        }
         let bitwise =
             matches!(op, AtomOp::And | AtomOp::Or | AtomOp::Xor | AtomOp::Exch | AtomOp::Cas);
         let element = match ty {

@@ -11,6 +11,7 @@ mod needs;
 mod table;
 mod warp;
 mod wgmma;
+mod wide;
 
 use std::collections::HashMap;
 
@@ -335,13 +336,14 @@ impl<'a> Decoder<'a> {
     }
 
     fn declare(&mut self, name: String, ty: Ty) -> Result<()> {
-        if ty == Ty::B128 {
-            return self.error("`.b128` registers are not supported");
-        }
         if self.declared.len() >= super::ptx::MAX_REGISTERS as usize {
             return self.error(format!("more than {} registers", super::ptx::MAX_REGISTERS));
         }
-        let slot = self.new_slot(ty.bits())?;
+        let slot = self.new_slot(ty.bits().min(64))?;
+        if ty == Ty::B128 {
+            self.given().allows_wide(self.line)?;
+            self.new_slot(64)?;
+        }
         let id = self.declared.len() as u32;
         let words = match ty.bits() {
             1 => 0,
@@ -424,6 +426,9 @@ impl<'a> Decoder<'a> {
                 ty.bits()
             ));
         }
+        if ty == Ty::B128 {
+            return self.error("this instruction takes no registers of 128 bits here");
+        }
         Ok(match r.slot {
             Slot::R32(i) | Slot::R64(i) | Slot::P(i) => i,
         })
@@ -435,6 +440,9 @@ impl<'a> Decoder<'a> {
             Operand::Name(name) if self.find_reg(name).is_some() => {
                 let r = self.read(name)?;
                 self.fit(name, r, ty)
+            }
+            _ if ty == Ty::B128 => {
+                self.error("this instruction takes no operands of 128 bits here")
             }
             Operand::Const(c) if ty != Ty::Pred => {
                 let bits = const_bits(*c, ty, self.line)?;

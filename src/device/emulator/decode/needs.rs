@@ -20,6 +20,7 @@ const HOPPER: Need = need((7, 8), 90);
 const BULK: Need = need((8, 0), 90);
 const HOPPER_ALONE: Need = Need { exact: true, ..BULK };
 const AMPERE: Need = need((7, 0), 80);
+const WIDE: Need = need((8, 3), 70);
 const HINTS: Need = need((7, 4), 70);
 
 /// By opcode and suffixes that must all be there; an opcode of "" stands for all. Every row that fits
@@ -56,6 +57,9 @@ const NEEDS: &[(&str, &[&str], Need)] = &[
     ("fence", &["proxy", "async"], BULK),
     ("fence", &["proxy", "async::generic"], need((8, 6), 90)),
     ("fence", &["proxy", "tensormap::generic"], need((8, 3), 90)),
+    ("tensormap", &["cp_fenceproxy"], need((8, 3), 90)),
+    ("", &["b128"], WIDE),
+    ("atom", &["b128"], need((8, 3), 90)),
     ("fence", &["mbarrier_init"], BULK),
     ("prefetch", &["tensormap"], BULK),
     ("prefetch", &["L2::evict_last"], HINTS),
@@ -240,6 +244,11 @@ impl Given<'_> {
             Some((_, n)) => self.check(name, *n, line),
             None => Ok(()),
         }
+    }
+
+    /// Refuses registers of 128 bits before there were any.
+    pub fn allows_wide(&self, line: u32) -> Result<()> {
+        self.check(".reg .b128", WIDE, line)
     }
 
     /// Refuses clusters before there were any, and targets newer than the version.

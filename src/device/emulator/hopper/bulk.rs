@@ -6,7 +6,7 @@ use super::flight::{Block, Flight, Load, Store, Target, element_bytes};
 use super::{Addr, Map};
 use crate::device::emulator::access::lanes;
 use crate::device::emulator::events::{Object, Ordering};
-use crate::device::emulator::memory::RegionKind;
+use crate::device::emulator::memory::{Global, Region, RegionKind};
 use crate::device::emulator::order::BulkDoes;
 use crate::device::emulator::program::{AtomOp, AtomTy};
 use crate::device::emulator::stream::Way;
@@ -39,6 +39,9 @@ pub struct Bulk {
 }
 
 const WHAT: &str = "cp.async.bulk";
+
+/// A contiguous run of a copy: its offset in the box, its offset in the buffer, and its bytes.
+pub type Run = (usize, u64, u64);
 
 fn operand(lane: u32, message: String) -> Box<Fault> {
     Fault::new(FaultKind::Operand, lane, message)
@@ -137,23 +140,21 @@ impl Warp {
         let mut block = Block::plain(to_rank, to_at as u32, size);
         let data = match from {
             Side::Tensor(map, coords) => {
-                let index = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
-                let map = &cx.maps[index];
-                let coords = self.coords(coords, map, lane)?;
+                let map = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
+                let coords = self.coords(coords, &map, lane)?;
                 aligned(to_at, 128, lane, "the shared address")?;
-                block.bytes = map.box_bytes();
+                block.bytes = boxed(&map, cx, lane)?;
                 block.swizzle = map.swizzle;
                 let mut data = map.filled();
-                let r = &cx.global.regions[map.region];
+                let r = tensor_runs(cx.global, &map, &coords, &mut runs, lane)?;
                 let mut trouble = Ok(());
-                map.walk(&coords, |offset, at, bytes| {
-                    let to = &mut data[offset..offset + bytes];
+                for &(offset, at, bytes) in &runs {
+                    let to = &mut data[offset..offset + bytes as usize];
                     let read = r.read_run(at, to, lane, WHAT);
                     if trouble.is_ok() {
                         trouble = read;
                     }
-                    runs.push((at, bytes as u64));
-                });
+                }
                 trouble.or_else(|f| cx.excuse(f, who))?;
                 region = Some(r);
                 data
@@ -164,7 +165,7 @@ impl Warp {
                 let (r, at) = cx.global.locate_span(address, size.into(), 16, lane, WHAT)?;
                 let mut data = vec![0; size as usize];
                 r.read_run(at, &mut data, lane, WHAT).or_else(|f| cx.excuse(f, who))?;
-                runs.push((at, size.into()));
+                runs.push((0, at, size.into()));
                 region = Some(r);
                 data
             }
@@ -195,7 +196,7 @@ impl Warp {
             return Err(operand(lane, message));
         }
         if let Some(r) = region {
-            for &(at, bytes) in &runs {
+            for &(_, at, bytes) in &runs {
                 cx.count_bulk(pc, r.base + at, bytes, Way::Read);
             }
             // Of a multicast, the end that is nearest to its thread.
@@ -255,21 +256,21 @@ impl Warp {
         let mut runs = Vec::new();
         let (target, region, ty) = match to {
             Side::Tensor(map, coords) => {
-                let index = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
-                let map = &cx.maps[index];
-                let coords = self.coords(coords, map, lane)?;
+                let map = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
+                let coords = self.coords(coords, &map, lane)?;
                 aligned(at, 128, lane, "the shared address")?;
-                block.bytes = map.box_bytes();
+                block.bytes = boxed(&map, cx, lane)?;
                 block.swizzle = map.swizzle;
-                map.walk(&coords, |_, at, bytes| runs.push((at, bytes as u64)));
-                (Target::Tensor(index, coords), &cx.global.regions[map.region], map.ty)
+                let r = tensor_runs(cx.global, &map, &coords, &mut runs, lane)?;
+                let ty = map.ty;
+                (Target::Tensor(Box::new(map), coords), r, ty)
             }
             Side::Global(to) => {
                 let address = self.at(*to, lane);
                 aligned(at, 16, lane, "the shared address")?;
                 let (r, at) = cx.global.locate_span(address, size.into(), 16, lane, WHAT)?;
-                runs.push((at, size.into()));
-                (Target::Global(address), r, AtomTy::U32)
+                runs.push((0, at, size.into()));
+                (Target::Global(address), r, Some(AtomTy::U32))
             }
             Side::Shared(_) => return Ok(()),
         };
@@ -277,15 +278,16 @@ impl Warp {
             let message = format!("{WHAT} into constant `{}`", region.name);
             return Err(Fault::new(FaultKind::OutOfBounds, lane, message));
         }
-        let reduce = b.reduce.map(|(op, given)| (op, given.unwrap_or(ty)));
-        if let Some((op, ty)) = reduce {
-            if !reducible(op, ty) {
+        let mut reduce = None;
+        if let Some((op, given)) = b.reduce {
+            let Some(ty) = given.or(ty).filter(|ty| reducible(op, *ty)) else {
                 let message = format!("{WHAT}: {op:?} is no reduction of elements of {ty:?}");
                 return Err(operand(lane, message));
-            }
+            };
+            reduce = Some((op, ty));
             // What a reduction adds to must have been written.
             let n = u64::from(element_bytes(ty));
-            for &(at, bytes) in &runs {
+            for &(_, at, bytes) in &runs {
                 for k in (0..bytes).step_by(n as usize) {
                     let read = region.note_read(at + k, n, lane, WHAT);
                     read.or_else(|f| cx.excuse(f, who))?;
@@ -301,7 +303,7 @@ impl Warp {
         }
         cx.note_bulk(who, region, &runs, does, end)?;
         let base = region.base;
-        for (at, bytes) in runs {
+        for (_, at, bytes) in runs {
             cx.count_bulk(pc, base + at, bytes, Way::Write);
         }
         let shared = cx.shared_of(rank);
@@ -334,8 +336,8 @@ impl Warp {
         let _ = pc;
         match from {
             Side::Tensor(map, coords) => {
-                let index = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
-                self.coords(coords, &cx.maps[index], lane)?;
+                let map = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
+                self.coords(coords, &map, lane)?;
             }
             Side::Global(from) => {
                 let address = self.at(*from, lane);
@@ -377,7 +379,7 @@ impl Warp {
             if read {
                 i += 1;
             } else {
-                cx.engine.stores.remove(i).perform(cx.global, cx.maps);
+                cx.engine.stores.remove(i).perform(cx.global);
             }
         }
         for lane in lanes(exec) {
@@ -394,6 +396,49 @@ impl Warp {
             }
         }
         Ok(())
+    }
+}
+
+/// Bytes of a map's box, which shared memory must hold.
+fn boxed(map: &Map, cx: &Context<'_>, lane: u32) -> Result<u32, Box<Fault>> {
+    let bytes = map.box_bytes();
+    if bytes <= cx.shared.bytes.into() {
+        return Ok(bytes as u32);
+    }
+    let message = format!(
+        "{WHAT}: a box of {bytes} bytes, but the CTA has {} of shared memory",
+        cx.shared.bytes
+    );
+    Err(Fault::new(FaultKind::OutOfBounds, lane, message))
+}
+
+/// The runs of a box that lie in its tensor, and the buffer that holds all of them.
+fn tensor_runs<'a>(
+    global: &'a Global,
+    map: &Map,
+    coords: &[i32; 5],
+    runs: &mut Vec<Run>,
+    lane: u32,
+) -> Result<&'a Region, Box<Fault>> {
+    let (r, start) = global.locate_span(map.address, 1, 16, lane, WHAT)?;
+    let mut past = None;
+    map.walk(coords, |offset, at, bytes| {
+        let end = at.checked_add(start + bytes as u64);
+        match end.filter(|end| *end <= r.bytes) {
+            Some(_) => runs.push((offset, start + at, bytes as u64)),
+            None => past = past.or(Some(at)),
+        }
+    });
+    match past {
+        None => Ok(r),
+        Some(at) => {
+            let message = format!(
+                "{WHAT}: the tensor map reaches past `{}` ({} bytes): a row of the box lies at byte \
+                 {at} behind the map's address, byte {start} of it",
+                r.name, r.bytes
+            );
+            Err(Fault::new(FaultKind::OutOfBounds, lane, message))
+        }
     }
 }
 

@@ -304,7 +304,6 @@ impl Cluster {
                 program,
                 global: runner.global,
                 params: runner.params,
-                maps: runner.maps,
                 shared,
                 peers: Peers { before, after },
                 rank: rank as u32,
@@ -374,7 +373,7 @@ impl Cluster {
                 );
             }
             if s.who.cta == rank {
-                self.engine.stores.remove(i).perform(runner.global, runner.maps);
+                self.engine.stores.remove(i).perform(runner.global);
             } else {
                 i += 1;
             }

@@ -84,8 +84,8 @@ pub struct Flight {
 /// Where a store goes.
 pub enum Target {
     Global(u64),
-    /// Index of the map, and the box's place.
-    Tensor(usize, [i32; 5]),
+    /// The map, and the box's place.
+    Tensor(Box<Map>, [i32; 5]),
 }
 
 /// A copy of a bulk group.
@@ -286,18 +286,18 @@ impl Engine {
 
 impl Store {
     /// Writes what it carries to global memory.
-    pub fn perform(&self, global: &Global, maps: &[Map]) {
-        match self.target {
+    pub fn perform(&self, global: &Global) {
+        match &self.target {
             Target::Global(address) => {
-                if let Some((r, at)) = global.region(address) {
+                if let Some((r, at)) = global.region(*address) {
                     self.write(global, r, at, &self.data);
                 }
             }
             Target::Tensor(map, coords) => {
-                let Some(map) = maps.get(map) else { return };
-                let r = &global.regions[map.region];
-                map.walk(&coords, |offset, at, bytes| {
-                    self.write(global, r, at, &self.data[offset..offset + bytes]);
+                // That the box lies inside has been looked at when the copy began.
+                let Some((r, start)) = global.region(map.address) else { return };
+                map.walk(coords, |offset, at, bytes| {
+                    self.write(global, r, start + at, &self.data[offset..offset + bytes]);
                 });
             }
         }

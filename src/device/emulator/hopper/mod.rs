@@ -7,6 +7,7 @@
 mod bulk;
 mod cluster;
 mod flight;
+mod mapedit;
 mod mbarrier;
 mod registers;
 mod remote;
@@ -15,10 +16,11 @@ mod tensormap;
 pub use bulk::{Bulk, Side, reducible};
 pub use cluster::{Arrived, Cluster, ClusterBarrier, Peers};
 pub use flight::{Flight, Load, Store, element_bytes};
+pub use mapedit::Replace;
 pub use mbarrier::{Mbar, MbarOp, Mbarriers, Phase, pending_count};
 pub use registers::Pool;
 pub use remote::{Remote, getctarank, mapa};
-pub use tensormap::{Map, handle};
+pub use tensormap::{FIELDS, Image, Map};
 
 use super::events::{Fence, Ordering, Who};
 use super::memory::{self, Shared};
@@ -82,13 +84,20 @@ pub enum Async {
         at: Addr,
         fence: bool,
     },
+    /// `tensormap.replace`
+    MapReplace(Replace),
+    /// `tensormap.cp_fenceproxy`
+    MapCopy {
+        to: Addr,
+        from: Addr,
+    },
 }
 
 impl Async {
     /// All lanes of the warp must execute it together.
     pub fn aligned(&self) -> bool {
         match self {
-            Async::SetMaxNreg { .. } => true,
+            Async::SetMaxNreg { .. } | Async::MapCopy { .. } => true,
             Async::ClusterArrive { aligned, .. } | Async::ClusterWait { aligned, .. } => *aligned,
             _ => false,
         }
@@ -218,6 +227,8 @@ impl Warp {
                 let who = self.who(cx.rank, exec, pc);
                 cx.events.fence(who, *fence);
             }
+            Async::MapReplace(r) => self.map_replace(cx, r, pc, exec)?,
+            Async::MapCopy { to, from } => self.map_copy(cx, (*to, *from), pc, exec)?,
             Async::TensorMap { at, fence } => {
                 let address = self.addresses(at.base, at.offset);
                 for lane in super::access::lanes(exec) {

@@ -1,4 +1,6 @@
-//! Tensor maps as the copy engine sees them.
+//! Tensor maps as the copy engine sees them: 128 bytes in memory.
+//!
+//! The bytes are laid out in a way of the emulator's own, which kernels must not know either.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,24 +12,210 @@ use crate::device::emulator::warp::Context;
 use crate::device::{Swizzle, TensorMap};
 use crate::op::DType;
 
-/// What the first bytes of a map in memory say; its number follows.
+/// Bytes of a map.
+pub const MAP_BYTES: usize = 128;
+/// What the first bytes of a map in memory say.
 const MAGIC: u64 = 0x7061_6d72_6f73_6e65;
 
-/// The 128 bytes that stand for map `index` of a launch.
-pub fn handle(index: usize) -> [u8; 128] {
-    let mut out = [0; 128];
-    out[..8].copy_from_slice(&MAGIC.to_le_bytes());
-    out[8..16].copy_from_slice(&(index as u64).to_le_bytes());
-    out
+/// The 128 bytes of a map, field by field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image(pub [u8; MAP_BYTES]);
+
+/// A field that `tensormap.replace` can write: where it lies and its bytes, of `count` of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    pub name: &'static str,
+    at: usize,
+    bytes: usize,
+    pub count: usize,
+    /// The instruction's value has 64 bits.
+    pub wide: bool,
 }
 
-/// A map over a buffer of the launch; dimensions from the innermost.
+const fn field(name: &'static str, at: usize, bytes: usize, count: usize, wide: bool) -> Field {
+    Field { name, at, bytes, count, wide }
+}
+
+pub const ADDRESS: Field = field("global_address", 8, 8, 1, true);
+pub const DIMS: Field = field("global_dim", 16, 8, 5, false);
+pub const STRIDES: Field = field("global_stride", 56, 8, 4, true);
+pub const TILE: Field = field("box_dim", 88, 2, 5, false);
+pub const STEPS: Field = field("element_stride", 98, 1, 5, false);
+/// One less than the dimensions.
+pub const RANK: Field = field("rank", 103, 1, 1, false);
+pub const ELEMENT: Field = field("elemtype", 104, 1, 1, false);
+pub const INTERLEAVE: Field = field("interleave_layout", 105, 1, 1, false);
+pub const SWIZZLE: Field = field("swizzle_mode", 106, 1, 1, false);
+pub const FILL: Field = field("fill_mode", 107, 1, 1, false);
+
+/// All of them.
+pub const FIELDS: [Field; 10] =
+    [ADDRESS, DIMS, STRIDES, TILE, STEPS, RANK, ELEMENT, INTERLEAVE, SWIZZLE, FILL];
+
+/// By number as `tensormap.replace` writes it: bytes, how it is reduced, and whether it is a float.
+const ELEMENTS: [(&str, u32, Option<AtomTy>, bool); 13] = [
+    ("u8", 1, None, false),
+    ("u16", 2, None, false),
+    ("u32", 4, Some(AtomTy::U32), false),
+    ("s32", 4, Some(AtomTy::S32), false),
+    ("u64", 8, Some(AtomTy::U64), false),
+    ("s64", 8, Some(AtomTy::S64), false),
+    ("f16", 2, Some(AtomTy::F16), true),
+    ("f32", 4, Some(AtomTy::F32), true),
+    ("f32.ftz", 4, Some(AtomTy::F32), true),
+    ("f64", 8, Some(AtomTy::F64), true),
+    ("bf16", 2, Some(AtomTy::Bf16), true),
+    ("tf32", 4, Some(AtomTy::F32), true),
+    ("tf32.ftz", 4, Some(AtomTy::F32), true),
+];
+
+impl Image {
+    pub fn get(&self, f: Field, i: usize) -> u64 {
+        let mut b = [0; 8];
+        let at = f.at + i * f.bytes;
+        b[..f.bytes].copy_from_slice(&self.0[at..at + f.bytes]);
+        u64::from_le_bytes(b)
+    }
+
+    /// Sets one of a field's values; one too large for it becomes the largest, which no rule allows.
+    pub fn set(&mut self, f: Field, i: usize, value: u64) {
+        let most = u64::MAX >> (64 - 8 * f.bytes);
+        let at = f.at + i * f.bytes;
+        let b = value.min(most).to_le_bytes();
+        self.0[at..at + f.bytes].copy_from_slice(&b[..f.bytes]);
+    }
+
+    /// Of a description that [`crate::device::tensormap::validate`] accepts, over a buffer at
+    /// `address`.
+    pub fn new(map: &TensorMap, address: u64) -> Image {
+        let mut m = Image([0; MAP_BYTES]);
+        m.0[..8].copy_from_slice(&MAGIC.to_le_bytes());
+        m.set(ADDRESS, 0, address);
+        let rank = map.dims.len();
+        for i in 0..5 {
+            m.set(DIMS, i, map.dims.get(i).copied().unwrap_or(1));
+            m.set(TILE, i, map.tile.get(i).copied().unwrap_or(1).into());
+            m.set(STEPS, i, 1);
+        }
+        for (i, &stride) in map.strides_bytes.iter().enumerate() {
+            m.set(STRIDES, i, stride);
+        }
+        m.set(RANK, 0, rank as u64 - 1);
+        let element = match map.dtype {
+            DType::Bf16 => 10,
+            DType::Fp16 => 6,
+            DType::Tf32 | DType::Fp32 => 7,
+            DType::I32 => 3,
+        };
+        m.set(ELEMENT, 0, element);
+        let swizzle = match map.swizzle {
+            Swizzle::None => 0,
+            Swizzle::B32 => 1,
+            Swizzle::B64 => 2,
+            Swizzle::B128 => 3,
+        };
+        m.set(SWIZZLE, 0, swizzle);
+        m.set(FILL, 0, map.nan_fill.into());
+        m
+    }
+
+    pub fn is_map(&self) -> bool {
+        self.0[..8] == MAGIC.to_le_bytes()
+    }
+
+    /// What the copy engine makes of it.
+    ///
+    /// # Errors
+    /// The field that breaks a rule, or that the emulator cannot follow.
+    fn read(&self) -> Result<Map, String> {
+        if !self.is_map() {
+            return Err("there is no tensor map at this address".into());
+        }
+        let rule = |f: Field, i: usize, why: &str| {
+            let which = if f.count > 1 { format!("[{i}]") } else { String::new() };
+            Err(format!("the tensor map's {}{which} is {}; {why}", f.name, self.get(f, i)))
+        };
+        let rank = self.get(RANK, 0) as usize + 1;
+        if rank > 5 {
+            return rule(RANK, 0, "0 to 4 stand for 1 to 5 dimensions");
+        }
+        let Some(&(_, element, ty, float)) = ELEMENTS.get(self.get(ELEMENT, 0) as usize) else {
+            return rule(ELEMENT, 0, "0 to 12 are known");
+        };
+        let swizzle = match self.get(SWIZZLE, 0) {
+            0 => Swizzle::None,
+            1 => Swizzle::B32,
+            2 => Swizzle::B64,
+            3 => Swizzle::B128,
+            _ => return rule(SWIZZLE, 0, "0 to 3 are possible on sm_90"),
+        };
+        if self.get(INTERLEAVE, 0) != 0 {
+            return rule(INTERLEAVE, 0, "the emulator knows 0, none");
+        }
+        let fill = match (self.get(FILL, 0), element) {
+            (0, _) => [0; 4],
+            (1, _) if !float => return rule(FILL, 0, "NaN is for floats"),
+            (1, 2) => [0xff, 0x7f, 0xff, 0x7f],
+            (1, _) => [0xff, 0xff, 0xff, 0x7f],
+            _ => return rule(FILL, 0, "0 or 1 is wanted"),
+        };
+        let mut m = Map {
+            address: self.get(ADDRESS, 0),
+            element,
+            ty,
+            rank,
+            dims: [1; 5],
+            strides: [element.into(), 0, 0, 0, 0],
+            tile: [1; 5],
+            swizzle,
+            fill,
+        };
+        if !m.address.is_multiple_of(16) {
+            return rule(ADDRESS, 0, "a multiple of 16 is wanted");
+        }
+        for i in 0..rank {
+            (m.dims[i], m.tile[i]) = (self.get(DIMS, i), self.get(TILE, i) as u32);
+            if !(1..=1 << 32).contains(&m.dims[i]) {
+                return rule(DIMS, i, "1 to 2^32 are possible");
+            }
+            if !(1..=256).contains(&m.tile[i]) {
+                return rule(TILE, i, "1 to 256 are possible");
+            }
+            if self.get(STEPS, i) != 1 {
+                return rule(STEPS, i, "the emulator knows 1");
+            }
+        }
+        for i in 1..rank {
+            m.strides[i] = self.get(STRIDES, i - 1);
+            if !m.strides[i].is_multiple_of(16) || m.strides[i] >= 1 << 40 {
+                return rule(STRIDES, i - 1, "a multiple of 16 below 2^40 is wanted");
+            }
+        }
+        let inner = m.tile[0] * element;
+        let span = match swizzle {
+            Swizzle::None => u32::MAX,
+            Swizzle::B32 => 32,
+            Swizzle::B64 => 64,
+            Swizzle::B128 => 128,
+        };
+        if !inner.is_multiple_of(16) || inner > span {
+            let why = format!(
+                "{inner} bytes, where a multiple of 16 of at most its swizzle's span is wanted"
+            );
+            return rule(TILE, 0, &why);
+        }
+        Ok(m)
+    }
+}
+
+/// A map; dimensions from the innermost.
 #[derive(Debug, Clone)]
 pub struct Map {
-    /// Index of the buffer.
-    pub region: usize,
+    /// Of the first element, in global memory.
+    pub address: u64,
     pub element: u32,
-    pub ty: AtomTy,
+    /// How its elements are reduced, if they can be.
+    pub ty: Option<AtomTy>,
     pub rank: usize,
     dims: [u64; 5],
     /// Bytes from one index to the next.
@@ -39,38 +227,9 @@ pub struct Map {
 }
 
 impl Map {
-    /// Of a description that [`crate::device::tensormap::validate`] accepts.
-    pub fn new(map: &TensorMap) -> Map {
-        let element = map.dtype.bytes() as u32;
-        let mut m = Map {
-            region: map.buffer,
-            element,
-            ty: match map.dtype {
-                DType::Bf16 => AtomTy::Bf16,
-                DType::Fp16 => AtomTy::F16,
-                DType::Tf32 | DType::Fp32 => AtomTy::F32,
-                DType::I32 => AtomTy::S32,
-            },
-            rank: map.dims.len(),
-            dims: [1; 5],
-            strides: [0; 5],
-            tile: [1; 5],
-            swizzle: map.swizzle,
-            fill: match (map.nan_fill, element) {
-                (false, _) => [0; 4],
-                (true, 2) => [0xff, 0x7f, 0xff, 0x7f],
-                (true, _) => [0xff, 0xff, 0xff, 0x7f],
-            },
-        };
-        m.dims[..m.rank].copy_from_slice(&map.dims);
-        m.tile[..m.rank].copy_from_slice(&map.tile);
-        m.strides[0] = element.into();
-        m.strides[1..m.rank].copy_from_slice(&map.strides_bytes);
-        m
-    }
-
-    pub fn box_bytes(&self) -> u32 {
-        self.tile.iter().product::<u32>() * self.element
+    /// Bytes of a box, which a hostile map may make larger than any memory.
+    pub fn box_bytes(&self) -> u64 {
+        self.tile.iter().map(|&t| u64::from(t)).product::<u64>() * u64::from(self.element)
     }
 
     /// A box of what lies out of bounds.
@@ -79,7 +238,7 @@ impl Map {
     }
 
     /// Calls `f` with each contiguous run of the box at `coords` that lies in the tensor: its
-    /// offset in the box, its offset in the buffer, and its bytes.
+    /// offset in the box, its offset from the map's address, and its bytes.
     pub fn walk(&self, coords: &[i32; 5], mut f: impl FnMut(usize, u64, usize)) {
         let [c0, outer @ ..] = coords.map(i64::from);
         let low = (-c0).clamp(0, self.tile[0].into());
@@ -104,8 +263,9 @@ impl Map {
                         for k in 0..4 {
                             let c = outer[k] + at[k];
                             let inside = (0..self.dims[k + 1] as i64).contains(&c);
-                            sum =
-                                sum.filter(|_| inside).map(|s| s + c as u64 * self.strides[k + 1]);
+                            sum = sum.filter(|_| inside).and_then(|s| {
+                                s.checked_add((c as u64).checked_mul(self.strides[k + 1])?)
+                            });
                         }
                         if let Some(at) = sum {
                             f(offset, at, run);
@@ -118,17 +278,17 @@ impl Map {
 }
 
 impl Context<'_> {
-    /// Number of the map at an address.
+    /// The map at an address.
     ///
     /// # Errors
-    /// An address where no map lies, or misaligned.
+    /// An address where no map lies, or misaligned; a map that breaks the rules of its fields.
     pub fn tensor_map(
-        &self,
+        &mut self,
         space: Space,
         address: u64,
         lane: u32,
         what: &str,
-    ) -> Result<usize, Box<Fault>> {
+    ) -> Result<Map, Box<Fault>> {
         let refuse =
             |why: String| Err(Fault::new(FaultKind::Operand, lane, format!("{what}: {why}")));
         if !address.is_multiple_of(64) {
@@ -140,28 +300,25 @@ impl Context<'_> {
             (_, Some((Space::Param, at))) => Some(at),
             _ => None,
         };
-        let mut bytes = [0u8; 16];
+        let mut image = Image([0; MAP_BYTES]);
         match param {
             Some(at) => {
-                let range = at as usize..(at as usize).saturating_add(16);
+                let range = at as usize..(at as usize).saturating_add(MAP_BYTES);
                 let Some(from) = self.params.get(range) else {
-                    return refuse(format!("parameter address {at} is outside of the parameters"));
+                    return refuse("there is no tensor map at this address".into());
                 };
-                bytes.copy_from_slice(from);
+                image.0.copy_from_slice(from);
             }
             None => {
                 let (r, at) = self.global.locate_span(address, 128, 64, lane, what)?;
-                r.note_read(at, 16, lane, what)?;
-                for (k, b) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                for k in (0..128).step_by(32) {
+                    r.note_read(at + k, 32, lane, what)?;
+                }
+                for (k, b) in image.0.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                     *b = r.word(at + 4 * k as u64).load(Relaxed).to_le_bytes();
                 }
             }
         }
-        let [magic, index] =
-            [0, 8].map(|k| u64::from_le_bytes(std::array::from_fn(|i| bytes[k + i])));
-        if magic != MAGIC || index >= self.maps.len() as u64 {
-            return refuse("there is no tensor map at this address".into());
-        }
-        Ok(index as usize)
+        image.read().or_else(refuse)
     }
 }

@@ -139,7 +139,7 @@ pub struct Global {
     pub modules: Vec<Region>,
     /// What CTAs tell each other through atomics in this launch.
     pub published: Published,
-    /// Held by atomics of 64 bits.
+    /// Held by atomics of 64 bits and more.
     wide: Mutex<()>,
 }
 
@@ -366,6 +366,21 @@ impl Global {
         let _turn = self.wide.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let old = r.load(at, size);
         r.store(at, size, new(old));
+        old
+    }
+
+    /// As [`Global::update`], of 128 bits.
+    pub fn update_pair(
+        &self,
+        r: &Region,
+        at: u64,
+        new: impl FnOnce([u64; 2]) -> [u64; 2],
+    ) -> [u64; 2] {
+        let _turn = self.wide.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let old = [r.load(at, 8), r.load(at + 8, 8)];
+        let [low, high] = new(old);
+        r.store(at, 8, low);
+        r.store(at + 8, 8, high);
         old
     }
 }

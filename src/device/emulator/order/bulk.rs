@@ -11,8 +11,8 @@ use super::view::{Clocks, View, clock};
 /// One end of a bulk copy in a watched buffer.
 pub struct BulkSide<'a> {
     pub shadow: &'a GlobalShadow,
-    /// Offsets in the buffer, and bytes.
-    pub runs: &'a [(u64, u64)],
+    /// Offsets in the box and in the buffer, and bytes.
+    pub runs: &'a [(usize, u64, u64)],
     pub does: BulkDoes,
     /// Who waits for this object in this phase (group) knows that it has ended.
     pub object: Object,
@@ -101,8 +101,8 @@ impl Order {
         };
         let write = matches!(side.does, BulkDoes::Write | BulkDoes::Reduce);
         let knows = Horizon { order: self, view: &view, map };
-        for &run in side.runs {
-            if let Some(met) = side.shadow.run(me, run, write, self.oldest, &knows) {
+        for &(_, at, bytes) in side.runs {
+            if let Some(met) = side.shadow.run(me, (at, bytes), write, self.oldest, &knows) {
                 let does = match side.does {
                     BulkDoes::Read => "begins a bulk copy that reads it",
                     BulkDoes::Write => "begins a bulk copy that writes it",

@@ -115,7 +115,7 @@ impl Context<'_> {
         &mut self,
         who: Who,
         region: &Region,
-        runs: &[(u64, u64)],
+        runs: &[(usize, u64, u64)],
         does: BulkDoes,
         (object, phase): (Object, u64),
     ) -> Result<(), Box<Fault>> {
@@ -137,7 +137,7 @@ impl Context<'_> {
     ) -> Result<(), Box<Fault>> {
         match self.global.region(address) {
             Some((region, at)) if memory::window(address).is_none() => {
-                self.note_bulk(who, region, &[(at, 128)], BulkDoes::ReadMap(address), end)
+                self.note_bulk(who, region, &[(0, at, 128)], BulkDoes::ReadMap(address), end)
             }
             _ => Ok(()),
         }

@@ -20,7 +20,7 @@ pub fn wait(at: u32, parity: u32) -> String {
 
 pub fn text(params: &str, body: &str) -> String {
     format!(
-        ".version 8.1\n.target sm_90a\n.address_size 64\n\
+        ".version 8.3\n.target sm_90a\n.address_size 64\n\
          .extern .shared .align 1024 .b8 smem[];\n\
          .visible .entry k({params}) .maxntid 256 .minnctapersm 1\n{{\n{REGS}\n{body}\n}}\n"
     )

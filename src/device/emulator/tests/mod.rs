@@ -7,6 +7,7 @@ mod carry;
 mod cluster;
 mod forms;
 mod hopper;
+mod maps;
 mod memory;
 mod needs;
 mod parser;
