@@ -9,12 +9,12 @@ use serde_json::json;
 use super::{Failure, Result, file};
 use crate::device::emulator::Checks;
 use crate::device::open::open_with;
-use crate::device::{Clock, Counts, Modelled, Regime};
+use crate::device::{Clock, Counts, CtaSample, Modelled, Regime, SampleCtas};
 use crate::kernel::{Registry, Tile};
 use crate::measure::sampling::{Limits, Series, series};
 use crate::op::{Family, Problem, Role};
 use crate::record::Verification;
-use crate::verify::{self, Reference, Subset, trial};
+use crate::verify::{self, trial};
 
 /// Run one kernel on the tensors of a safetensors file and write what it computes.
 ///
@@ -35,6 +35,10 @@ pub struct Args {
     /// auto, cuda:N or emulator[:MODEL].
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
+    /// On the emulator, execute about N CTAs of each launch: counts are extrapolated, what the
+    /// other CTAs would write is NaN. all, or auto: as many as take a few seconds.
+    #[arg(long, value_name = "N", default_value = "all")]
+    sample_ctas: SampleCtas,
     #[command(flatten)]
     options: file::Options,
     /// Hold the outputs against the fp64 reference; exit code 1 if they are wrong.
@@ -68,12 +72,14 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     if let Some(why) = kernel.unfit(facts) {
         return Err(Failure::Usage(why));
     }
+    super::sampling_allowed(args.sample_ctas, facts)?;
     let job = kernel.job_on(&problem, &tile, facts.multiprocessors)?;
     let mut loaded = device.load(&job, &inputs)?;
+    loaded.sample_ctas(args.sample_ctas.of(problem.flops()))?;
     let run = loaded.run()?;
     let verification = args.verify.then(|| {
-        let subset = Subset::plan(&problem, verify::BUDGET_FLOPS);
-        let held = Reference::new(&problem, &inputs, subset).hold(&args.family, &run.outputs);
+        let budget = verify::BUDGET_FLOPS;
+        let held = verify::hold_run(&problem, &args.family, &inputs, &run, budget);
         let mut v = held.verification;
         verify::add_run_facts(&mut v, run.damage.clone(), None);
         v
@@ -91,13 +97,18 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         }
         Clock::Measured(_) => (None, None),
     };
-    let facts_of_run = [
+    let mut facts_of_run = vec![
         ("kernel", kernel.name.clone()),
         ("tile", tile.to_string()),
         ("ptx_sha256", job.ptx.sha256.clone()),
         ("device", facts.id.clone()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
+    if let (Some(sample), true) = (&run.sample, run.computed.is_some()) {
+        let (executed, of) = (sample.executed, sample.of);
+        let text = format!("{executed} of {of} CTAs executed; what the others write is NaN");
+        facts_of_run.push(("sampled", text));
+    }
     file::write(&args.out, &problem, Role::Output, &run.outputs, &facts_of_run)
         .map_err(Failure::Usage)?;
 
@@ -107,6 +118,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         inputs: &args.inputs,
         out: &args.out,
         counts: run.counts.as_ref(),
+        sample: run.sample.as_ref(),
         modelled: modelled.as_ref(),
         measured: measured.as_ref(),
         build: loaded.build(),
@@ -137,6 +149,7 @@ struct Report<'a> {
     inputs: &'a Path,
     out: &'a Path,
     counts: Option<&'a Counts>,
+    sample: Option<&'a CtaSample>,
     modelled: Option<&'a Modelled>,
     measured: Option<&'a Series>,
     build: &'a crate::device::Build,
@@ -173,6 +186,7 @@ impl Report<'_> {
             "outputs": outputs,
             "build": self.build,
             "counts": self.counts,
+            "sample": self.sample,
             "modelled": self.modelled,
             "measured": self.measured.map(|m| json!({
                 "regime": Regime::Cold,
@@ -191,9 +205,13 @@ impl Report<'_> {
             "{kernel}{tile} on {device}\n  {}\n  PTX {sha256}\n",
             trial::problem_text(self.problem)
         );
+        for sentence in self.sample.iter().flat_map(|s| s.sentences()) {
+            text += &format!("  {sentence}\n");
+        }
         if let Some(c) = self.counts {
+            let bound = if c.executed_ctas.is_some() { "at most " } else { "" };
             text += &format!(
-                "  {} instructions, {} bytes of distinct memory touched, {} bank conflicts\n",
+                "  {} instructions, {bound}{} bytes of distinct memory touched, {} bank conflicts\n",
                 c.total_instructions(),
                 c.unique_bytes(),
                 c.bank_conflicts

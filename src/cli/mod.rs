@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::device::model::DeviceModel;
 use crate::device::open::{self, DEFAULT_MODEL};
-use crate::device::{DeviceError, Facts};
+use crate::device::{DeviceError, Facts, SampleCtas};
 use crate::kernel::{KernelError, Registry};
 use crate::sweep::SweepError;
 
@@ -95,6 +95,18 @@ fn registry(dir: Option<&PathBuf>) -> Result<Registry> {
 /// `1 case`, `2 cases`.
 fn cases(n: usize) -> String {
     format!("{n} case{}", if n == 1 { "" } else { "s" })
+}
+
+/// Refuses a number of CTAs for a device that executes them all.
+fn sampling_allowed(sample: SampleCtas, device: &Facts) -> Result {
+    if matches!(sample, SampleCtas::Ctas(_)) && !device.emulated {
+        return Err(Failure::Usage(format!(
+            "--sample-ctas {sample}: {} executes every CTA; CTAs are sampled on the emulator \
+             (--device emulator)",
+            device.id
+        )));
+    }
+    Ok(())
 }
 
 /// The facts of a device; a described one need not be opened for them.

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use super::{Failure, Result, problem};
+use crate::device::SampleCtas;
 use crate::device::emulator::Emulator;
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
@@ -43,6 +44,11 @@ pub struct Args {
     /// Empty the modelled L2 before each launch, as profilers of GPUs do.
     #[arg(long, conflicts_with = "no_l2")]
     cold_l2: bool,
+    /// Execute about N CTAs of each launch and extrapolate the counts; L2 is not modelled then. all,
+    /// or auto: all of problems of up to 1e11 FLOPs a head group, of larger ones as many as that
+    /// takes.
+    #[arg(long, value_name = "N", default_value = "auto")]
+    sample_ctas: SampleCtas,
     /// Lines of the table of the hottest; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 12)]
     hottest: usize,
@@ -72,7 +78,8 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     };
     kernel.check_tile(&problem, &tile)?;
     let emulator = emulator(&args, kernel)?;
-    let found = profile(kernel, &problem, &tile, &args.family, args.seed, &emulator, args.cold_l2)
+    let inputs = (&args.family, args.seed);
+    let found = profile(kernel, &problem, &tile, inputs, &emulator, args.cold_l2, args.sample_ctas)
         .map_err(Failure::Negative)?;
     let words = problem::short(&problem);
     let source = |path: &str| kernel.source(path);

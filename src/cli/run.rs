@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Failure, Result, report};
+use crate::device::SampleCtas;
 use crate::kernel::Registry;
 use crate::measure::Limits;
 use crate::record::file::{FILE_NAME, Writer, done_ids};
@@ -34,6 +35,11 @@ pub struct Args {
     /// Seed of the inputs, over the sweep's.
     #[arg(long)]
     seed: Option<u64>,
+    /// On the emulator, execute about N CTAs of each launch and extrapolate the counts. all, or
+    /// auto: all of cases of up to 1e11 FLOPs a head group, of larger ones as many as that takes.
+    /// Over the sweep's sample_ctas, which is auto if missing.
+    #[arg(long, value_name = "N")]
+    sample_ctas: Option<SampleCtas>,
     /// Seconds to sample one case for at most, on a GPU.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     time: f64,
@@ -52,6 +58,9 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     sweep.plan(registry, None, args.seed)?;
     let spec = args.device.as_deref().or(sweep.device.as_deref()).unwrap_or("auto");
     let device = crate::device::open::open(spec)?;
+    if let Some(sample) = args.sample_ctas {
+        super::sampling_allowed(sample, device.facts())?;
+    }
     let shard = args.shard.unwrap_or(Shard::WHOLE);
     let plan = sweep.plan(registry, Some(device.facts()), args.seed)?;
     if plan.runnable().next().is_none() {
@@ -99,6 +108,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         spec,
         sweep: &sweep.name,
         command: &command(),
+        sample: args.sample_ctas.or(sweep.sample_ctas).unwrap_or_default(),
         limits: Limits { time: Duration::from_secs_f64(args.time), ..Limits::default() },
     };
     let mut tally = Tally::default();
@@ -126,7 +136,8 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         let device = args.device.as_ref().map_or(String::new(), |d| format!(" --device {d}"));
         let out = args.out.as_ref().map_or(String::new(), |o| format!(" --out {}", o.display()));
         let shard = args.shard.map_or(String::new(), |s| format!(" --shard {s}"));
-        format!("crossover run {}{device}{out}{shard} --resume", args.sweep.display())
+        let sample = args.sample_ctas.map_or(String::new(), |s| format!(" --sample-ctas {s}"));
+        format!("crossover run {}{device}{out}{shard}{sample} --resume", args.sweep.display())
     };
     if stopped {
         return Err(Failure::Interrupted(format!(

@@ -3,10 +3,14 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-/// Exact counts of a job's launches. Warp-level instructions unless said otherwise.
+/// Counts of a job's launches, exact unless CTAs were sampled. Warp-level instructions unless said
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Counts {
     pub ctas: u64,
+    /// CTAs that were executed, if not all were: then every count is extrapolated from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executed_ctas: Option<u64>,
     /// Warp instructions executed, by class: `mma`, `alu`, `fma`, `special`, `convert`,
     /// `load_global`, `store_global`, `load_shared`, `store_shared`, `ldmatrix`, `cp_async`,
     /// `tma`, `shuffle`, `branch`, `barrier`, `move`, ...
@@ -18,7 +22,8 @@ pub struct Counts {
     /// 32-byte sectors that requests touched, each request counting its own.
     pub global_read_sectors: u64,
     pub global_write_sectors: u64,
-    /// Distinct sectors touched over the job: the compulsory traffic.
+    /// Distinct sectors touched over the job: the compulsory traffic. Where CTAs were sampled, an
+    /// upper bound: each buffer that an executed CTA read (wrote) counts as read (written) whole.
     pub unique_read_sectors: u64,
     pub unique_write_sectors: u64,
     /// Cycles that the shared-memory pipe is busy, and how many of them are bank conflicts.
@@ -79,6 +84,10 @@ impl Counts {
     /// Adds another launch's counts. Unique sectors add as well, so merge only what is disjoint
     /// or has been made unique already.
     pub fn add(&mut self, other: &Counts) {
+        if self.executed_ctas.is_some() || other.executed_ctas.is_some() {
+            let executed = |c: &Counts| c.executed_ctas.unwrap_or(c.ctas);
+            self.executed_ctas = Some(executed(self) + executed(other));
+        }
         self.ctas += other.ctas;
         for (class, n) in &other.instructions {
             *self.instructions.entry(class.clone()).or_default() += n;
@@ -106,6 +115,7 @@ impl Counts {
             |map: &IndexMap<String, u64>| map.iter().map(|(k, x)| (k.clone(), x * n)).collect();
         Counts {
             ctas: self.ctas * n,
+            executed_ctas: self.executed_ctas,
             instructions: scale(&self.instructions),
             tensor_flops: scale(&self.tensor_flops),
             special_ops: self.special_ops * n,

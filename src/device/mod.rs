@@ -5,6 +5,7 @@ pub mod cuda;
 pub mod emulator;
 pub mod model;
 pub mod open;
+pub mod sample;
 mod tensormap;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 pub use counts::{Counts, L2Counts, Modelled};
+pub use sample::{Computed, CtaSample, SampleCtas, Sampling};
 
 use crate::op::{DType, Tensor};
 
@@ -204,8 +206,12 @@ pub struct Outcome {
     pub outputs: Vec<Tensor>,
     /// Damaged canaries and changed inputs, each a sentence naming the buffer and the place.
     pub damage: Vec<String>,
-    /// Exact on the emulator, absent on a GPU.
+    /// Counted by the emulator, absent on a GPU.
     pub counts: Option<Counts>,
+    /// Where [`Loaded::sample_ctas`] asked for a part of the CTAs: what was executed.
+    pub sample: Option<CtaSample>,
+    /// Where CTAs were left out: which elements of each output were written. The rest is poison.
+    pub computed: Option<Vec<Computed>>,
 }
 
 /// Why a device could not do as asked. The message says what, where and the way out.
@@ -245,6 +251,17 @@ pub trait Device: Send {
 /// A compiled job with its buffers on a device.
 pub trait Loaded {
     fn build(&self) -> &Build;
+
+    /// How many CTAs of each launch the next runs execute; all at first. Launches that cannot do
+    /// with a part are executed whole. A device that is present executes everything, whatever is
+    /// asked.
+    ///
+    /// # Errors
+    /// [`Sampling::Most`] of a job that has more CTAs, but no launch that can do with a part.
+    fn sample_ctas(&mut self, sampling: Sampling) -> Result<(), DeviceError> {
+        let _ = sampling;
+        Ok(())
+    }
 
     /// Poisons outputs and workspaces, runs every launch once, checks canaries and inputs.
     fn run(&mut self) -> Result<Outcome, DeviceError>;

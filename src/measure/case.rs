@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::{Limits, sampling, warning};
 use crate::device::emulator::FaultKind;
-use crate::device::{Clock, Device, DeviceError, Loaded};
+use crate::device::{Clock, Device, DeviceError, Loaded, SampleCtas};
 use crate::kernel::{KernelError, Registry};
 use crate::op::{Family, Problem, Tensor};
 use crate::record::{Kernel as KernelFacts, Record, SCHEMA, Sampled, Status, Timing, Traffic};
 use crate::sweep::Case;
-use crate::verify::{Reference, Subset, add_run_facts, reason, same_bits};
+use crate::verify::{Reference, Subset, add_run_facts, hold_run, reason, same_bits};
 
 /// Reference operations to spend on one case: a second or two on two cores. Not a matter of the
 /// machine, so that what is verified is the same everywhere.
@@ -29,6 +29,7 @@ pub struct Bench<'a> {
     sweep: String,
     command: String,
     limits: Limits,
+    sample: SampleCtas,
     /// Inputs and reference of the last case: its other tiles and kernels use them again.
     last: Option<(Question, Answer)>,
 }
@@ -38,7 +39,8 @@ type Question = (Problem, Family, u64);
 
 struct Answer {
     inputs: Vec<Tensor>,
-    reference: Reference,
+    /// Made when it is first asked for: runs of sampled CTAs have references of their own.
+    reference: Option<Reference>,
 }
 
 /// How a case ended early.
@@ -85,7 +87,14 @@ impl<'a> Bench<'a> {
         limits: Limits,
     ) -> Bench<'a> {
         let (sweep, command) = (sweep.to_string(), command.to_string());
-        Bench { registry, device, sweep, command, limits, last: None }
+        let sample = SampleCtas::default();
+        Bench { registry, device, sweep, command, limits, sample, last: None }
+    }
+
+    /// Which CTAs the emulator executes.
+    pub fn with_sample_ctas(mut self, sample: SampleCtas) -> Bench<'a> {
+        self.sample = sample;
+        self
     }
 
     /// The record of a case that is left out.
@@ -162,20 +171,26 @@ impl<'a> Bench<'a> {
         let mut traffic =
             Traffic { min_bytes: case.problem.min_bytes(), counts: None, sampled: None };
 
-        let Answer { inputs, reference } =
-            answer(&mut self.last, (executed.clone(), case.family, case.seed));
-        let mut loaded = device.load(&job, inputs)?;
+        let answer = answer(&mut self.last, (executed.clone(), case.family, case.seed));
+        let mut loaded = device.load(&job, &answer.inputs)?;
+        loaded.sample_ctas(self.sample.of(executed.flops()))?;
         record.build = Some(loaded.build().clone());
         let start = Instant::now();
         let first = loaded.run()?;
         let seconds = start.elapsed().as_secs_f64();
         if let Some(counts) = &first.counts {
             traffic.counts = Some(counts.times(times));
-            traffic.sampled = (times > 1).then_some(Sampled { executed, times });
+            let ctas = first.sample.clone();
+            let part = times > 1 || ctas.is_some();
+            traffic.sampled = part.then(|| Sampled { executed: executed.clone(), times, ctas });
         }
         record.traffic = Some(traffic);
 
-        let mut verification = reference.hold(&case.family, &first.outputs).verification;
+        let held = match first.computed {
+            Some(_) => hold_run(&executed, &case.family, &answer.inputs, &first, REFERENCE_FLOPS),
+            None => answer.reference(&executed).hold(&case.family, &first.outputs),
+        };
+        let mut verification = held.verification;
         let mut damage = first.damage;
         let mut same = None;
         if !facts.emulated || seconds < REPEATED_EMULATION_SECONDS {
@@ -198,17 +213,24 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Inputs and their reference, from `last` where it answers the same question.
-fn answer(last: &mut Option<(Question, Answer)>, question: Question) -> &Answer {
+/// Inputs, and perhaps their reference, from `last` where it answers the same question.
+fn answer(last: &mut Option<(Question, Answer)>, question: Question) -> &mut Answer {
     if last.as_ref().is_none_or(|(asked, _)| *asked != question) {
         // The old one goes first: two of the largest need not fit.
         *last = None;
         let (problem, family, seed) = &question;
         let inputs = problem.inputs(family, *seed);
-        let reference = Reference::new(problem, &inputs, Subset::plan(problem, REFERENCE_FLOPS));
-        *last = Some((question, Answer { inputs, reference }));
+        *last = Some((question, Answer { inputs, reference: None }));
     }
-    &last.as_ref().expect("just answered").1
+    &mut last.as_mut().expect("just answered").1
+}
+
+impl Answer {
+    fn reference(&mut self, problem: &Problem) -> &Reference {
+        self.reference.get_or_insert_with(|| {
+            Reference::new(problem, &self.inputs, Subset::plan(problem, REFERENCE_FLOPS))
+        })
+    }
 }
 
 /// The time of a verified job.

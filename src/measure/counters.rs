@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::device::L2Counts;
 use crate::device::emulator::Emulator;
+use crate::device::{L2Counts, SampleCtas};
 use crate::kernel::{Registry, Tile};
 use crate::measure::profile::profile;
 use crate::op::{Family, Problem};
@@ -73,8 +73,10 @@ pub fn compare(
         let problem = parse(kernel, problem).map_err(of_case)?;
         let tile = tile.parse::<Tile>().map_err(of_case)?;
         let kernel = registry.get(kernel).map_err(|e| of_case(e.0))?;
-        let found = profile(kernel, &problem, &tile, &Family::default(), 1, emulator, true)
-            .map_err(of_case)?;
+        let inputs = (&Family::default(), 1);
+        let every = SampleCtas::All;
+        let found =
+            profile(kernel, &problem, &tile, inputs, emulator, true, every).map_err(of_case)?;
         if rows.len() != found.launches.len() {
             let (n, m) = (rows.len(), found.launches.len());
             return Err(format!("{csv}: {n} launches, but {} has {m}", kernel.name));

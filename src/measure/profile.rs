@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::device::emulator::{Emulator, Line, Session};
 use crate::device::model::{LaunchCounts, model, resident};
-use crate::device::{Clock, Counts, Loaded, Modelled};
+use crate::device::{Clock, Counts, CtaSample, Loaded, Modelled, SampleCtas};
 use crate::kernel::{Kernel, Tile};
 use crate::op::{Family, Problem};
 use crate::record::Verification;
-use crate::verify::{self, Reference, Subset};
+use crate::verify;
 
 /// A variant executed on the emulator, with its counts and modelled times.
 #[derive(Debug, Clone, Serialize)]
@@ -21,10 +21,13 @@ pub struct Profile {
     /// What was executed; `times` disjoint copies of it make up the problem.
     pub executed: Problem,
     pub times: u64,
+    /// Of the CTAs of `executed`, those that were, where not all should be.
+    pub sample: Option<CtaSample>,
     /// `emulator:h200`
     pub device: String,
     pub ptx_sha256: String,
-    /// Of the whole problem: what was executed, `times` times, and what the modelled L2 made of it.
+    /// Of the whole problem: what was executed, `times` times, and what the modelled L2 made of it
+    /// if every CTA was executed.
     pub counts: Counts,
     /// All launches, of the whole problem.
     pub modelled: Modelled,
@@ -71,8 +74,8 @@ pub struct Spot {
     pub line: Line,
 }
 
-/// Executes one head group of the problem, verifies it and models the whole. `cold` empties the
-/// modelled L2 before each launch, as profilers of GPUs do.
+/// Executes one head group of the problem, or of its CTAs those that `sample` says, verifies it and
+/// models the whole. `cold` empties the modelled L2 before each launch, as profilers of GPUs do.
 ///
 /// # Errors
 /// A tile or problem that the kernel does not take, and whatever the emulator finds wrong.
@@ -80,10 +83,10 @@ pub fn profile(
     kernel: &Kernel,
     problem: &Problem,
     tile: &Tile,
-    family: &Family,
-    seed: u64,
+    (family, seed): (&Family, u64),
     emulator: &Emulator,
     cold: bool,
+    sample: SampleCtas,
 ) -> Result<Profile, String> {
     let (executed, times) = problem.one_head_group();
     let times = times as u64;
@@ -92,12 +95,12 @@ pub fn profile(
     let inputs = executed.inputs(family, seed);
     let mut session = emulator.session(&job, &inputs).map_err(|e| e.to_string())?;
     session.set_copies(times);
+    session.sample_ctas(sample.of(executed.flops())).map_err(|e| e.to_string())?;
     if cold {
         session.set_cold();
     }
     let run = session.run().map_err(|e| e.to_string())?;
-    let subset = Subset::plan(&executed, verify::BUDGET_FLOPS);
-    let held = Reference::new(&executed, &inputs, subset).hold(family, &run.outputs);
+    let held = verify::hold_run(&executed, family, &inputs, &run, verify::BUDGET_FLOPS);
     let mut verification = held.verification;
     verify::add_run_facts(&mut verification, run.damage, None);
     let modelled = match session.clock(times) {
@@ -121,6 +124,7 @@ pub fn profile(
         problem: problem.clone(),
         executed,
         times,
+        sample: run.sample,
         device: format!("emulator:{}", device.name),
         ptx_sha256: job.ptx.sha256.clone(),
         counts,

@@ -5,10 +5,12 @@ mod nan;
 #[cfg(test)]
 pub(crate) mod sample;
 
+use std::fmt;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Build, Counts, Facts, Health, Modelled, Regime, Sample};
+use crate::device::{Build, Counts, CtaSample, Facts, Health, Modelled, Regime, Sample};
 use crate::op::{Family, Phase, Problem, Scalar};
 
 pub use file::{RecordError, Records, Writer, done_ids, read};
@@ -117,19 +119,23 @@ impl Timing {
 pub struct Traffic {
     /// Each input read once, each output written once.
     pub min_bytes: f64,
-    /// On the emulator: exact counts for the whole problem.
+    /// On the emulator: counts for the whole problem, exact unless CTAs were sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-    /// What was executed and by how much its counts were multiplied, where that is not 1.
+    /// What was executed in place of the whole problem, where that is not the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampled: Option<Sampled>,
 }
 
-/// A subset of heads executed in place of all.
+/// A subset of heads, or of CTAs, executed in place of all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
     pub executed: Problem,
+    /// By how much its counts were multiplied.
     pub times: u64,
+    /// Of the CTAs of `executed`, those that were; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctas: Option<CtaSample>,
 }
 
 /// How far the outputs are from fp64.
@@ -172,6 +178,28 @@ pub struct OutputError {
     /// For a wrong output: the first bad index, got and wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_bad: Option<String>,
+    /// Where CTAs were sampled: how much of this output there is, and how much was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+}
+
+/// Shares of all elements of an output, in 0..=1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// Written by the executed CTAs.
+    pub computed: f64,
+    /// Of those, held against the reference; nothing is known of the rest.
+    pub verified: f64,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |x: f64| match 100.0 * x {
+            p if p == 0.0 || p == 100.0 || p >= 9.95 => format!("{p:.0}%"),
+            p => format!("{p:.2}%"),
+        };
+        write!(f, "{} computed, {} verified", percent(self.computed), percent(self.verified))
+    }
 }
 
 impl OutputError {

@@ -97,7 +97,7 @@ impl Case {
                 counts: (!self.measured).then(|| counts(&problem)),
                 sampled: (!self.measured).then(|| {
                     let (executed, times) = problem.one_head_group();
-                    Sampled { executed, times: times as u64 }
+                    Sampled { executed, times: times as u64, ctas: None }
                 }),
             }),
             flops: problem.flops(),
@@ -200,6 +200,7 @@ fn verification(problem: &Problem, family: &str) -> Verification {
         slope: (n > 1).then_some(slope),
         max_ulp: 2.0,
         first_bad: None,
+        share: None,
     };
     let mut outputs = vec![output("o", t.div_ceil(64))];
     match problem.op() {

@@ -67,6 +67,7 @@ pub fn of(section: &Section) -> Facts {
         fact("run", if first == last { first.to_string() } else { format!("{first} to {last}") });
     }
     fact("sampled", sampled(records));
+    fact("sampled CTAs", sampled_ctas(records));
     fact("verified", subsets(records));
     for formula in distinct(records, |r| format!("{}: {}", r.problem.op(), r.flops_formula)) {
         fact("FLOPs of", formula);
@@ -182,6 +183,23 @@ fn sampled(records: &[&Record]) -> String {
         "{} executed a subset of the heads, and their counts were multiplied by {by}: the work \
          does not depend on the data",
         plural(times.len(), "case")
+    )
+}
+
+fn sampled_ctas(records: &[&Record]) -> String {
+    let of = records.iter().filter_map(|r| r.traffic.as_ref()?.sampled.as_ref()?.ctas.as_ref());
+    let parts: Vec<_> = of.filter(|c| c.is_part()).collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    let some: Vec<_> =
+        parts.iter().take(3).map(|c| format!("{} of {}", c.executed, c.of)).collect();
+    format!(
+        "{} executed a part of the CTAs, and their counts, hence their times, are extrapolated: {}{}; \
+         outputs are verified where they were computed",
+        plural(parts.len(), "case"),
+        list(&some),
+        if parts.len() > some.len() { ", ..." } else { "" }
     )
 }
 

@@ -227,7 +227,11 @@ fn memory(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     };
     let kinds: [(&str, usize, Value); 3] = [
         ("minimum", 0, |t| Some(t.min_bytes)),
-        ("distinct", 1, |t| t.counts.as_ref().map(|c| c.unique_bytes() as f64)),
+        // Of sampled CTAs there is an upper bound alone.
+        ("distinct", 1, |t| {
+            let exact = |c: &&Counts| c.executed_ctas.is_none();
+            t.counts.as_ref().filter(exact).map(|c| c.unique_bytes() as f64)
+        }),
         ("requested", 2, |t| {
             let requested = |c: &Counts| c.global_read_sectors + c.global_write_sectors;
             t.counts.as_ref().map(|c| (requested(c) * Counts::SECTOR_BYTES) as f64)

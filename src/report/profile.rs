@@ -131,6 +131,13 @@ fn facts(p: &Profile, problem: &str) -> Vec<(&'static str, String)> {
         let what = format!("{}\ncounts are {} times its own", p.executed, p.times);
         out.push(("executed", what));
     }
+    if let Some(sample) = &p.sample {
+        let mut all = sample.sentences();
+        if sample.is_part() {
+            all.push("L2 is not modelled: device memory is taken to see each buffer once".into());
+        }
+        out.push(("CTAs", all.join("\n")));
+    }
     out.push(("time", format!("{} modelled, bound by {}", us(m.ns), m.bound)));
     out.push(("memory", memory(&p.counts)));
     let flops: Vec<String> =
@@ -139,7 +146,10 @@ fn facts(p: &Profile, problem: &str) -> Vec<(&'static str, String)> {
         out.push(("tensor", format!("{} FLOPs", flops.join(", "))));
     }
     let held: Vec<String> = (p.verification.outputs.iter())
-        .map(|o| format!("{} E/F {:.2} of {}", o.name, o.ratio(), o.limit))
+        .map(|o| {
+            let share = o.share.map_or_else(String::new, |s| format!(" ({s})"));
+            format!("{} E/F {:.2} of {}{share}", o.name, o.ratio(), o.limit)
+        })
         .collect();
     let subset = p.verification.subset.as_ref().map_or(String::new(), |s| format!(" ({s})"));
     let right = if p.verification.passed { "right" } else { "WRONG" };
@@ -150,8 +160,9 @@ fn facts(p: &Profile, problem: &str) -> Vec<(&'static str, String)> {
 /// Traffic in one line: what was asked for, what is distinct, what the modelled L2 let through.
 fn memory(c: &Counts) -> String {
     let bytes = |sectors: u64| size((sectors * Counts::SECTOR_BYTES) as f64);
+    let bound = if c.executed_ctas.is_some() { "at most " } else { "" };
     let mut text = format!(
-        "{} read and {} written in requests; {} and {} distinct",
+        "{} read and {} written in requests; {bound}{} and {} distinct",
         bytes(c.global_read_sectors),
         bytes(c.global_write_sectors),
         bytes(c.unique_read_sectors),
@@ -200,9 +211,11 @@ fn launch_facts(part: &Part) -> Vec<(&'static str, String)> {
         (
             "grid",
             format!(
-                "{} CTAs of {} threads, executed as {}",
+                "{} CTAs of {} threads, {}executed as {}",
                 integer(c.ctas as f64),
                 part.block.iter().product::<u32>(),
+                c.executed_ctas
+                    .map_or(String::new(), |n| format!("{} of them ", integer(n as f64))),
                 dims(part.grid)
             ),
         ),

@@ -17,7 +17,7 @@ pub use plan::{Case, Plan, Planned};
 pub use shard::Shard;
 pub use source::{Source, Span, SweepError};
 
-use crate::device::Regime;
+use crate::device::{Regime, SampleCtas};
 use crate::kernel::Tile;
 use crate::op::{DType, Family, Op, Phase};
 
@@ -33,6 +33,8 @@ pub struct Sweep {
     pub device: Option<String>,
     pub seed: u64,
     pub regime: Regime,
+    /// Which CTAs the emulator executes, unless the command line says otherwise.
+    pub sample_ctas: Option<SampleCtas>,
     /// Axes that every group takes, as far as its operators have their variables.
     pub axes: Vec<Axis>,
     pub groups: Vec<Group>,

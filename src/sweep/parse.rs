@@ -8,7 +8,7 @@ use super::{
     Axis, Group, Kind, Point, Setting, Settings, Skip, Source, Span, Sweep, SweepError, TileChoice,
     Variable,
 };
-use crate::device::Regime;
+use crate::device::{Regime, SampleCtas};
 use crate::kernel::Tile;
 use crate::op::{DType, Op, Phase};
 
@@ -33,6 +33,7 @@ pub fn sweep(source: Source) -> Result<Sweep> {
     let device = fields.take("device").map(|f| reader.text(f)).transpose()?;
     let seed = fields.take("seed").map(|f| reader.seed(f.value)).transpose()?;
     let regime = fields.take("regime").map(|f| reader.regime(f)).transpose()?;
+    let sample_ctas = fields.take("sample_ctas").map(|f| reader.sample_ctas(f)).transpose()?;
     let skips = reader.skips(fields.take("skip"))?;
     let axes = match fields.take("axes") {
         Some(field) => reader.axes(Fields::of(reader.table(field)?), &[])?,
@@ -47,7 +48,8 @@ pub fn sweep(source: Source) -> Result<Sweep> {
         None => Vec::new(),
     };
     if let Some(field) = fields.rest().next() {
-        let known = "name, question, analysis, device, seed, regime, axes, group, skip";
+        let known =
+            "name, question, analysis, device, seed, regime, sample_ctas, axes, group, skip";
         let hint = match Variable::named(field.name) {
             Some(_) => "; axes stand in [axes] or in a [[group]]",
             None => "",
@@ -69,6 +71,7 @@ pub fn sweep(source: Source) -> Result<Sweep> {
         device,
         seed: seed.unwrap_or(0),
         regime: regime.unwrap_or_default(),
+        sample_ctas,
         axes,
         groups,
         skips,
@@ -123,6 +126,16 @@ impl Reader<'_> {
             Some(text) => Ok(text.to_string()),
             None => self.wrong(field.value, field.name, "a string"),
         }
+    }
+
+    fn sample_ctas(&self, field: Field) -> Result<SampleCtas> {
+        let text = match field.value.get_ref() {
+            DeValue::Integer(n) => n.to_string(),
+            DeValue::String(text) => text.to_string(),
+            _ => return self.wrong(field.value, field.name, "auto, all or a number of CTAs"),
+        };
+        let wrong = |e| self.source.error(&field.value.span(), format!("sample_ctas: {e}"));
+        text.parse().map_err(wrong)
     }
 
     /// The sweep's name becomes a folder's.

@@ -13,6 +13,23 @@ pub struct Part<'a> {
     pub crop: &'a Crop,
     pub want: &'a [f64],
     pub got: &'a Tensor,
+    /// Of the same shape, 1 where an element was computed; all were if absent.
+    pub mask: Option<&'a Tensor>,
+}
+
+impl Part<'_> {
+    /// Whether element `i` was computed, and so is held.
+    fn has(&self, i: usize) -> bool {
+        self.mask.is_none_or(|mask| mask.bytes[2 * i] == 1)
+    }
+
+    /// Elements that are held.
+    pub fn held(&self) -> usize {
+        match self.mask {
+            None => self.want.len(),
+            Some(_) => (0..self.want.len()).filter(|i| self.has(*i)).count(),
+        }
+    }
 }
 
 /// Sums over some elements; those whose reference is not finite have no part in them.
@@ -78,7 +95,7 @@ pub fn judge(
         let first = if tokens { part.crop.rows.start } else { 0 };
         // Sums by block of rows of this part, the scale that its elements are judged by.
         let mut local = vec![Sums::default(); (first + rows).div_ceil(BLOCK) - first / BLOCK];
-        for (i, &want) in part.want.iter().enumerate() {
+        for (i, &want) in part.want.iter().enumerate().filter(|(i, _)| part.has(*i)) {
             let got = part.got.get(i);
             let rounded = precision.round(want);
             let mut one = Sums { n: 1, reference: want * want, ..Sums::default() };
@@ -118,7 +135,7 @@ pub fn judge(
         if norm > 0.0 { (s.error / norm).sqrt() } else { s.error.sqrt() }
     };
     // Rows that were left out would leave holes, so a subset of rows has no blocks.
-    let whole = by_block.iter().all(|s| s.n > 0);
+    let whole = by_block.iter().all(|s| s.n > 0) && parts.iter().all(|p| p.mask.is_none());
     let blocks: Vec<f64> = if whole { by_block.iter().map(relative).collect() } else { Vec::new() };
 
     let mut max_ulp = 0f64;
@@ -129,7 +146,7 @@ pub fn judge(
         let (rows, cols, tokens) = matrix(spec, part.want.len());
         let first = if tokens { part.crop.rows.start } else { 0 };
         bad.start(part.crop, first, rows, cols);
-        for (i, &want) in part.want.iter().enumerate() {
+        for (i, &want) in part.want.iter().enumerate().filter(|(i, _)| part.has(*i)) {
             let (got, row) = (part.got.get(i), first + i / cols);
             let off = (got - want).abs();
             if want.abs() > rms * 1e-3 && off.is_finite() {
@@ -169,6 +186,7 @@ pub fn judge(
         blocks,
         max_ulp,
         first_bad,
+        share: None,
     };
     (judged, bad.draw())
 }

@@ -19,8 +19,9 @@ use rayon::prelude::*;
 pub use agree::{Agreement, agreement};
 pub use subset::Subset;
 
+use crate::device::Outcome;
 use crate::op::{Crop, Family, Problem, Role, Tensor, TensorSpec};
-use crate::record::{OutputError, Verification};
+use crate::record::{OutputError, Share, Verification};
 
 /// Reference operations that [`verify`] spends in callers with no budget of their own: a few
 /// seconds on two cores.
@@ -68,6 +69,15 @@ impl Reference {
     /// # Panics
     /// If `outputs` are not the problem's.
     pub fn hold(&self, family: &Family, outputs: &[Tensor]) -> Verdict {
+        self.hold_where(family, outputs, None)
+    }
+
+    /// As [`Reference::hold`], of the elements alone that have a 1 in `masks`, if there are any.
+    fn hold_where(&self, family: &Family, outputs: &[Tensor], masks: Option<&[Tensor]>) -> Verdict {
+        let masks = masks.map(|masks| {
+            let cut = |(crop, _): &(Crop, _)| self.problem.crop_tensors(Role::Output, masks, crop);
+            (masks, self.crops.par_iter().map(cut).collect::<Vec<_>>())
+        });
         let cut: Vec<Vec<Tensor>> = self
             .crops
             .par_iter()
@@ -86,18 +96,51 @@ impl Reference {
                 .crops
                 .iter()
                 .zip(&cut)
-                .map(|((crop, want), got)| error::Part { crop, want: &want[i], got: &got[i] })
+                .enumerate()
+                .map(|(k, ((crop, want), got))| {
+                    let mask = masks.as_ref().map(|(_, cut)| &cut[k][i]);
+                    error::Part { crop, want: &want[i], got: &got[i], mask }
+                })
                 .collect();
-            let elements = parts.iter().map(|p| p.want.len()).sum();
+            let elements = parts.iter().map(error::Part::held).sum();
             let limit = limits::limit(&self.problem, family, spec.name);
             let limit = limits::for_elements(limit, elements);
-            let (judged, map) = error::judge(&self.problem, spec, &parts, limit);
+            let (mut judged, map) = error::judge(&self.problem, spec, &parts, limit);
+            if let Some((whole, _)) = &masks {
+                if elements == 0 {
+                    judged.first_bad =
+                        Some("no executed CTA wrote an element of it: sample more CTAs".into());
+                }
+                judged.share = Some(shares(&whole[i], elements));
+            }
             verification.passed &= output_passes(&judged);
             maps.extend(map.map(|map| (spec.name.to_string(), map)));
             verification.outputs.push(judged);
         }
         Verdict { verification, maps }
     }
+}
+
+/// Holds what a run computed against the fp64 reference, as much of it as the reference does in
+/// `budget_flops`. Without sampled CTAs that is [`Subset::plan`]'s.
+///
+/// # Panics
+/// If `inputs` or the outputs are not the problem's tensors.
+pub fn hold_run(
+    problem: &Problem,
+    family: &Family,
+    inputs: &[Tensor],
+    run: &Outcome,
+    budget_flops: f64,
+) -> Verdict {
+    let Some(computed) = &run.computed else {
+        let subset = Subset::plan(problem, budget_flops);
+        return Reference::new(problem, inputs, subset).hold(family, &run.outputs);
+    };
+    let masks = subset::masks(computed, &run.outputs);
+    let subset = Subset::of_computed(problem, budget_flops, &masks);
+    let reference = Reference::new(problem, inputs, subset);
+    reference.hold_where(family, &run.outputs, Some(&masks))
 }
 
 /// Holds `outputs` against the fp64 reference over `subset` ([`Subset::plan`]).
@@ -112,6 +155,13 @@ pub fn verify(
     subset: Subset,
 ) -> Verification {
     Reference::new(problem, inputs, subset).hold(family, outputs).verification
+}
+
+/// Of an output's elements, how many have a 1 in the mask, and how many were held.
+fn shares(mask: &Tensor, held: usize) -> Share {
+    let all = mask.len().max(1) as f64;
+    let computed = mask.bytes.iter().filter(|b| **b == 1).count();
+    Share { computed: computed as f64 / all, verified: held as f64 / all }
 }
 
 /// Whether one output is right: E/F in its limit, all finite that should be, no element grossly
@@ -140,8 +190,9 @@ pub fn add_run_facts(
 /// One indented line an output: error, ratio to the floor, limit, non-finite elements.
 pub fn table(v: &Verification) -> String {
     let line = |o: &OutputError| {
+        let share = o.share.map_or_else(String::new, |s| format!("; {s}"));
         format!(
-            "  {}: E {:.3e}, E/F {:.3} (limit {}), {} non-finite\n",
+            "  {}: E {:.3e}, E/F {:.3} (limit {}), {} non-finite{share}\n",
             o.name,
             o.error,
             o.ratio(),

@@ -5,7 +5,10 @@
 
 use std::ops::Range;
 
-use crate::op::{Crop, Problem};
+use rayon::prelude::*;
+
+use crate::device::Computed;
+use crate::op::{Crop, DType, Problem, Role, Tensor};
 
 /// Query rows one task of the reference takes.
 const TASK_ROWS: usize = 512;
@@ -21,6 +24,8 @@ pub struct Subset {
     /// Rows along T, ascending, disjoint; the same for each head. All of T for the delta rules,
     /// whose rows each depend on all rows before.
     pub rows: Vec<Range<usize>>,
+    /// In place of heads and rows, where a part of the outputs was computed: what is held of it.
+    pub pieces: Option<Vec<Crop>>,
     /// What is held, for people; `None` if everything is.
     pub sentence: Option<String>,
 }
@@ -42,7 +47,7 @@ impl Subset {
         let by_rows = matches!(problem, Problem::Attention(_)) && tokens > BLOCK_ROWS;
         if fitting >= all {
             let heads = spread(all, all).map(|i| (i / per_sequence, i % per_sequence)).collect();
-            return Subset { heads, rows: vec![0..tokens], sentence: None };
+            return Subset { heads, rows: vec![0..tokens], pieces: None, sentence: None };
         }
         let fewest = if by_rows { HEADS.min(all) } else { 1 };
         let n = fitting.max(fewest);
@@ -66,11 +71,47 @@ impl Subset {
                 sentence += &format!(", rows {}", text.join(", "));
             }
         }
-        Subset { heads, rows, sentence: Some(sentence) }
+        Subset { heads, rows, pieces: None, sentence: Some(sentence) }
+    }
+
+    /// As [`Subset::plan`], where a part of the outputs was computed: whole heads of it, or for
+    /// attention at least four blocks of 64 rows, spread evenly over those that have a computed
+    /// element. `masks` are [`masks`].
+    pub fn of_computed(problem: &Problem, budget_flops: f64, masks: &[Tensor]) -> Subset {
+        let (b, per_sequence) = problem.output_heads();
+        let (all, tokens) = (b * per_sequence, problem.tokens());
+        let by_rows = matches!(problem, Problem::Attention(_));
+        let step = if by_rows { BLOCK_ROWS } else { tokens.max(1) };
+        let found: Vec<Crop> = (0..all)
+            .into_par_iter()
+            .flat_map_iter(|i| {
+                let crop = move |start| Crop {
+                    b: i / per_sequence,
+                    head: i % per_sequence,
+                    rows: start..(start + step).min(tokens),
+                };
+                (0..tokens).step_by(step).map(crop).filter(|crop| {
+                    let cut = problem.crop_tensors(Role::Output, masks, crop);
+                    cut.iter().any(|mask| mask.bytes.contains(&1))
+                })
+            })
+            .collect();
+        let blocks = tokens.div_ceil(step).max(1);
+        let cost = reference_flops(problem) / (all * blocks).max(1) as f64;
+        let fewest = if by_rows { HEADS } else { 1 };
+        let n = ((budget_flops / cost) as usize).max(fewest).min(found.len());
+        let what = if by_rows { format!("blocks of {BLOCK_ROWS} rows") } else { "heads".into() };
+        let sentence = format!("{n} of {} {what} with results of executed CTAs", found.len());
+        let pieces = spread(found.len(), n).map(|i| found[i].clone()).collect();
+        let (heads, rows) = (Vec::new(), Vec::new());
+        Subset { heads, rows, pieces: Some(pieces), sentence: Some(sentence) }
     }
 
     /// The pieces that the reference computes, each on its own.
     pub fn crops(&self, problem: &Problem) -> Vec<Crop> {
+        if let Some(pieces) = &self.pieces {
+            return pieces.clone();
+        }
         let step = if matches!(problem, Problem::Attention(_)) { TASK_ROWS } else { usize::MAX };
         let mut crops = Vec::new();
         for &(b, head) in &self.heads {
@@ -85,6 +126,17 @@ impl Subset {
         }
         crops
     }
+}
+
+/// What was computed of each output, as tensors of its shape with 1 where it was, so that they are
+/// cut like the outputs.
+pub fn masks(computed: &[Computed], outputs: &[Tensor]) -> Vec<Tensor> {
+    let mask = |(c, o): (&Computed, &Tensor)| {
+        // The smallest storage there is; a byte of each element is 1.
+        let bytes = c.0.iter().flat_map(|&w| [u8::from(w), 0]).collect();
+        Tensor { dtype: DType::Bf16, shape: o.shape.clone(), bytes }
+    };
+    computed.iter().zip(outputs).map(mask).collect()
 }
 
 /// Operations of the fp64 reference: for attention the FLOP model, for the delta rules the plain

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Sender, bounded};
 
 use super::super::{Failure, Result};
-use crate::device::Device;
+use crate::device::{Device, SampleCtas};
 use crate::kernel::Registry;
 use crate::measure::{Bench, Limits, Lost};
 use crate::op::Problem;
@@ -20,6 +20,8 @@ pub struct Site<'a> {
     pub spec: &'a str,
     pub sweep: &'a str,
     pub command: &'a str,
+    /// Which CTAs the emulator executes.
+    pub sample: SampleCtas,
     pub limits: Limits,
 }
 
@@ -34,6 +36,7 @@ const FOOTPRINT: f64 = 12.0;
 impl Site<'_> {
     fn bench<'b>(&'b self, device: &'b dyn Device) -> Bench<'b> {
         Bench::new(self.registry, device, self.sweep, self.command, self.limits)
+            .with_sample_ctas(self.sample)
     }
 
     /// How many of `cases` run at a time.
@@ -80,9 +83,11 @@ pub fn all(
         .collect::<Result<Vec<_>>>()?;
     let next = AtomicUsize::new(0);
     let (send, receive) = bounded(width);
-    let Site { registry, sweep, command, limits, .. } = *site;
+    let (registry, sweep, command) = (site.registry, site.sweep, site.command);
+    let (limits, sample) = (site.limits, site.sample);
     let worker = |device: Box<dyn Device>, send: Sender<std::result::Result<Record, Lost>>| {
-        let mut bench = Bench::new(registry, device.as_ref(), sweep, command, limits);
+        let mut bench =
+            Bench::new(registry, device.as_ref(), sweep, command, limits).with_sample_ctas(sample);
         while stop.load(Ordering::SeqCst) == 0 {
             let Some(case) = todo.get(next.fetch_add(1, Ordering::SeqCst)) else { break };
             // Nobody receives any more once a record could not be kept.

@@ -13,6 +13,7 @@ use super::l2::Replay;
 use super::memory::Global;
 use super::order::Checks;
 use super::program::{Class, Op, Program};
+use super::sample::Pick;
 use super::stream::Stream;
 use super::tensor;
 use super::trap::Fault;
@@ -35,7 +36,8 @@ pub struct Stop {
 pub struct Done {
     /// By instruction, over all CTAs.
     pub lines: Vec<Line>,
-    /// Warp instructions of each cluster, in order.
+    /// Warp instructions of each cluster, in order; of one that was not executed, those of the one
+    /// that stands for it.
     pub steps: Vec<u64>,
 }
 
@@ -58,35 +60,43 @@ pub struct Memory<'a> {
     pub params: &'a [u8],
 }
 
-/// Executes every CTA. On success gives what each instruction did, over all of them; on a fault,
-/// that of the first CTA that has one, whatever the number of cores.
+/// Executes every CTA, or those of the `picks`, each counted as often as it stands for others. On
+/// success gives what each instruction did, over all of them; on a fault, that of the first CTA that
+/// has one, whatever the number of cores.
 pub fn launch(
     program: &Program,
     dims: Dims,
     memory: Memory<'_>,
     order: Ordering,
     replay: Option<&mut Replay<'_>>,
+    picks: Option<&[Pick]>,
 ) -> Result<Done, Box<Stop>> {
     let Memory { global, params } = memory;
     let clusters: u64 = dims.clusters().iter().map(|&n| u64::from(n)).product();
+    let places = picks.map_or(clusters, |p| p.len() as u64);
     let next = AtomicU64::new(0);
-    // Clusters from this one on need not run any more.
-    let end = AtomicU64::new(clusters);
+    // Places from this one on need not run any more.
+    let end = AtomicU64::new(places);
     let stop: Mutex<Option<Box<Stop>>> = Mutex::new(None);
     let arch = Arch::new();
     let replay = replay.map(Mutex::new);
-    let all_steps: Vec<AtomicU64> = (0..clusters).map(|_| AtomicU64::new(0)).collect();
+    let all_steps: Vec<AtomicU64> = (0..places).map(|_| AtomicU64::new(0)).collect();
     let empty = || vec![Line::default(); program.insts.len()];
     let worker = |_| {
         let mut lines = empty();
+        let mut own = if picks.is_some() { empty() } else { Vec::new() };
         let mut cluster: Option<Cluster> = None;
         loop {
-            let i = next.fetch_add(1, Relaxed);
-            if i >= end.load(Relaxed) {
+            let place = next.fetch_add(1, Relaxed);
+            if place >= end.load(Relaxed) {
                 return lines;
             }
+            let (i, stands) = match picks {
+                Some(picks) => (picks[place as usize].index, picks[place as usize].stands),
+                None => (place, 1),
+            };
             let cluster = cluster.get_or_insert_with(|| Cluster::new(program, dims, order.checks));
-            let counts = &mut lines[..];
+            let counts = if stands == 1 { &mut lines[..] } else { &mut own[..] };
             let mut stream = replay.is_some().then(Stream::default);
             let runner = Runner {
                 arch,
@@ -98,7 +108,12 @@ pub fn launch(
             };
             let halt = match cluster.run(i, order.steps, program, runner) {
                 Ok(steps) => {
-                    all_steps[i as usize].store(steps, Relaxed);
+                    all_steps[place as usize].store(steps, Relaxed);
+                    if stands > 1 {
+                        for (line, own) in lines.iter_mut().zip(&mut own) {
+                            line.add(&std::mem::take(own).times(stands));
+                        }
+                    }
                     if let (Some(replay), Some(stream)) = (&replay, stream) {
                         lock(replay).hand_in(i, stream);
                     }
@@ -106,7 +121,7 @@ pub fn launch(
                 }
                 Err(e) => e,
             };
-            end.fetch_min(i, Relaxed);
+            end.fetch_min(place, Relaxed);
             let mut slot = lock(&stop);
             if slot.as_ref().is_none_or(|s| s.cluster > i) {
                 let Faulted(fault, pc) = halt.faulted;
@@ -116,7 +131,7 @@ pub fn launch(
         }
     };
     let threads = if order.serial { 1 } else { rayon::current_num_threads() as u64 };
-    let workers = threads.min(clusters);
+    let workers = threads.min(places);
     let mut lines = (0..workers).into_par_iter().map(worker).reduce(empty, |mut a, b| {
         a.iter_mut().zip(&b).for_each(|(a, b)| a.add(b));
         a
@@ -125,7 +140,10 @@ pub fn launch(
         Some(stop) => Err(stop),
         None => {
             fixed(program, &mut lines);
-            Ok(Done { lines, steps: all_steps.into_iter().map(AtomicU64::into_inner).collect() })
+            let steps = all_steps.into_iter().map(AtomicU64::into_inner);
+            let stands = |place: usize| picks.map_or(1, |p| p[place].stands as usize);
+            let each = |(place, steps)| std::iter::repeat_n(steps, stands(place));
+            Ok(Done { lines, steps: steps.enumerate().flat_map(each).collect() })
         }
     }
 }

@@ -31,6 +31,7 @@ mod program;
 mod ptx;
 mod raw;
 mod regs;
+mod sample;
 mod session;
 mod special;
 mod stream;

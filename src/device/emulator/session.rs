@@ -16,12 +16,14 @@ use super::memory::{Global, Region, RegionKind};
 use super::order::{GlobalShadow, MAX_CTA};
 use super::program::{ModuleVar, ParamSlot, Program};
 use super::ptx::{PtxError, parse};
+use super::sample::{self, Pick};
 use super::trap::{FaultKind, Place, Site, Trap};
 use super::warp::Line;
 use crate::device::model::{LaunchCounts, model, resident};
 use crate::device::tensormap::validate;
 use crate::device::{
-    Arg, BufferRole, Build, Clock, Counts, DeviceError, EntryBuild, Job, Launch, Loaded, Outcome,
+    Arg, BufferRole, Build, Clock, Computed, Counts, CtaSample, DeviceError, EntryBuild, Job,
+    Launch, Loaded, Outcome, Sampling,
 };
 use crate::op::Tensor;
 
@@ -69,6 +71,9 @@ pub struct Session<'d> {
     copies: u64,
     /// L2 is empty at the start of each launch.
     cold: bool,
+    /// Of each launch, the clusters that are executed if not all are.
+    picks: Vec<Option<Vec<Pick>>>,
+    sample: Option<CtaSample>,
 }
 
 impl<'d> Session<'d> {
@@ -161,6 +166,8 @@ impl<'d> Session<'d> {
             ctas: 0,
             copies: 1,
             cold: false,
+            picks: vec![None; job.launches.len()],
+            sample: None,
         })
     }
 
@@ -172,6 +179,16 @@ impl<'d> Session<'d> {
     /// Empties the modelled L2 before each launch, as profilers do.
     pub fn set_cold(&mut self) {
         self.cold = true;
+    }
+
+    /// What the next run executes where a part of the CTAs was asked for.
+    pub fn sample(&self) -> Option<&CtaSample> {
+        self.sample.as_ref()
+    }
+
+    /// Some CTAs are left out.
+    fn sampled(&self) -> bool {
+        self.picks.iter().any(Option::is_some)
     }
 
     /// What each launch of the last run did. Their unique sectors are those of the launch alone.
@@ -252,8 +269,10 @@ impl<'d> Session<'d> {
             .map(|r| (vec![0; r.sector_words()], vec![0; r.sector_words()]))
             .collect();
         let model = &self.emulator.model;
-        let mut cache = self.emulator.l2.then(|| Cache::new(model.l2_effective_bytes));
-        for r in &self.ready {
+        // What L2 holds follows from the order of all requests: a part of them tells nothing.
+        let mut cache =
+            (self.emulator.l2 && !self.sampled()).then(|| Cache::new(model.l2_effective_bytes));
+        for (r, picks) in self.ready.iter().zip(&self.picks) {
             let ctas: u64 = r.dims.grid.iter().map(|&n| u64::from(n)).product();
             let number = self.ctas + 1;
             self.ctas += ctas;
@@ -277,6 +296,7 @@ impl<'d> Session<'d> {
                 launch::Memory { global: &self.global, params: &r.params },
                 launch::Ordering { steps: self.emulator.step_limit, checks, number, serial },
                 replay.as_mut(),
+                picks.as_deref(),
             )
             .map_err(|stop| trap(&self.job, r, &stop))?;
             let mut lines = done.lines;
@@ -285,12 +305,18 @@ impl<'d> Session<'d> {
                 line.l2_miss_sectors = *misses;
             }
             let mut counts = launch::counts(&r.program, &lines, ctas);
+            counts.executed_ctas = picks.as_ref().map(|p| p.len() as u64 * (ctas / clusters));
             counts.l2 = cache.as_ref().zip(before).map(|(c, before)| c.since(&before));
             let chain = chain(&r.program, &lines, model);
             let regions = self.global.regions.iter_mut().chain(&mut self.global.modules);
             for (region, (read, written)) in regions.zip(&mut touched) {
                 let constant = region.kind == RegionKind::Constant;
-                let (reads, writes) = region.take_sectors(read, written);
+                let (mut reads, mut writes) = region.take_sectors(read, written);
+                if picks.is_some() {
+                    // Which sectors the other CTAs would touch is not known: at most all.
+                    reads = sample::all_if_any(reads, read, region.sectors());
+                    writes = sample::all_if_any(writes, written, region.sectors());
+                }
                 if !constant {
                     counts.unique_read_sectors += reads;
                     counts.unique_write_sectors += writes;
@@ -352,13 +378,38 @@ impl<'d> Session<'d> {
                 _ => {}
             }
         }
-        Outcome { outputs: outputs.into_values().collect(), damage, counts: Some(self.counts()) }
+        let computed = self.sampled().then(|| self.computed());
+        Outcome {
+            outputs: outputs.into_values().collect(),
+            damage,
+            counts: Some(self.counts()),
+            sample: self.sample.clone(),
+            computed,
+        }
+    }
+
+    /// What was written of each output.
+    fn computed(&self) -> Vec<Computed> {
+        let mut all: BTreeMap<usize, Computed> = BTreeMap::new();
+        for (buffer, region) in self.job.buffers.iter().zip(&self.global.regions) {
+            if let BufferRole::Output(i) = buffer.role {
+                all.insert(i, Computed(region.written(buffer.dtype.bytes())));
+            }
+        }
+        all.into_values().collect()
     }
 }
 
 impl Loaded for Session<'_> {
     fn build(&self) -> &Build {
         &self.build
+    }
+
+    fn sample_ctas(&mut self, sampling: Sampling) -> Result<(), DeviceError> {
+        let launches: Vec<_> = self.ready.iter().map(|r| (&*r.program, r.dims)).collect();
+        let variables = self.module_vars.iter().any(|v| !v.constant);
+        (self.picks, self.sample) = sample::plan(sampling, &self.job, &launches, variables)?;
+        Ok(())
     }
 
     fn run(&mut self) -> Result<Outcome, DeviceError> {

@@ -84,7 +84,8 @@ impl Loaded for Job1<'_> {
             _ => Vec::new(),
         };
         let counts = Counts { ctas: 3, ..Counts::default() };
-        Ok(Outcome { outputs, damage, counts: device.facts.emulated.then_some(counts) })
+        let counts = device.facts.emulated.then_some(counts);
+        Ok(Outcome { outputs, damage, counts, sample: None, computed: None })
     }
 
     fn clock(&mut self, times: u64) -> Clock<'_> {

@@ -38,6 +38,13 @@ pub struct Bulk {
     pub reduce: Option<(AtomOp, Option<AtomTy>)>,
 }
 
+impl Bulk {
+    /// It adds to, or otherwise combines with, what global memory holds.
+    pub fn reduces_globally(&self) -> bool {
+        self.reduce.is_some() && matches!(self.to, Some(Side::Global(_) | Side::Tensor(..)))
+    }
+}
+
 const WHAT: &str = "cp.async.bulk";
 
 /// A contiguous run of a copy: its offset in the box, its offset in the buffer, and its bytes.

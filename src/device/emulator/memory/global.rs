@@ -118,6 +118,19 @@ impl Region {
         (take(&mut self.read, read), take(&mut self.written, written))
     }
 
+    /// Of each element of `size` bytes, whether all of it was written since the last fill. True
+    /// where that is not kept.
+    pub fn written(&self, size: usize) -> Vec<bool> {
+        let elements = self.bytes as usize / size;
+        let Some(init) = &self.init else { return vec![true; elements] };
+        let byte = |at: usize| init[at / 32].load(Relaxed) >> (at % 32) & 1 != 0;
+        (0..elements).map(|i| (i * size..(i + 1) * size).all(byte)).collect()
+    }
+
+    pub fn sectors(&self) -> u64 {
+        self.bytes.div_ceil(32)
+    }
+
     pub fn sector_words(&self) -> usize {
         self.read.len()
     }
