@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use crossover::device::emulator::{RawArg, run_raw};
+use crossover::device::emulator::{RawArg, RawOptions, RawOutcome, run_raw_checked};
 use crossover::device::open::open;
 use crossover::kernel::Registry;
 use crossover::op::{DType, Family, Problem, attention, delta};
@@ -110,16 +110,29 @@ fn emulator(c: &mut Criterion) {
     }
 }
 
-/// One warp executing one instruction over and over, on one core; the throughput is in executions a
-/// second. The loop's own three instructions are a tenth of the time or less.
+/// Steps that the longest of these loops may take.
+const STEPS: u64 = 1 << 32;
+
+/// Runs one CTA with all checks; reading the text is nothing beside its loops.
+fn execute(text: &str, threads: u32, shared: u32, args: &[RawArg]) -> RawOutcome {
+    let options = RawOptions { steps: STEPS, ..Default::default() };
+    let shape = [[1; 3], [threads, 1, 1], [1; 3]];
+    run_raw_checked(text, "k", shape, shared, args, options).expect("a sound program")
+}
+
+/// One warp executing one instruction over and over, on one core, all checks on; the throughput is
+/// in executions a second. The loop's own three instructions are not counted.
 fn instructions(c: &mut Criterion) {
     const UNROLLED: usize = 64;
-    const ROUNDS: usize = 200;
+    const ROUNDS: usize = 8192;
     let mut group = c.benchmark_group("instruction");
+    group.sample_size(20);
     group.throughput(Throughput::Elements((UNROLLED * ROUNDS) as u64));
     let cases = [
         ("add.s32", "add.s32 x, y, z;"),
+        ("add.s32, a quarter of the lanes", "@few add.s32 x, y, z;"),
         ("fma.rn.f32", "fma.rn.f32 f, g, h, f;"),
+        ("setp.lt.s32", "setp.lt.s32 few, x, y;"),
         ("ld.shared.b32 of a row", "ld.shared.b32 x, [a];"),
         ("ld.shared.b32 of one word", "ld.shared.b32 x, [s];"),
         ("ld.shared.b32, 2 ways", "ld.shared.b32 x, [c];"),
@@ -136,10 +149,10 @@ fn instructions(c: &mut Criterion) {
         let text = format!(
             ".version 8.0\n.target sm_80\n.address_size 64\n.extern .shared .align 16 .b8 smem[];
             .visible .entry k(.param .u64 in, .param .u64 out) {{
-            .reg .b32 a, c, d, n, s, t, w, x, y, z; .reg .b64 p, q, o; .reg .pred on;
+            .reg .b32 a, c, d, n, s, t, w, x, y, z; .reg .b64 p, q, o; .reg .pred on, few;
             .reg .f32 f, g, h, i;
             ld.param.u64 p, [in]; ld.param.u64 q, [out]; mov.u32 t, %tid.x; mov.u32 s, smem;
-            mad.lo.u32 a, t, 4, s; mad.lo.u32 c, t, 8, s; mad.lo.u32 d, t, 16, s;
+            setp.lt.u32 few, t, 8; mad.lo.u32 a, t, 4, s; mad.lo.u32 c, t, 8, s; mad.lo.u32 d, t, 16, s;
             mul.wide.u32 o, t, 16; add.u64 p, p, o; add.u64 q, q, o;
             ld.global.v4.b32 {{x, y, z, w}}, [p]; st.shared.v4.b32 [d], {{x, y, z, w}}; bar.warp.sync 0xffffffff;
             mov.f32 f, 0f3f800000; mov.f32 g, f; mov.f32 h, f; mov.f32 i, f; mov.u32 n, {ROUNDS};
@@ -149,16 +162,14 @@ fn instructions(c: &mut Criterion) {
             body.repeat(UNROLLED)
         );
         let args = [RawArg::In(vec![0; 512]), RawArg::Out(512)];
-        group.bench_function(name, |b| {
-            b.iter(|| run_raw(&text, "k", [1; 3], [32, 1, 1], 512, &args).expect("a sound program"))
-        });
+        group.bench_function(name, |b| b.iter(|| execute(&text, 32, 512, &args)));
     }
 }
 
 /// Products on random operands, and a mix of arithmetic, on one core; the throughput is in
 /// instructions a second: of a warpgroup for wgmma, else of a warp.
 fn products(c: &mut Criterion) {
-    const ROUNDS: u32 = 256;
+    const ROUNDS: u32 = 2048;
     let list = |name: &str, n: usize| {
         let all: Vec<_> = (0..n).map(|i| format!("{name}{i}")).collect();
         format!("{{{}}}", all.join(", "))
@@ -191,6 +202,7 @@ fn products(c: &mut Criterion) {
     let values = attention(256, 64).inputs(&Family::default(), 1)[0].bytes.clone();
     let words = values.len() / 4;
     let mut group = c.benchmark_group("product");
+    group.sample_size(20);
     for (name, threads, unrolled, body) in cases {
         let text = format!(
             ".version 8.4\n.target sm_90a\n.address_size 64\n
@@ -218,9 +230,7 @@ fn products(c: &mut Criterion) {
         );
         let args = [RawArg::In(values.clone()), RawArg::Out(512)];
         group.throughput(Throughput::Elements(u64::from(ROUNDS) * unrolled));
-        group.bench_function(name, |b| {
-            b.iter(|| run_raw(&text, "k", [1; 3], [threads, 1, 1], 32768, &args).expect("sound"))
-        });
+        group.bench_function(name, |b| b.iter(|| execute(&text, threads, 32768, &args)));
     }
 }
 

@@ -2,6 +2,18 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+/// Runs `op` with AVX2 where the machine has it: wider vectors gain nothing on rows of 32 lanes.
+#[inline(always)]
+pub fn dispatch<Op: WithSimd>(arch: Arch, op: Op) -> Op::Output {
+    match arch {
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(simd) => Simd::vectorize(*simd, op),
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(simd) => Simd::vectorize(simd, op),
+        _ => op.with_simd(pulp::Scalar),
+    }
+}
+
 /// A register of a warp: one value a lane. Aligned, so that no vector load straddles cache lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(align(64))]
@@ -92,15 +104,8 @@ impl El for () {
 fn blend<T: Copy>(d: &mut Row<T>, mask: u32, v: &Row<T>) {
     if mask == u32::MAX {
         *d = *v;
-    } else {
-        blend_some(d, mask, v);
+        return;
     }
-}
-
-/// Kept out of line: each instruction has one, and most warps are whole.
-#[cold]
-#[inline(never)]
-fn blend_some<T: Copy>(d: &mut Row<T>, mask: u32, v: &Row<T>) {
     for i in 0..32 {
         d[i] = if mask >> i & 1 != 0 { v[i] } else { d[i] };
     }
@@ -134,7 +139,7 @@ pub fn alu<L: Lane>(arch: Arch, r: &mut Regs, s: &Slots, mask: u32) {
             L::D::write(r, s.o[0], mask, &out);
         }
     }
-    arch.dispatch(K::<L>(r, s, mask, std::marker::PhantomData));
+    dispatch(arch, K::<L>(r, s, mask, std::marker::PhantomData));
 }
 
 /// A comparison of one lane.
@@ -176,7 +181,7 @@ pub fn setp<C: Compare>(arch: Arch, r: &mut Regs, s: &Slots, mask: u32) {
             put(&mut r.p[s.o[0] as usize], mask, p);
         }
     }
-    arch.dispatch(K::<C>(r, s, mask, std::marker::PhantomData));
+    dispatch(arch, K::<C>(r, s, mask, std::marker::PhantomData));
 }
 
 /// Sets the lanes of `mask` in a predicate.
@@ -203,5 +208,5 @@ pub fn selp<T: El>(arch: Arch, r: &mut Regs, s: &Slots, mask: u32) {
             T::write(r, s.o[0], mask, &out);
         }
     }
-    arch.dispatch(K::<T>(r, s, mask, std::marker::PhantomData));
+    dispatch(arch, K::<T>(r, s, mask, std::marker::PhantomData));
 }

@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::memory::{Global, Region, Shared, WRITTEN, conflict_degree};
-use super::regs::Row;
+use super::regs::{Row, dispatch};
 
 /// Accesses of one size to shared memory by the lanes of a warp, all aligned and in bounds.
 pub struct Survey {
@@ -39,7 +39,7 @@ pub fn survey(
         return None;
     }
     let look = Look { base, offset: offset as u32, mask, bytes, last: shared.bytes - bytes };
-    let seen = arch.dispatch(look)?;
+    let seen = dispatch(arch, look)?;
     // Phases of lanes that together ask for at most 128 bytes.
     let lanes = (128 / bytes) as usize;
     let (mut total, mut ideal) = (0, 0);

@@ -1,7 +1,10 @@
 //! What engines do to shared memory: bulk copies, `st.async`, products.
 
+use std::sync::Arc;
+
 use super::super::events::{CopyId, Object, Span, Who};
 use super::super::trap::Fault;
+use super::super::wgmma::Pieces;
 use super::entry::{ATOMIC, ENGINE, Entry, IN_FLIGHT, LAST_CLOCK, STRONG};
 use super::shared::Actor;
 use super::view::{View, raise};
@@ -78,6 +81,7 @@ impl Order {
             }
         }
     }
+
     /// What a warp knows as it hands something to an engine: its own accesses so far included.
     pub(super) fn asking(&self, who: Who) -> View {
         let a = self.actor(who);
@@ -99,22 +103,28 @@ impl Order {
     ///
     /// # Errors
     /// A write that nothing, or no proxy fence, orders before it.
-    pub fn product(&mut self, who: Who, group: u64, pieces: &[u32]) -> Result<(), Box<Fault>> {
+    pub fn product(
+        &mut self,
+        who: Who,
+        group: u64,
+        pieces: &Arc<Pieces>,
+    ) -> Result<(), Box<Fault>> {
         if !self.on {
             return Ok(());
         }
         let object = Object::Products { cta: who.cta, warp: who.warp / 4 * 4 };
         let engine = self.engine(object);
-        let view = self.asking(who);
         let clock = (group + 1).min(LAST_CLOCK.into()) as u32;
         let entry = Entry::new(clock, engine, who.pc, ENGINE);
-        let actor = Actor::engine(entry, &view, self.checks);
+        let a = self.actor(who);
         let Some(memory) = self.memories.get_mut(who.cta as usize) else {
             return Err(report::lost(who));
         };
-        memory
-            .product(&actor, pieces)
-            .map_err(|clash| report::now_multiplies(self.clash(who, who.cta, ENGINE, &clash)))
+        // As [`Order::asking`], for as long as it takes.
+        let known = std::mem::replace(&mut self.views[a].known[a], self.clocks[a]);
+        let seen = memory.product(&Actor::engine(entry, &self.views[a], self.checks), pieces);
+        self.views[a].known[a] = known;
+        seen.map_err(|clash| report::now_multiplies(self.clash(who, who.cta, ENGINE, &clash)))
     }
 
     pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {

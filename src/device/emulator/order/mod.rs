@@ -15,6 +15,7 @@ mod context;
 mod engine;
 mod entry;
 mod global;
+mod products;
 mod publish;
 mod report;
 mod shared;

@@ -3,6 +3,7 @@
 use super::super::access::lanes;
 use super::Checks;
 use super::entry::{ATOMIC, ENGINE, Entry, IN_FLIGHT, STRONG};
+use super::products::Products;
 use super::view::View;
 
 /// Readers that a shadow tells apart; accesses of more than these go unseen.
@@ -11,13 +12,14 @@ const READERS: usize = 64;
 /// Shadow of the shared memory of one CTA.
 #[derive(Debug, Default)]
 pub struct Shadow {
-    writes: Vec<Entry>,
+    pub(super) writes: Vec<Entry>,
     /// Of each word, a bit for each slot whose reader has read it since the last whole write.
-    readers: Vec<u64>,
+    pub(super) readers: Vec<u64>,
     /// By slot: the last read of each word. Only what `readers` names means anything.
-    reads: Vec<Vec<Entry>>,
+    pub(super) reads: Vec<Vec<Entry>>,
     /// Actor of each slot.
     slots: Vec<u32>,
+    pub(super) products: Products,
 }
 
 /// Two accesses that nothing orders, at a byte address.
@@ -71,7 +73,7 @@ impl<'a> Actor<'a> {
 
     /// Whether an access of `bytes` by `lane` is ordered behind `before`.
     #[inline(always)]
-    fn behind(&self, before: Entry, lane: u32, bytes: u64, wrote: bool) -> Option<Why> {
+    pub(super) fn behind(&self, before: Entry, lane: u32, bytes: u64, wrote: bool) -> Option<Why> {
         if before.actor() == self.actor && before.clock() != IN_FLIGHT {
             let apart = before.lane() != lane && before.clock() >= self.lane_sync;
             let clash = self.lanes && apart && before.bytes() & bytes != 0;
@@ -86,6 +88,24 @@ impl<'a> Actor<'a> {
         }
         let clash = self.races && before.bytes() & bytes != 0;
         (clash && !before.both_strong(self.entry.0)).then_some(Why::Unordered)
+    }
+
+    /// A lane's read of what `before` wrote; `fine` becomes its epoch where all of that may be read.
+    #[inline(always)]
+    fn may_read(&self, before: Entry, lane: u32, bytes: u64, fine: &mut u64) -> Result<(), Why> {
+        let own = before.actor() == self.actor;
+        // What the warp wrote before its lanes last met, and what others did that it knows of.
+        let known =
+            if own { self.lane_sync.saturating_sub(1) } else { self.view.knows(before.actor()) };
+        if before.clock() <= known && !(own && self.entry.is(ENGINE)) {
+            *fine = before.epoch();
+            return Ok(());
+        }
+        self.behind(before, lane, bytes, true).map_or(Ok(()), Err)
+    }
+
+    pub(super) fn clash(&self, word: usize, lane: u32, before: Entry, why: Why) -> Clash {
+        Clash { at: 4 * word as u64, lane, before, wrote: true, why }
     }
 
     /// An engine's access to what threads wrote needs a proxy fence.
@@ -111,10 +131,11 @@ impl Shadow {
         self.readers.clear();
         self.readers.resize(words, 0);
         self.slots.clear();
+        self.products.reset(words);
         self.reads.iter_mut().filter(|r| r.len() != words).for_each(Vec::clear);
     }
 
-    fn slot(&mut self, actor: u32) -> Option<usize> {
+    pub(super) fn slot(&mut self, actor: u32) -> Option<usize> {
         let found = self.slots.iter().position(|&a| a == actor);
         let slot = match found {
             Some(slot) => slot,
@@ -142,38 +163,70 @@ impl Shadow {
         mask: u32,
         bytes: u32,
     ) -> Result<(), Clash> {
+        match bytes {
+            16 => self.read_words::<4>(a, address, mask, bytes),
+            8 => self.read_words::<2>(a, address, mask, bytes),
+            _ => self.read_words::<1>(a, address, mask, bytes),
+        }
+    }
+
+    fn read_words<const N: usize>(
+        &mut self,
+        a: &Actor<'_>,
+        address: &[u64; 32],
+        mask: u32,
+        bytes: u32,
+    ) -> Result<(), Clash> {
         let slot = self.slot(a.actor);
         let writes = &self.writes[..];
-        let mut sink = [];
-        let (bit, reads) = match slot {
-            Some(slot) => (1 << slot, &mut self.reads[slot][..]),
-            None => (0, &mut sink[..]),
+        // Readers beyond those told apart leave no trace.
+        let (mut sink, mut none) = ([], []);
+        let (bit, readers, reads) = match slot {
+            Some(slot) => (1 << slot, &mut self.readers[..], &mut self.reads[slot][..]),
+            None => (0, &mut none[..], &mut sink[..]),
         };
-        let words = (bytes as usize).div_ceil(4);
         // An epoch already found to be ordered.
         let mut fine = 0;
+        let step = 4 * N as u64;
+        let first = (address[0] / 4) as usize;
+        let apart = |i: usize| address[i] ^ address[0].wrapping_add(i as u64 * step);
+        if mask == u32::MAX
+            && bytes == 4 * N as u32
+            && (0..32).fold(0, |all, i| all | apart(i)) == 0
+            && let Some(words) = writes.get(first..first + 32 * N)
+        {
+            // The lanes' words lie one behind the other.
+            for (i, &before) in words.iter().enumerate() {
+                if before.epoch() != fine {
+                    a.may_read(before, (i / N) as u32, 0xf, &mut fine)
+                        .map_err(|why| a.clash(first + i, (i / N) as u32, before, why))?;
+                }
+            }
+            if let Some(reads) = reads.get_mut(first..first + 32 * N) {
+                readers[first..first + 32 * N].iter_mut().for_each(|r| *r |= bit);
+                let entry = a.entry.at(0, 0xf);
+                for (lane, reads) in reads.as_chunks_mut::<N>().0.iter_mut().enumerate() {
+                    *reads = [entry.at(lane as u32, 0); N];
+                }
+            }
+            return Ok(());
+        }
         for lane in lanes(mask) {
             let at = address[lane as usize];
             let touched = byte_mask(at, bytes);
-            let entry = a.entry.at(lane, touched);
             let first = (at / 4) as usize;
-            if first + words > writes.len() {
+            let Some(words) = writes[first.min(writes.len())..].first_chunk::<N>() else {
                 continue;
-            }
-            for (i, &before) in writes[first..first + words].iter().enumerate() {
-                if before.epoch() == fine {
-                    continue;
-                }
-                if before.actor() != a.actor && before.clock() <= a.view.knows(before.actor()) {
-                    fine = before.epoch();
-                } else if let Some(why) = a.behind(before, lane, touched, true) {
-                    let at = 4 * (first + i) as u64;
-                    return Err(Clash { at, lane, before, wrote: true, why });
+            };
+            for (i, &before) in words.iter().enumerate() {
+                if before.epoch() != fine {
+                    a.may_read(before, lane, touched, &mut fine)
+                        .map_err(|why| a.clash(first + i, lane, before, why))?;
                 }
             }
-            self.readers[first..first + words].iter_mut().for_each(|r| *r |= bit);
             if bit != 0 {
-                reads[first..first + words].fill(entry);
+                readers[first..first + N].iter_mut().for_each(|r| *r |= bit);
+                reads[first..first + N].fill(a.entry.at(lane, touched));
             }
         }
         Ok(())
@@ -189,6 +242,7 @@ impl Shadow {
         bytes: u32,
         idle: &dyn Fn(u32) -> bool,
     ) -> Result<bool, Clash> {
+        self.settle(0..u32::MAX);
         let words = (bytes as usize).div_ceil(4);
         let own = self.slots.iter().position(|&s| s == a.actor).map_or(0, |s| 1u64 << s);
         let (mut fine, mut overlap) = (0, false);
@@ -200,6 +254,7 @@ impl Shadow {
             if first + words > self.writes.len() {
                 continue;
             }
+            self.products.changed(first, words);
             for i in first..first + words {
                 let at = 4 * i as u64;
                 let before = self.writes[i];
@@ -250,6 +305,10 @@ impl Shadow {
         let range = at as usize / 4..(at + bytes).div_ceil(4) as usize;
         let end = range.end.min(self.writes.len());
         let entry = a.entry.with_clock(IN_FLIGHT).at(0, 0xf);
+        if write {
+            self.settle(at..at.saturating_add(bytes));
+            self.products.changed(range.start.min(end), end - range.start.min(end));
+        }
         for i in range.start.min(end)..end {
             let (at, lane) = (4 * i as u64, 0);
             let before = self.writes[i];
@@ -279,36 +338,13 @@ impl Shadow {
         Ok(())
     }
 
-    /// A product reads pieces of 16 bytes; `a.entry` has the clock of its group. Who does not know
-    /// that has not waited for it.
-    pub fn product(&mut self, a: &Actor<'_>, pieces: &[u32]) -> Result<(), Clash> {
-        let slot = self.slot(a.entry.actor());
-        let entry = a.entry.at(0, 0xf);
-        let mut fine = 0;
-        for &piece in pieces {
-            let first = piece as usize / 4;
-            let Some(words) = self.writes.get(first..first + 4) else { continue };
-            for (i, &before) in words.iter().enumerate() {
-                if before.epoch() == fine {
-                    continue;
-                }
-                if let Some(why) = a.behind(before, 0, 0xf, true) {
-                    let at = 4 * (first + i) as u64;
-                    return Err(Clash { at, lane: 0, before, wrote: true, why });
-                }
-                fine = before.epoch();
-            }
-            if let Some(slot) = slot {
-                self.readers[first..first + 4].iter_mut().for_each(|r| *r |= 1 << slot);
-                self.reads[slot][first..first + 4].fill(entry);
-            }
-        }
-        Ok(())
-    }
-
     /// An engine's access has ended; those who know its actor up to `clock` are ordered behind it.
     pub fn landed(&mut self, actor: u32, at: u32, bytes: u32, write: bool, clock: u32) {
         let range = at as usize / 4..((at + bytes).div_ceil(4) as usize).min(self.writes.len());
+        self.settle(at..at.saturating_add(bytes));
+        if write {
+            self.products.changed(range.start, range.len());
+        }
         let done = |e: &mut Entry| {
             if e.actor() == actor && (e.clock() == IN_FLIGHT || e.clock() < clock) {
                 *e = e.with_clock(clock);
@@ -328,6 +364,7 @@ impl Shadow {
             let first = (address[lane as usize] / 4) as usize;
             if let Some(words) = self.writes.get_mut(first..first + bytes as usize / 4) {
                 words.fill(entry.at(lane, 0xf));
+                self.products.changed(first, bytes as usize / 4);
             }
         }
     }
@@ -337,5 +374,6 @@ impl Shadow {
     pub fn copied(&mut self, entry: Entry, lane: u32, at: u32, words: usize) {
         let first = at as usize / 4;
         self.writes[first..first + words].fill(entry.at(lane, 0xf));
+        self.products.changed(first, words);
     }
 }

@@ -10,7 +10,7 @@ mod sum;
 mod sync;
 
 pub use element::{Bf16, E4m3, E5m2, Element, F16, Tf32};
-pub use sum::{Columns, Rows, Sum};
+pub use sum::{Accumulators, Columns, Rows, Sum};
 pub use sync::{MmaFn, shape, work};
 
 use super::num;
@@ -38,11 +38,11 @@ impl Scratch {
             }
             for t in 0..4 {
                 let k = E::PACK * (4 * (j / 2) + t) + s;
-                let to = self.a.value[k][r].as_flattened_mut();
+                let to = &mut self.a.value[r][k];
                 for i in 0..32 {
                     to[i] = value[i & !3 | t];
                 }
-                let to = self.a.exponent[k][r].as_flattened_mut();
+                let to = &mut self.a.exponent[r][k];
                 for i in 0..32 {
                     to[i] = exponent[i & !3 | t];
                 }
@@ -53,12 +53,12 @@ impl Scratch {
 
 /// Two fp16 accumulators of a register as fp32.
 #[inline(always)]
-pub fn unpack(pair: &Row<u32>) -> [Row<u32>; 2] {
+fn unpack(pair: &Row<u32>) -> [Row<u32>; 2] {
     [0, 16].map(|shift| Row(pair.map(|w| num::f16_to_f32(w >> shift & 0xffff).to_bits())))
 }
 
 #[inline(always)]
-pub fn pack([low, high]: &[Row<u32>; 2]) -> Row<u32> {
+fn pack([low, high]: &[Row<u32>; 2]) -> Row<u32> {
     let half = |w: u32| num::f32_to_f16(f32::from_bits(w));
     Row(std::array::from_fn(|i| half(low[i]) | half(high[i]) << 16))
 }

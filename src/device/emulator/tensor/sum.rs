@@ -1,9 +1,10 @@
 //! The sums of [`super::rule`] over 16 rows and 8 columns at a time, bit by bit the same.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Arch;
 
-use super::lanes::{Lanes, Portable};
+use super::lanes::{Lanes, Portable, cut};
 use super::rule::{Rule, ZERO, exact};
+use super::{pack, unpack};
 use crate::device::emulator::regs::Row;
 
 /// Most products of one output.
@@ -11,15 +12,22 @@ pub const MAX_K: usize = 32;
 
 /// Rows of A as they meet the accumulators' lanes: lane l of half r has row l / 4 + 8 r.
 pub struct Rows {
-    /// By k, half, and eight lanes.
-    pub value: [[[[f32; 8]; 4]; 2]; MAX_K],
+    /// By half, then k.
+    pub value: [[Row<f32>; MAX_K]; 2],
     /// Exponents and 127.
-    pub exponent: [[[[i16; 16]; 2]; 2]; MAX_K],
+    pub exponent: [[Row<i16>; MAX_K]; 2],
 }
 
 impl Default for Rows {
     fn default() -> Rows {
-        Rows { value: [[[[0.0; 8]; 4]; 2]; MAX_K], exponent: [[[[0; 16]; 2]; 2]; MAX_K] }
+        Rows { value: [[Row([0.0; 32]); MAX_K]; 2], exponent: [[Row([0; 32]); MAX_K]; 2] }
+    }
+}
+
+impl Rows {
+    #[inline(always)]
+    fn half(&self, r: usize, k: usize) -> Half<'_> {
+        (&self.value[r][..k], &self.exponent[r][..k])
     }
 }
 
@@ -32,6 +40,11 @@ pub struct Columns {
 }
 
 impl Columns {
+    #[inline(always)]
+    fn step(&self, i: usize, k: usize) -> Step<'_> {
+        (&self.value[i * k..][..k], &self.exponent[i * k..][..k])
+    }
+
     /// Makes room for `n` times four elements.
     pub fn reserve(&mut self, n: usize) {
         if self.value.len() < n {
@@ -40,6 +53,21 @@ impl Columns {
         }
     }
 }
+
+/// Accumulators of 16 rows in registers: of each block of 8 columns half 0's two steps, then half
+/// 1's; of pairs of fp16, the two steps in one.
+pub struct Accumulators<'a> {
+    pub rows: &'a mut [Row<u32>],
+    /// Which of the rows.
+    pub slots: &'a [u16],
+    /// They count as zero.
+    pub fresh: bool,
+}
+
+/// Values, and exponents and 127, of half of the rows by k.
+type Half<'a> = (&'a [Row<f32>], &'a [Row<i16>]);
+/// Values and exponents of a step of columns by k.
+type Step<'a> = (&'a [[f32; 4]], &'a [[i16; 4]]);
 
 /// What all outputs of an instruction have in common.
 #[derive(Debug, Clone, Copy)]
@@ -51,149 +79,177 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// c += a b for half `r` of the rows and a step of columns.
-    pub fn run(self, arch: Arch, a: &Rows, b: &Columns, r: usize, step: usize, c: &mut Row<u32>) {
-        struct K<'a>(Sum, &'a Rows, &'a Columns, usize, usize, &'a mut Row<u32>);
-        impl WithSimd for K<'_> {
-            type Output = u32;
+    /// c += a b
+    pub fn run(self, arch: Arch, a: &Rows, b: &Columns, c: Accumulators<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        struct Vectors<'a, L>(L, Sum, &'a Rows, &'a Columns, Accumulators<'a>);
+        #[cfg(target_arch = "x86_64")]
+        impl pulp::NullaryFnOnce for Vectors<'_, pulp::x86::V3> {
+            type Output = ();
             #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) -> u32 {
-                let K(sum, a, b, r, step, c) = self;
-                sum.lanes(Portable, a, b, r, step, c)
+            fn call(self) {
+                let Vectors(simd, sum, a, b, c) = self;
+                sum.registers(simd, a, b, c);
             }
         }
         #[cfg(target_arch = "x86_64")]
-        struct Avx2<'a>(pulp::x86::V3, K<'a>);
-        #[cfg(target_arch = "x86_64")]
-        impl pulp::NullaryFnOnce for Avx2<'_> {
-            type Output = u32;
+        impl pulp::NullaryFnOnce for Vectors<'_, pulp::x86::V4> {
+            type Output = ();
             #[inline(always)]
-            fn call(self) -> u32 {
-                let Avx2(simd, K(sum, a, b, r, step, c)) = self;
-                sum.lanes(simd, a, b, r, step, c)
+            fn call(self) {
+                let Vectors(simd, sum, a, b, c) = self;
+                sum.registers(simd, a, b, c);
             }
         }
-        let kernel = K(self, a, b, r, step, c);
-        #[cfg(target_arch = "x86_64")]
-        let doubtful = match arch {
-            Arch::V3(simd) => simd.vectorize(Avx2(simd, kernel)),
-            _ => arch.dispatch(kernel),
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let doubtful = arch.dispatch(kernel);
-        if doubtful != 0 {
-            self.one_by_one(doubtful, a, b, r, step, c);
+        match arch {
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(simd) => simd.vectorize(Vectors(simd, self, a, b, c)),
+            #[cfg(target_arch = "x86_64")]
+            Arch::V3(simd) => simd.vectorize(Vectors(simd, self, a, b, c)),
+            _ => self.registers(Portable, a, b, c),
         }
     }
 
     /// As [`Sum::run`], without the machine's vectors.
     #[cfg(test)]
-    pub fn run_portable(self, a: &Rows, b: &Columns, r: usize, step: usize, c: &mut Row<u32>) {
-        let doubtful = self.lanes(Portable, a, b, r, step, c);
-        self.one_by_one(doubtful, a, b, r, step, c);
+    pub fn run_portable(self, a: &Rows, b: &Columns, c: Accumulators<'_>) {
+        self.registers(Portable, a, b, c);
     }
 
-    /// All lanes but those that it gives back, whose exponents or sums are out of its range.
     #[inline(always)]
-    fn lanes<L: Lanes>(
+    fn registers<const Q: usize, L: Lanes<Q>>(
         self,
         l: L,
         a: &Rows,
         b: &Columns,
-        r: usize,
-        step: usize,
-        c: &mut Row<u32>,
-    ) -> u32 {
-        let value = &b.value[step * self.k..][..self.k];
-        let exponent = &b.exponent[step * self.k..][..self.k];
-        let mut top = [l.shorts(&[ZERO; 16]); 2];
-        for (a, b) in a.exponent[..self.k].iter().zip(exponent) {
-            let b = l.short_quad(b);
-            for (top, a) in top.iter_mut().zip(&a[r]) {
-                *top = l.max_shorts(*top, l.add_shorts(l.shorts(a), b));
-            }
+        c: Accumulators<'_>,
+    ) {
+        // With a number of products that is known, loops over them become straight code, where
+        // registers are many enough for it.
+        match self.k {
+            16 if L::UNROLL => Sum { k: 16, ..self }.registers_of(l, a, b, c),
+            _ => self.registers_of(l, a, b, c),
         }
-        let [e0, e1] = l.widen(top[0]);
-        let [e2, e3] = l.widen(top[1]);
-        let mut e = [e0, e1, e2, e3];
-        let mut scale = [l.floats(&[0.0; 8]); 4];
-        let mut sum = [l.splat(0); 4];
-        let old = c.as_chunks::<8>().0;
-        for q in 0..4 {
-            let c = l.ints(&old[q]);
-            e[q] = l.max(e[q], l.and(l.right::<23>(c), l.splat(0xff)));
-            scale[q] = l.floating(l.left::<23>(l.sub(l.splat(254 + self.rule.fraction), e[q])));
-            sum[q] = l.truncate(l.mul(l.floating(c), scale[q]));
-        }
-        for (a, b) in a.value[..self.k].iter().zip(value) {
-            let b = l.float_quad(b);
-            for ((sum, a), scale) in sum.iter_mut().zip(&a[r]).zip(&scale) {
-                let product = l.mul(l.mul(l.floats(a), b), *scale);
-                *sum = l.add(*sum, l.truncate(product));
-            }
-        }
-        let mask = l.splat(-1 << (24 - self.rule.keep));
-        let mut out = [[0; 8]; 4];
-        let mut doubtful = 0;
-        for q in 0..4 {
-            let m = l.abs(sum[q]);
-            // Exponents whose powers of two, and those of the scale, are normal numbers.
-            let far = l.above(l.abs(l.sub(e[q], l.splat(137))), l.splat(110));
-            // A sum of 2^30 and more may have overflown.
-            let great = l.or(m, l.left::<1>(m));
-            doubtful |= l.signs(l.or(far, great)) << (8 * q);
-            // Without the highest lost bit, rounding cuts.
-            let float = l.convert(l.without(m, l.right::<24>(m)));
-            let mut bits = l.bits(float);
-            if self.half {
-                let exact = l.sub(l.truncate(float), m);
-                bits = l.or(bits, l.and(l.above(l.splat(0), exact), l.splat(1)));
-            } else {
-                bits = l.and(bits, mask);
-            }
-            let unit = l.floating(l.left::<23>(l.sub(e[q], l.splat(self.rule.fraction))));
-            let x = l.bits(l.mul(l.floating(bits), unit));
-            out[q] = l.store(l.or(x, l.and(sum[q], l.splat(i32::MIN))));
-        }
-        if doubtful == 0 {
-            for (c, out) in c.as_chunks_mut::<8>().0.iter_mut().zip(out) {
-                *c = out;
-            }
-            return 0;
-        }
-        // Nothing but zeros is common, as in rows beyond the end of a tensor.
-        let products = [l.widen(top[0]), l.widen(top[1])];
-        let mut zeros = 0;
-        for (q, products) in products.as_flattened().iter().enumerate() {
-            let c = l.abs(l.left::<1>(l.ints(&old[q])));
-            let none = l.above(l.splat(i32::from(ZERO) / 2), *products);
-            let some = l.or(l.above(c, l.splat(0)), c);
-            zeros |= l.signs(l.without(none, some)) << (8 * q);
-        }
-        for (i, out) in out.as_flattened().iter().enumerate() {
-            let keep = if doubtful >> i & 1 != 0 { c[i] } else { *out };
-            c[i] = if zeros >> i & 1 != 0 { 0 } else { keep };
-        }
-        doubtful & !zeros
     }
 
-    #[cold]
-    fn one_by_one(
+    #[inline(always)]
+    fn registers_of<const Q: usize, L: Lanes<Q>>(
         self,
-        lanes: u32,
+        l: L,
         a: &Rows,
         b: &Columns,
-        r: usize,
-        step: usize,
-        c: &mut Row<u32>,
+        c: Accumulators<'_>,
     ) {
-        let at = step * self.k;
-        for i in (0..32).filter(|i| lanes >> i & 1 != 0) {
-            let pairs = (0..self.k).map(|k| {
-                let a = (a.value[k][r][i / 8][i % 8], a.exponent[k][r][i / 16][i % 16] - 127);
-                (a, (b.value[at + k][i % 4], b.exponent[at + k][i % 4]))
-            });
-            c[i] = exact(self.rule, pairs, f32::from_bits(c[i]), self.half);
+        for (i, &slot) in c.slots.iter().enumerate() {
+            let row = &mut c.rows[usize::from(slot)];
+            if self.half {
+                let (block, r) = (i / 2, i % 2);
+                let mut acc = if c.fresh { [Row([0; 32]); 2] } else { unpack(row) };
+                for (j, acc) in acc.iter_mut().enumerate() {
+                    self.step(l, a.half(r, self.k), b.step(2 * block + j, self.k), acc);
+                }
+                *row = pack(&acc);
+            } else {
+                let (block, j) = (i / 4, i % 4);
+                if c.fresh {
+                    row.fill(0);
+                }
+                self.step(l, a.half(j / 2, self.k), b.step(2 * block + j % 2, self.k), row);
+            }
         }
+    }
+
+    /// For half of the rows and a step of columns.
+    #[inline(always)]
+    fn step<const Q: usize, L: Lanes<Q>>(self, l: L, a: Half<'_>, b: Step<'_>, c: &mut Row<u32>) {
+        let mut top = l.exponent_splat(ZERO);
+        for (a, b) in a.1.iter().zip(b.1) {
+            let e = l.add_exponents(l.exponents(a), l.exponent_quad(b));
+            top = l.max_exponents(top, e);
+        }
+        let mut e = l.widen(top);
+        let mut scale = [l.floating(l.splat(0)); Q];
+        let mut sum = [l.splat(0); Q];
+        let one = l.splat(254 << 23);
+        let place = l.splat(254 + self.rule.fraction);
+        for (q, c) in l.ints(c).into_iter().enumerate() {
+            e[q] = l.max(e[q], l.right::<24>(l.left::<1>(c)));
+            scale[q] = l.floating(l.left::<23>(l.sub(place, e[q])));
+            sum[q] = l.truncate(l.mul(l.floating(c), scale[q]));
+        }
+        // Exponents whose powers of two, and those of the scale, are normal numbers.
+        let (mut low, mut high) = (e[0], e[0]);
+        for &e in &e[1..] {
+            (low, high) = (l.min(low, e), l.max(high, e));
+        }
+        let far = l.or(l.sub(low, l.splat(27)), l.sub(l.splat(247), high));
+        for (a, b) in a.0.iter().zip(b.0) {
+            let (a, b) = (l.floats(a), l.float_quad(b));
+            for q in 0..Q {
+                let product = l.mul(l.mul(a[q], b), scale[q]);
+                sum[q] = l.add(sum[q], l.truncate(product));
+            }
+        }
+        // A sum of 2^30 and more may have overflown.
+        let mut m = l.abs(sum[0]);
+        for &sum in &sum[1..] {
+            m = l.or(m, l.abs(sum));
+        }
+        if l.any_sign(l.or(far, l.or(m, l.left::<1>(m)))) {
+            return self.one_by_one(a, b, &Row(l.store(sum)), c);
+        }
+        let mut out = [l.splat(0); Q];
+        for q in 0..Q {
+            let mut x = l.cut(sum[q]);
+            if self.half {
+                x = l.floating(l.stick(l.bits(x), l.truncate(x), sum[q]));
+            } else if self.rule.keep < 24 {
+                x = l.floating(l.and(l.bits(x), l.splat(-1 << (24 - self.rule.keep))));
+            }
+            let unit = l.floating(l.sub(one, l.bits(scale[q])));
+            out[q] = l.bits(l.mul(x, unit));
+        }
+        **c = l.store(out);
+    }
+
+    /// As [`Sum::step`], which came to these sums, where exponents or sums of some lanes are out of
+    /// its range.
+    #[cold]
+    #[inline(never)]
+    fn one_by_one(self, a: Half<'_>, b: Step<'_>, sum: &Row<u32>, c: &mut Row<u32>) {
+        let mut top = [ZERO; 32];
+        for (a, b) in a.1.iter().zip(b.1) {
+            for i in 0..32 {
+                top[i] = top[i].max(a[i] + b[i % 4]);
+            }
+        }
+        for i in 0..32 {
+            let (top, sum) = (i32::from(top[i]), sum[i] as i32);
+            let e = top.max((c[i] >> 23 & 0xff) as i32);
+            if (27..=247).contains(&e) && sum.unsigned_abs() < 1 << 30 {
+                c[i] = self.round(sum, e);
+            } else if top < i32::from(ZERO) / 2 && c[i] << 1 == 0 {
+                // Nothing but zeros is common, as in rows beyond the end of a tensor.
+                c[i] = 0;
+            } else {
+                let pairs = (0..self.k).map(|k| {
+                    let a = (a.0[k][i], a.1[k][i] - 127);
+                    (a, (b.0[k][i % 4], b.1[k][i % 4]))
+                });
+                c[i] = exact(self.rule, pairs, f32::from_bits(c[i]), self.half);
+            }
+        }
+    }
+
+    /// The end of [`Sum::step`] for one lane.
+    fn round(self, sum: i32, e: i32) -> u32 {
+        let x = cut(sum);
+        let bits = if self.half {
+            x.to_bits() | u32::from(x as i32 != sum)
+        } else {
+            x.to_bits() & u32::MAX << (24 - self.rule.keep)
+        };
+        let unit = f32::from_bits(((e - self.rule.fraction) as u32) << 23);
+        (f32::from_bits(bits) * unit).to_bits()
     }
 }

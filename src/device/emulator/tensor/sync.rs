@@ -3,9 +3,9 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use super::rule::Rule;
-use super::{Bf16, Element, F16, Scratch, Sum, Tf32, pack, unpack};
+use super::{Accumulators, Bf16, Element, F16, Scratch, Sum, Tf32};
 use crate::device::emulator::ptx::ast::Ty;
-use crate::device::emulator::regs::{Regs, Row};
+use crate::device::emulator::regs::{Regs, Row, dispatch};
 
 /// Over registers whose slots are given in the order d, a, b, c.
 pub type MmaFn = fn(Arch, &mut Regs, &mut Scratch, &[u16]);
@@ -85,21 +85,15 @@ fn mma<E: Element, const KG: usize, const HALF: bool>(
     let (d, rest) = slots.split_at(if HALF { 2 } else { 4 });
     let (a, rest) = rest.split_at(2 * KG);
     let (b, c) = rest.split_at(KG);
-    arch.dispatch(Load::<E, KG>(regs, scratch, a, b, std::marker::PhantomData));
-    let sum = Sum { rule: Rule::WIDE, k, half: HALF };
-    for r in 0..2 {
-        let row = |i: usize| regs.r32[usize::from(c[i])];
-        let mut acc = if HALF { unpack(&row(r)) } else { [row(2 * r), row(2 * r + 1)] };
-        for (step, acc) in acc.iter_mut().enumerate() {
-            sum.run(arch, &scratch.a, &scratch.b, r, step, acc);
-        }
-        let mut put = |i: usize, row: Row<u32>| regs.r32[usize::from(d[i])] = row;
-        if HALF {
-            put(r, pack(&acc));
-        } else {
-            put(2 * r, acc[0]);
-            put(2 * r + 1, acc[1]);
-        }
+    let c = &c[..d.len()];
+    dispatch(arch, Load::<E, KG>(regs, scratch, a, b, std::marker::PhantomData));
+    let mut rows: [_; 4] =
+        std::array::from_fn(|i| c.get(i).map_or(Row([0; 32]), |&c| regs.r32[usize::from(c)]));
+    let slots = &[0, 1, 2, 3][..c.len()];
+    let acc = Accumulators { rows: &mut rows, slots, fresh: false };
+    Sum { rule: Rule::WIDE, k, half: HALF }.run(arch, &scratch.a, &scratch.b, acc);
+    for (row, &d) in rows.iter().zip(d) {
+        regs.r32[usize::from(d)] = *row;
     }
 }
 

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use proptest::prelude::*;
+use pulp::Arch;
 use safetensors::SafeTensors;
 
+use super::super::num;
 use super::super::regs::Row;
 use super::super::tensor::rule::{Rule, exact};
-use super::super::tensor::{Bf16, E4m3, E5m2, Element, F16, Scratch, Sum, Tf32};
+use super::super::tensor::{Accumulators, Bf16, E4m3, E5m2, Element, F16, Scratch, Sum, Tf32};
 use super::super::{RawArg, run_raw};
 
 /// Words of each tensor of a file in `tests/vectors`, with the shape.
@@ -137,19 +139,26 @@ fn check<E: Element>(rule: Rule, a: &[u32], b: &[u32], c: &[u32], half: bool) {
     let mut s = Scratch::default();
     s.fragment::<E>(0, &Row(std::array::from_fn(|i| a[i])), 0);
     s.fragment::<E>(1, &Row(std::array::from_fn(|i| a[31 - i])), 0);
-    s.b.reserve(k);
+    s.b.reserve(2 * k);
     let b_word = |k: usize, t: usize| b[(k / E::PACK) * 4 + t] >> (32 / E::PACK * (k % E::PACK));
-    for k in 0..k {
-        s.b.value[k] = std::array::from_fn(|t| E::value(b_word(k, t)));
-        s.b.exponent[k] = std::array::from_fn(|t| E::exponent(b_word(k, t)));
+    for at in 0..2 * k {
+        s.b.value[at] = std::array::from_fn(|t| E::value(b_word(at % k, t)));
+        s.b.exponent[at] = std::array::from_fn(|t| E::exponent(b_word(at % k, t)));
     }
     let sum = Sum { rule, k, half };
     let c = Row(std::array::from_fn(|i| c[i]));
-    let mut fast = c;
-    sum.run(pulp::Arch::new(), &s.a, &s.b, 0, 0, &mut fast);
-    let mut plain = c;
-    sum.run_portable(&s.a, &s.b, 0, 0, &mut plain);
-    assert_eq!(fast, plain);
+    let mut results = Vec::new();
+    for arch in archs() {
+        let mut rows = [c];
+        let acc = Accumulators { rows: &mut rows, slots: &[0], fresh: false };
+        match arch {
+            Some(arch) => sum.run(arch, &s.a, &s.b, acc),
+            None => sum.run_portable(&s.a, &s.b, acc),
+        }
+        results.push(rows[0]);
+    }
+    let fast = results[0];
+    assert!(results.iter().all(|r| *r == fast), "{results:08x?}");
     for i in 0..32 {
         let a_word =
             |k: usize| a[(i & !3) + k % (4 * E::PACK) / E::PACK] >> (32 / E::PACK * (k % E::PACK));
@@ -157,9 +166,23 @@ fn check<E: Element>(rule: Rule, a: &[u32], b: &[u32], c: &[u32], half: bool) {
             let (a, b) = (a_word(k), b_word(k, i % 4));
             ((E::value(a), E::exponent(a)), (E::value(b), E::exponent(b)))
         });
-        let want = exact(rule, pairs, f32::from_bits(c[i]), half);
+        let one = |c: f32| exact(rule, pairs.clone(), c, half);
+        let want = if half {
+            let of = |c: u32| num::f32_to_f16(f32::from_bits(one(num::f16_to_f32(c & 0xffff))));
+            of(c[i]) | of(c[i] >> 16) << 16
+        } else {
+            one(f32::from_bits(c[i]))
+        };
         assert_eq!(fast[i], want, "lane {i}: {:08x} {:08x}", fast[i], want);
     }
+}
+
+/// The vectors of this machine, narrower ones, and none.
+fn archs() -> Vec<Option<Arch>> {
+    let mut all = vec![Some(Arch::new()), None];
+    #[cfg(target_arch = "x86_64")]
+    all.extend(pulp::x86::V3::try_new().map(|v| Some(Arch::V3(v))));
+    all
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::device::emulator::ptx::ast::Ty;
-use crate::device::emulator::regs::Row;
+use crate::device::emulator::regs::{Row, dispatch};
 use crate::device::emulator::tensor::{Bf16, Columns, E4m3, E5m2, Element, F16, Scratch, Tf32};
 
 /// Four registers of an A fragment; bits to xor to the values.
@@ -49,7 +49,7 @@ fn fragments<E: Element>(arch: Arch, s: &mut Scratch, a: &[Row<u32>; 4], flip: u
             }
         }
     }
-    arch.dispatch(K::<E>(s, a, flip, PhantomData));
+    dispatch(arch, K::<E>(s, a, flip, PhantomData));
 }
 
 fn k_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, flip: u32) {
@@ -88,7 +88,7 @@ fn k_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, fli
             }
         }
     }
-    arch.dispatch(K::<E>(s, words, n, flip, PhantomData));
+    dispatch(arch, K::<E>(s, words, n, flip, PhantomData));
 }
 
 /// Of 16-bit elements.
@@ -125,5 +125,5 @@ fn mn_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, fl
             }
         }
     }
-    arch.dispatch(K::<E>(s, words, n, flip, PhantomData));
+    dispatch(arch, K::<E>(s, words, n, flip, PhantomData));
 }

@@ -7,18 +7,20 @@
 
 mod descriptor;
 mod load;
+mod operand;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 pub use load::{LoadA, LoadB, loads};
+pub use operand::Pieces;
 
-use super::events::{Object, Ordering, Who};
+use super::events::{Object, Ordering};
 use super::program::{Inst, Op, Program};
 use super::regs::Row;
-use super::tensor::{self, Columns, Scratch, Sum};
+use super::tensor::{Accumulators, Scratch, Sum};
 use super::trap::{Fault, FaultKind};
 use super::warp::{Context, Warp};
-use descriptor::Descriptor;
+use operand::{Met, Taken, gather};
 
 /// What a warpgroup does together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,16 +149,6 @@ struct Log {
 /// Steps that a warp of a warpgroup may be ahead of another.
 const LEAD: usize = 1 << 16;
 
-/// An operand B as its pieces were, and what they were taken in as: the other warps of the
-/// warpgroup meet the same.
-#[derive(Default)]
-struct Taken {
-    /// Columns, sign bits, and how.
-    from: Option<(u32, u32, LoadB)>,
-    words: Vec<u32>,
-    columns: Columns,
-}
-
 /// Operands that are kept: more than the products between two waits.
 const KEPT: usize = 32;
 
@@ -166,8 +158,7 @@ pub struct Warpgroups {
     logs: Vec<Log>,
     warps: u32,
     scratch: Scratch,
-    /// Addresses of an operand's pieces by descriptor, blocks, and whether it is MN-major.
-    pieces: HashMap<(u64, u32, u32, bool), Vec<u32>>,
+    met: Met,
     words: Vec<u32>,
     kept: Vec<Taken>,
 }
@@ -435,110 +426,42 @@ impl Warp {
     ) -> Result<(), Box<Fault>> {
         let rank = self.id % 4;
         let who = cx.who(self.id, u32::MAX, pc);
-        let mut bytes = 0;
+        let group = self.pending.commits;
+        let mut bytes = w.n * 32;
         match w.a {
             From::Registers(slots) => {
                 let rows = slots.map(|s| self.regs.r32[usize::from(s)]);
                 (w.load_a)(cx.arch, &mut cx.warpgroups.scratch, &rows, w.flip[0]);
             }
             From::Shared(_) => {
-                let blocks = 2 * rank..2 * rank + 2;
-                gather(cx, a, blocks, w.a_mn, "A", (who, self.pending.commits))?;
+                let pieces = cx.warpgroups.met.pieces((a, 2 * rank, 2 * rank + 2, w.a_mn))?;
+                cx.events.order.product(who, group, &pieces)?;
+                let mut words = std::mem::take(&mut cx.warpgroups.words);
+                let read = gather(cx, &pieces, &mut words, ("A", a), who);
                 let g = &mut *cx.warpgroups;
+                g.words = words;
+                read?;
                 let rows = if w.a_mn { mn_fragments(&g.words) } else { fragments(&g.words) };
                 (w.load_a)(cx.arch, &mut g.scratch, &rows, w.flip[0]);
                 bytes += 64 * 32;
             }
         }
-        gather(cx, b, 0..w.n / 8, w.b_mn, "B", (who, self.pending.commits))?;
-        bytes += w.n * 32;
+        let pieces = cx.warpgroups.met.pieces((b, 0, w.n / 8, w.b_mn))?;
+        cx.events.order.product(who, group, &pieces)?;
+        cx.warpgroups.kept.resize_with(KEPT, Taken::default);
+        let place = (b >> 1 ^ b >> 7) as usize % KEPT;
+        let mut kept = std::mem::take(&mut cx.warpgroups.kept[place]);
+        let taken = kept.take(cx, w, &pieces, (b, who));
         let g = &mut *cx.warpgroups;
-        g.kept.resize_with(KEPT, Taken::default);
-        let kept = &mut g.kept[(b >> 1 ^ b >> 7) as usize % KEPT];
-        let same = kept.from.is_some_and(|(n, flip, load)| {
-            n == w.n && flip == w.flip[1] && std::ptr::fn_addr_eq(load, w.load_b)
-        });
-        if !same || kept.words != g.words {
-            (w.load_b)(cx.arch, &mut kept.columns, &g.words, w.n as usize, w.flip[1]);
-            kept.from = Some((w.n, w.flip[1], w.load_b));
-            kept.words.clone_from(&g.words);
-        }
-        let (a, b) = (&g.scratch.a, &kept.columns);
-        let per_block = if w.sum.half { 2 } else { 4 };
-        for (block, d) in w.d.chunks_exact(per_block).enumerate() {
-            if w.sum.half {
-                for (r, d) in d.iter().enumerate() {
-                    let pair = &mut self.regs.r32[usize::from(*d)];
-                    let mut acc = [Row([0; 32]); 2];
-                    if accumulate {
-                        acc = tensor::unpack(pair);
-                    }
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        w.sum.run(cx.arch, a, b, r, 2 * block + i, acc);
-                    }
-                    *pair = tensor::pack(&acc);
-                }
-                continue;
-            }
-            for (j, d) in d.iter().enumerate() {
-                let acc = &mut self.regs.r32[usize::from(*d)];
-                if !accumulate {
-                    acc.fill(0);
-                }
-                w.sum.run(cx.arch, a, b, j / 2, 2 * block + j % 2, acc);
-            }
-        }
+        g.kept[place] = kept;
+        taken?;
+        let acc = Accumulators { rows: &mut self.regs.r32, slots: &w.d, fresh: !accumulate };
+        w.sum.run(cx.arch, &g.scratch.a, &g.kept[place].columns, acc);
         // The warpgroup reads its operands once.
         if rank == 0 {
             cx.count_shared(pc, ((bytes / 128).into(), 0));
         }
         Ok(())
-    }
-}
-
-/// Reads the pieces of blocks of eight rows into `words`, for a product of this group of a warp.
-fn gather(
-    cx: &mut Context<'_>,
-    bits: u64,
-    blocks: std::ops::Range<u32>,
-    mn_major: bool,
-    what: &str,
-    (who, group): (Who, u64),
-) -> Result<(), Box<Fault>> {
-    let g = &mut *cx.warpgroups;
-    let key = (bits, blocks.start, blocks.end, mn_major);
-    if !g.pieces.contains_key(&key) {
-        let d = Descriptor::new(bits).map_err(|m| Fault::new(FaultKind::Operand, None, m))?;
-        if g.pieces.len() >= 8 * KEPT {
-            g.pieces.clear();
-        }
-        g.pieces.insert(key, d.pieces(blocks, mn_major));
-    }
-    let pieces = &g.pieces[&key];
-    g.words.resize(4 * pieces.len(), 0);
-    cx.events.order.product(who, group, pieces)?;
-    let shared = &*cx.shared;
-    let mut unwritten = None;
-    for (&at, to) in pieces.iter().zip(g.words.as_chunks_mut::<4>().0) {
-        let read = shared
-            .locate(at.into(), 16, 0, "a product's read")
-            .and_then(|at| shared.check_read(at, 16, 0, "a product's read").map(|()| at));
-        match read {
-            Ok(at) => to.copy_from_slice(&shared.words[at / 4..at / 4 + 4]),
-            Err(mut f) => {
-                f.lane = None;
-                f.message = format!("{what} by descriptor {bits:#018x}: {}", f.message);
-                if f.kind != FaultKind::Uninitialised {
-                    return Err(f);
-                }
-                unwritten.get_or_insert(f);
-                to.fill(0);
-            }
-        }
-    }
-    match unwritten {
-        Some(fault) => cx.excuse(fault, who),
-        None => Ok(()),
     }
 }
 
