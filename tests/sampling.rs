@@ -437,6 +437,19 @@ fn a_workspace_between_launches_is_written_whole() {
     }
 }
 
+#[test]
+fn a_read_of_what_was_left_out_says_so() {
+    // Each CTA but the first reads what the one before it wrote, and nothing orders them.
+    let body = "st.global.b32 [at], i; setp.eq.u32 first, c, 0; @first ret; \
+                ld.global.b32 x, [at+-128];";
+    let text = entry("k", &format!(".reg .pred first; {body}"));
+    let job = small(&text, 1, &[("k", 32, &[0])], &[BufferRole::Output(0)]);
+    let on = emulator(Checks::NONE);
+    let mut session = sampled(&on, &job, Sampling::Most(8)).expect("a sample");
+    let trap = session.run().expect_err("a read of unwritten memory").to_string();
+    assert!(trap.contains("never written") && trap.contains("--sample-ctas all"), "{trap}");
+}
+
 fn crossover(args: &[&str]) -> Command {
     let mut command = Command::cargo_bin("crossover").expect("the binary");
     command.env_remove("RUST_BACKTRACE").args(args);
@@ -452,7 +465,9 @@ fn records_and_reports_say_sampled() {
     std::fs::write(folder.path().join("part.toml"), sweep).expect("a sweep");
     let run = |args: &[&str], out: &str| -> Record {
         let all = [&["run", "part.toml", "--out", out], args].concat();
-        crossover(&all).current_dir(folder.path()).assert().success();
+        let said = crossover(&all).current_dir(folder.path()).assert().success();
+        let said = String::from_utf8_lossy(&said.get_output().stdout).into_owned();
+        assert_eq!(said.contains("sampled 6 of 32 CTAs"), out == "part", "{said}");
         let file = folder.path().join(out).join("records.jsonl");
         serde_json::from_str(&std::fs::read_to_string(file).expect("records")).expect("a record")
     };

@@ -102,17 +102,18 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         if skipped.is_empty() { String::new() } else { format!(", {} skipped", skipped.len()) },
         if old.is_empty() { String::new() } else { format!(", {} done before", old.len()) },
     ));
+    let sample = args.sample_ctas.or(sweep.sample_ctas).unwrap_or_default();
     let site = work::Site {
         registry,
         device: device.as_ref(),
         spec,
         sweep: &sweep.name,
         command: &command(),
-        sample: args.sample_ctas.or(sweep.sample_ctas).unwrap_or_default(),
+        sample,
         limits: Limits { time: Duration::from_secs_f64(args.time), ..Limits::default() },
     };
     let mut tally = Tally::default();
-    let mut bar = progress::Bar::new(&todo, &facts);
+    let mut bar = progress::Bar::new(&todo, &facts, sample);
     let ended = work::all(&site, &skipped, &todo, stop, |record| {
         writer.write(&record).map_err(|e| Failure::Usage(e.to_string()))?;
         if record.status != Status::Skipped {

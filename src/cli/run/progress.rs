@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::problem;
-use crate::device::Facts;
+use crate::device::{Facts, SampleCtas, Sampling};
 use crate::op::{Op, Problem};
 use crate::record::{Record, Status, Timing};
 use crate::sweep::Case;
@@ -31,6 +31,7 @@ pub fn word(status: Status) -> &'static str {
 pub struct Bar {
     bar: ProgressBar,
     emulated: bool,
+    sample: SampleCtas,
     done: usize,
     all: usize,
     /// Widths of the columns.
@@ -40,9 +41,10 @@ pub struct Bar {
 }
 
 impl Bar {
-    pub fn new(cases: &[&Case], facts: &Facts) -> Bar {
+    /// `sample`: which CTAs the emulator executes.
+    pub fn new(cases: &[&Case], facts: &Facts, sample: SampleCtas) -> Bar {
         let emulated = facts.emulated;
-        let bar = ProgressBar::new(cases.iter().map(|c| cost(&c.problem, emulated)).sum());
+        let bar = ProgressBar::new(cases.iter().map(|c| cost(&c.problem, emulated, sample)).sum());
         let style = ProgressStyle::with_template("{bar:40} {msg}, {eta} left")
             .expect("a valid template")
             .progress_chars("=> ");
@@ -53,6 +55,7 @@ impl Bar {
         let this = Bar {
             bar,
             emulated,
+            sample,
             done: 0,
             all: cases.len(),
             kernel: width(&|c| c.kernel.len()),
@@ -72,7 +75,7 @@ impl Bar {
         self.done += 1;
         let line = self.line(record);
         self.bar.suspend(|| say(&line));
-        self.bar.inc(cost(&record.problem, self.emulated));
+        self.bar.inc(cost(&record.problem, self.emulated, self.sample));
         self.message();
     }
 
@@ -107,6 +110,10 @@ impl Bar {
         if let Some(worst) = worst {
             text += &format!("  E/F {worst:.2}");
         }
+        let sampled = record.traffic.as_ref().and_then(|t| t.sampled.as_ref()?.ctas.as_ref());
+        if let Some(ctas) = sampled.filter(|ctas| ctas.is_part()) {
+            text += &format!("  sampled {} of {} CTAs", ctas.executed, ctas.of);
+        }
         text += &format!("  {}", word(record.status));
         if let Some(reason) = &record.reason {
             for line in reason.lines() {
@@ -129,13 +136,21 @@ fn ms(ns: f64) -> String {
 }
 
 /// About how long a case takes, against others on the same device.
-fn cost(problem: &Problem, emulated: bool) -> u64 {
+fn cost(problem: &Problem, emulated: bool, sample: SampleCtas) -> u64 {
     if !emulated {
         // Mostly verification, which is bounded, and the making of inputs.
         return 300 + (problem.min_bytes() / 1e6) as u64;
     }
     let executed = problem.one_head_group().0;
     // The delta rules' small products and exponentials emulate slower, FLOP for FLOP.
-    let weight = if problem.op() == Op::Attention { 1.0 } else { 3.0 };
-    20 + (executed.flops() * weight / 1e6) as u64
+    let (weight, whole) = match problem.op() {
+        // Its one large launch is what can be sampled.
+        Op::Attention => (1.0, sample),
+        Op::GatedDeltaRule | Op::Kda => (3.0, SampleCtas::All),
+    };
+    let share = match whole.of(executed.flops()) {
+        Sampling::Share(share) => share,
+        Sampling::All | Sampling::Most(_) => 1.0,
+    };
+    20 + (executed.flops() * share * weight / 1e6) as u64
 }

@@ -68,6 +68,13 @@ pub fn plan(
     Ok((all, (refused || sample.is_part()).then_some(sample)))
 }
 
+/// The hint of a read of unwritten memory while CTAs are left out.
+pub fn hint(hint: &str) -> String {
+    let more = "CTAs are sampled: if one that was left out would have written it, execute all of \
+                them (--sample-ctas all)";
+    if hint.is_empty() { more.into() } else { format!("{hint}; {more}") }
+}
+
 /// Takes all sectors of a region to be touched if any is; returns how many that makes.
 pub fn all_if_any(touched: u64, bits: &mut [u32], sectors: u64) -> u64 {
     if touched == 0 {

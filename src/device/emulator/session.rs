@@ -298,7 +298,13 @@ impl<'d> Session<'d> {
                 replay.as_mut(),
                 picks.as_deref(),
             )
-            .map_err(|stop| trap(&self.job, r, &stop))?;
+            .map_err(|stop| {
+                let mut trap = trap(&self.job, r, &stop);
+                if trap.kind == FaultKind::Uninitialised && picks.is_some() {
+                    trap.hint = sample::hint(&trap.hint);
+                }
+                trap
+            })?;
             let mut lines = done.lines;
             for (line, misses) in lines.iter_mut().zip(replay.map(Replay::finish).iter().flatten())
             {

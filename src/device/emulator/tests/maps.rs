@@ -229,8 +229,7 @@ fn registers_of_128_bits() {
         ("mov.b128 u, a;", "has 64 bits"),
         ("selp.b128 a, a, b, p0;", "128 bits"),
     ] {
-        let text = super::hopper::text(IO, &format!(".reg .b128 a, b; .reg .b64 u; {form} ret;"))
-            ;
+        let text = super::hopper::text(IO, &format!(".reg .b128 a, b; .reg .b64 u; {form} ret;"));
         let args = [RawArg::words(0..256), RawArg::InOut(1024)];
         let t = run_raw(&text, "k", [1; 3], [64, 1, 1], 32768, &args).unwrap_err();
         assert!(t.message.contains(why) && t.message.contains("line"), "{form}: {t}");
