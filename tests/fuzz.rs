@@ -1,7 +1,7 @@
 //! A bounded hunt for panics: any text to the parser, any PTX to the emulator.
 //!
-//! The texts come from a seeded generator, so that a failure repeats; `fuzz/` has the same for
-//! cargo-fuzz, without a bound.
+//! The texts come from a seeded generator, so that a failure repeats. `CROSSOVER_FUZZ=20` takes
+//! twenty times as many; `fuzz/` has the same for cargo-fuzz, without a bound.
 
 #[path = "fuzz/soup.rs"]
 mod soup;
@@ -24,6 +24,12 @@ fn survive(what: &str, seed: u64, text: &str, f: impl FnOnce()) {
     }
 }
 
+/// Seeds of a hunt: `n`, or so many times more as the environment says.
+fn seeds(n: u64) -> std::ops::Range<u64> {
+    let times = std::env::var("CROSSOVER_FUZZ").ok().and_then(|t| t.parse().ok());
+    0..n * times.unwrap_or(1)
+}
+
 fn emulator(steps: u64) -> Emulator {
     let model = DeviceModel::named("h200").expect("a described device");
     Emulator::new(model).with_step_limit(steps)
@@ -31,7 +37,7 @@ fn emulator(steps: u64) -> Emulator {
 
 #[test]
 fn any_text_is_read_or_refused() {
-    for seed in 0..4000 {
+    for seed in seeds(4000) {
         let text = soup::text(&mut Pcg64::seed_from_u64(seed));
         survive("text", seed, &text, || {
             soup::run(&text);
@@ -72,7 +78,7 @@ fn great_sizes_are_refused() {
 #[test]
 fn any_program_runs_or_is_refused() {
     let mut ran = 0;
-    for seed in 0..3000 {
+    for seed in seeds(3000) {
         let text = soup::program(&mut Pcg64::seed_from_u64(seed));
         survive("program", seed, &text, || ran += usize::from(soup::run(&text)));
     }
@@ -97,7 +103,7 @@ fn changed_kernels_run_or_are_refused() {
         })
         .collect();
     assert!(jobs.len() >= 4, "{} kernels", jobs.len());
-    for seed in 0..240 {
+    for seed in seeds(240) {
         let rng = &mut Pcg64::seed_from_u64(seed);
         let (job, inputs) = &jobs[seed as usize % jobs.len()];
         let mut job = job.clone();

@@ -14,6 +14,7 @@
 mod access;
 mod alu_carry;
 mod alu_cvt;
+mod alu_directed;
 mod alu_float;
 mod alu_int;
 mod alu_narrow;

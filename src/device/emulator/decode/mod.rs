@@ -1,6 +1,7 @@
 //! Syntax tree to [`Program`]: names to slots, instructions to functions over a warp.
 
 mod alu;
+mod atomic;
 mod carry;
 mod depend;
 mod flow;
@@ -8,6 +9,7 @@ mod hopper;
 mod mem;
 mod mods;
 mod needs;
+mod rounded;
 mod table;
 mod warp;
 mod wgmma;
@@ -562,6 +564,7 @@ impl<'a> Decoder<'a> {
         self.given().allows(i)?;
         let mut m = Mods::new(i);
         let known = self.rare_op(i, &mut m)?
+            || self.rounded_op(i, &mut m)?
             || self.alu_op(i, &mut m)?
             || self.mem_op(i, &mut m)?
             || self.warp_op(i, &mut m)?

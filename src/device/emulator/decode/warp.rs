@@ -203,13 +203,26 @@ impl<'a> Decoder<'a> {
     fn mma(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
         self.class = Class::Mma;
         let form = m.flag("sync") & m.flag("aligned");
-        let k = m.need(&[("m16n8k4", 4u32), ("m16n8k8", 8), ("m16n8k16", 16), ("m16n8k32", 32)])?;
+        let (rows, k) = m.need(&[
+            ("m16n8k4", (16, 4u32)),
+            ("m16n8k8", (16, 8)),
+            ("m16n8k16", (16, 16)),
+            ("m16n8k32", (16, 32)),
+            ("m8n8k16", (8, 16)),
+        ])?;
         let form = form & m.flag("row") & m.flag("col");
+        let saturate = m.flag("satfinite");
         let [d, a, b, c] = [m.ty()?, m.ty()?, m.ty()?, m.ty()?];
-        if !form || a != b || c != d {
+        let whole = d == Ty::S32;
+        if !form || !whole && (a != b || saturate || rows == 8) || c != d {
             return m.unknown();
         }
-        let Some(shape) = tensor::shape(k, a, c) else { return m.unknown() };
+        let shape = if whole {
+            tensor::whole::shape(rows, k, [a, b], saturate).map(tensor::Shape::from)
+        } else {
+            tensor::shape(k, a, c)
+        };
+        let Some(shape) = shape else { return m.unknown() };
         let args = self.args(i, 4..=4)?;
         let mut slots = Vec::new();
         for (o, n, writes) in [

@@ -141,8 +141,10 @@ impl Warp {
             let i = lane as usize;
             let place = cx.map_place(r.at.space, address[i]);
             let mut image = cx.fetch_map(self, place, lane, pc, what)?;
-            if !image.is_map() {
-                let message = format!("{what}: there is no tensor map at this address");
+            if !image.adopt() {
+                let message = format!(
+                    "{what}: there is neither a tensor map at this address nor 128 bytes of zero"
+                );
                 return Err(Fault::new(FaultKind::Operand, lane, message));
             }
             let slot = usize::from(r.value);

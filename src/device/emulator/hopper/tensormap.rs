@@ -119,8 +119,17 @@ impl Image {
         m
     }
 
-    pub fn is_map(&self) -> bool {
+    fn is_map(&self) -> bool {
         self.0[..8] == MAGIC.to_le_bytes()
+    }
+
+    /// Takes bytes that are all zero for a map without fields yet, as compilers build maps from
+    /// nothing. False if they are neither that nor a map.
+    pub fn adopt(&mut self) -> bool {
+        if self.0 == [0; MAP_BYTES] {
+            self.0[..8].copy_from_slice(&MAGIC.to_le_bytes());
+        }
+        self.is_map()
     }
 
     /// What the copy engine makes of it.

@@ -8,10 +8,11 @@ mod lanes;
 pub mod rule;
 mod sum;
 mod sync;
+pub mod whole;
 
 pub use element::{Bf16, E4m3, E5m2, Element, F16, Tf32};
 pub use sum::{Accumulators, Columns, Rows, Sum};
-pub use sync::{MmaFn, shape, work};
+pub use sync::{MmaFn, Shape, shape, work};
 
 use super::num;
 use super::regs::Row;

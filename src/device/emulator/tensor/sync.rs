@@ -20,6 +20,12 @@ pub struct Shape {
     pub c: usize,
 }
 
+impl From<super::whole::Form> for Shape {
+    fn from(o: super::whole::Form) -> Shape {
+        Shape { f: o.f, a: o.a, b: o.b, c: o.c }
+    }
+}
+
 /// The form with operands of type `ab` and accumulators of type `cd`.
 pub fn shape(k: u32, ab: Ty, cd: Ty) -> Option<Shape> {
     let (f, a, b, c): (MmaFn, _, _, _) = match (k, ab, cd) {
@@ -38,6 +44,9 @@ pub fn shape(k: u32, ab: Ty, cd: Ty) -> Option<Shape> {
 
 /// Name of the operands' type and operations of one instruction over a full warp.
 pub fn work(f: MmaFn) -> (&'static str, u64) {
+    if let Some(operations) = super::whole::work(f) {
+        return ("int8", operations);
+    }
     let forms = [
         (16, Ty::Bf16, Ty::F32, "bf16"),
         (16, Ty::F16, Ty::F32, "fp16"),

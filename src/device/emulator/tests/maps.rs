@@ -92,6 +92,36 @@ fn fields_of_a_map_are_replaced() {
     assert_eq!(rows(&swizzled, 128), (0..32).collect::<Vec<_>>());
 }
 
+/// A map from nothing but zeros, without one of its fields.
+fn scratch(without: &str) -> Result<Vec<u32>, Box<Trap>> {
+    let fields = [
+        ("global_address", "b64", "p"),
+        ("rank", "b32", "1"),
+        ("box_dim", "b32", "0, 16"),
+        ("box_dim", "b32", "1, 2"),
+        ("global_dim", "b32", "0, 16"),
+        ("global_dim", "b32", "1, 16"),
+        ("global_stride", "b64", "0, 64"),
+        ("element_stride", "b32", "0, 1"),
+        ("element_stride", "b32", "1, 1"),
+        ("elemtype", "b32", "2"),
+        ("interleave_layout", "b32", "0"),
+        ("swizzle_mode", "b32", "0"),
+        ("fill_mode", "b32", "0"),
+    ];
+    let kept = fields.iter().filter(|(field, ..)| *field != without);
+    let edit: String = kept.map(|(field, ty, value)| replace(field, ty, value)).collect();
+    let zeros = "shl.b32 x, t, 2; add.u32 y, s, x; setp.ge.u32 p1, t, 32;
+                 @!p1 st.shared.b32 [y+4096], 0; bar.sync 0;";
+    run(&format!("{} {zeros} {edit} {SEND} {ACQUIRE} {} ret;", init(1), load(128)))
+}
+
+#[test]
+fn maps_are_built_from_zeros() {
+    let w = scratch("").unwrap_or_else(|t| panic!("{t}"));
+    assert_eq!(w[..32], (0..32).collect::<Vec<_>>()[..]);
+}
+
 #[test]
 fn maps_in_global_memory_are_replaced_in_place() {
     let body = format!(
@@ -161,15 +191,14 @@ fn maps_that_break_the_rules_are_refused() {
     let t = replaced(&large, 128).unwrap_err();
     assert!(t.kind == FaultKind::OutOfBounds && t.message.contains("262144 bytes"), "{t}");
     // What is no map cannot be made one.
-    let t = run("st.shared.b32 [s+4096], t; mov.u32 x, t; shl.b32 x, x, 2; add.u32 x, x, s;
-                 st.shared.b32 [x+4096], 0; bar.sync 0;
-                 @p0 tensormap.replace.tile.rank.shared::cta.b1024.b32 [s+4096], 1; ret;")
-    .unwrap_err();
-    assert!(t.message.contains("race") || t.message.contains("no tensor map"), "{t}");
-    let none = run("shl.b32 x, t, 2; add.u32 x, x, s; st.shared.b32 [x+4096], 0; bar.sync 0;
+    let none = run("shl.b32 x, t, 2; add.u32 x, x, s; st.shared.b32 [x+4096], t; bar.sync 0;
                     @p0 tensormap.replace.tile.rank.shared::cta.b1024.b32 [s+4096], 1; ret;");
     let t = none.unwrap_err();
-    assert!(t.kind == FaultKind::Operand && t.message.contains("no tensor map"), "{t}");
+    assert!(t.kind == FaultKind::Operand && t.message.contains("neither a tensor map"), "{t}");
+    let t = scratch("rank").unwrap_err();
+    assert!(t.message.contains("1 coordinates") || t.message.contains("2 coordinates"), "{t}");
+    let t = scratch("element_stride").unwrap_err();
+    assert!(t.message.contains("element_stride[0] is 0"), "{t}");
 }
 
 /// Over 64 threads, with 256 words of input and output.

@@ -5,6 +5,7 @@ mod basic;
 mod bulk;
 mod carry;
 mod cluster;
+mod directed;
 mod forms;
 mod hopper;
 mod maps;
@@ -22,7 +23,7 @@ use super::{FaultKind, RawArg, RawOutcome, Trap, run_raw};
 /// A module with one entry `k` of the given parameters and body.
 pub fn module(params: &str, body: &str) -> String {
     format!(
-        ".version 8.1\n.target sm_90\n.address_size 64\n\
+        ".version 8.3\n.target sm_90\n.address_size 64\n\
          .visible .entry k({params})\n{{\n{body}\n}}\n"
     )
 }

@@ -17,7 +17,7 @@ fn refusals_name_line_and_reason() {
         (".reg .b32 x;\nfrobnicate.b32 x, x;", &["line 7", "`frobnicate.b32`"][..]),
         (".reg .b32 x;\nadd.u32 x, x;", &["line 7", "3 operands, not 2"]),
         (".reg .b32 x;\nadd.rz.s7 x, x, x;", &["line 7", "wants a type"]),
-        (".reg .f32 x;\nadd.rz.f32 x, x, x;", &["line 7", "`.rz`"]),
+        (".reg .f64 x;\nadd.rz.f64 x, x, x;", &["line 7", "`.rz`"]),
         ("add.u32 y, y, 1;", &["line 6", "`y`"]),
         (".reg .b64 x;\nadd.u32 x, x, 1;", &["`x` has 64 bits", "32"]),
         (".reg .f32 x;\nmov.f32 x, 1;", &["float constant"]),
