@@ -31,7 +31,7 @@ fn refusals_name_line_and_reason() {
         (".reg .b32 x;\nmov.u32 x, %foo.x;", &["%foo.x"]),
         (".reg .b32 x;\nld.shared.b32 x, [out];", &["lives in .param"]),
         (".reg .b32 x;\nld.global.b32 x, [x];", &["32 bits", "wants 64"]),
-        (".reg .b32 x;\nld.b128 x, [0];", &["`ld.b128` needs .version 8.3"]),
+        (".reg .b32 x;\nld.b128 x, [0];", &["`x` has 32 bits, but 128 are wanted"]),
         ("tcgen05.commit.cta_group::1;", &["tcgen05.commit.cta_group::1"]),
     ] {
         let message = refusal(body);
