@@ -114,7 +114,7 @@ fn emulator(args: &Args, kernel: &Kernel) -> Result<Emulator> {
             )));
         }
     };
-    let emulator = Emulator::new(DeviceModel::named(model)?);
+    let emulator = Emulator::new(DeviceModel::named(model)?).with_timing();
     if let Some(why) = kernel.unfit(&emulator.model().facts()) {
         return Err(Failure::Usage(why));
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, Facts, Peak};
 
-pub use time::{LaunchCounts, model, resident};
+pub use time::{LaunchCounts, Timing, model, resident};
 
 /// The descriptions that come with the program.
 const KNOWN: [(&str, &str); 3] = [

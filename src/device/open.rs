@@ -18,7 +18,8 @@ pub fn open(spec: &str) -> Result<Box<dyn Device>, DeviceError> {
     open_with(spec, Checks::NONE)
 }
 
-/// As [`open`], with checks of order for the emulator; [`open`] has none, for speed.
+/// As [`open`], with checks of order for the emulator; [`open`] has none, for speed. Where anything is
+/// checked, modelled times are rougher: nothing is simulated for them.
 ///
 /// # Errors
 /// As of [`open`].
@@ -42,7 +43,8 @@ pub fn open_with(spec: &str, checks: Checks) -> Result<Box<dyn Device>, DeviceEr
 }
 
 fn emulator(model: &str, checks: Checks) -> Result<Box<dyn Device>, DeviceError> {
-    Ok(Box::new(Emulator::new(DeviceModel::named(model)?).with_checks(checks)))
+    let emulator = Emulator::new(DeviceModel::named(model)?).with_checks(checks);
+    Ok(Box::new(if checks.any() { emulator } else { emulator.with_timing() }))
 }
 
 fn unknown(spec: &str) -> DeviceError {

@@ -147,6 +147,7 @@ fn parts(session: &Session<'_>, emulator: &Emulator, times: u64) -> Vec<Part> {
             steps: &p.steps,
             warp_cycles: p.warp_cycles,
             pipe_cycles: p.pipe_cycles,
+            timing: p.timing.as_ref(),
         };
         let ctas_per_sm = resident(device, &p.launch, &p.build);
         let warps = u64::from(p.launch.block.iter().product::<u32>().div_ceil(32));

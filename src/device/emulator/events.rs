@@ -5,6 +5,7 @@
 //! threads go to [`Order`] itself.
 
 use super::order::{Checks, Order};
+use super::timing::Trace;
 use super::trap::Fault;
 
 /// Who did it: lanes of one warp, at one instruction.
@@ -79,12 +80,14 @@ pub type CopyId = u64;
 #[derive(Debug, Default)]
 pub struct Events {
     pub order: Order,
+    /// Where all of it is written down for a model of time, if it is.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Events {
     /// With these checks of order.
     pub fn new(checks: Checks) -> Events {
-        Events { order: Order::new(checks) }
+        Events { order: Order::new(checks), trace: None }
     }
 
     /// Before a cluster's first instruction: so many CTAs of so many warps, with `shared` bytes of
@@ -97,11 +100,17 @@ impl Events {
 
     /// `who` arrives at `object`, in its phase (generation) of that number.
     pub fn arrive(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
+        if let Some(trace) = &mut self.trace {
+            trace.arrive(who.cta, who.warp, object, phase);
+        }
         self.order.arrive(who, object, phase, order);
     }
 
     /// `who` has learnt that `phase` of `object` is complete.
     pub fn observe(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
+        if let Some(trace) = &mut self.trace {
+            trace.wait(who.cta, who.warp, object, phase);
+        }
         self.order.observe(who, object, phase, order);
     }
 
@@ -116,7 +125,11 @@ impl Events {
         to: Span,
         object: Object,
     ) -> Result<CopyId, Box<Fault>> {
-        self.order.engine_writes(who, to, object)
+        let copy = self.order.engine_writes(who, to, object)?;
+        if let Some(trace) = &mut self.trace {
+            trace.copy(who.cta, who.warp, to.bytes, true, copy);
+        }
+        Ok(copy)
     }
 
     /// An engine will read `from`, asked by `who`; `object` learns of the end.
@@ -129,12 +142,19 @@ impl Events {
         from: Span,
         object: Object,
     ) -> Result<CopyId, Box<Fault>> {
-        self.order.engine_reads(who, from, object)
+        let copy = self.order.engine_reads(who, from, object)?;
+        if let Some(trace) = &mut self.trace {
+            trace.copy(who.cta, who.warp, from.bytes, false, copy);
+        }
+        Ok(copy)
     }
 
     /// The copy has been performed and counts towards `phase` of its object: whoever observes that
     /// phase may touch its bytes.
     pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {
+        if let Some(trace) = &mut self.trace {
+            trace.copied(copy, object, phase);
+        }
         self.order.engine_done(copy, object, phase);
     }
 

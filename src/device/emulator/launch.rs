@@ -1,7 +1,7 @@
 //! A launch: its CTAs in order over the cores, each worker taking the next.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use indexmap::IndexMap;
 use pulp::Arch;
@@ -16,6 +16,7 @@ use super::program::{Class, Op, Program};
 use super::sample::Pick;
 use super::stream::Stream;
 use super::tensor;
+use super::timing::Trace;
 use super::trap::Fault;
 use super::warp::{Faulted, Line};
 use super::wgmma::WgOp;
@@ -39,6 +40,8 @@ pub struct Done {
     /// Warp instructions of each cluster, in order; of one that was not executed, those of the one
     /// that stands for it.
     pub steps: Vec<u64>,
+    /// Instructions and events of a few clusters in order, where a model of time is asked for.
+    pub traces: Vec<(u64, Box<Trace>)>,
 }
 
 /// How long a CTA may run, and how the order of accesses is checked.
@@ -51,6 +54,8 @@ pub struct Ordering {
     pub number: u64,
     /// On one core, so that of several races the same is reported each time.
     pub serial: bool,
+    /// Write down the events of a few clusters for a model of time.
+    pub trace: bool,
 }
 
 /// What a launch reads and writes.
@@ -81,6 +86,9 @@ pub fn launch(
     let arch = Arch::new();
     let replay = replay.map(Mutex::new);
     let all_steps: Vec<AtomicU64> = (0..places).map(|_| AtomicU64::new(0)).collect();
+    // The longest tend to be the first or the last.
+    let traced = [0, places / 2, places - 1];
+    let traces: Mutex<Vec<(u64, u64, Box<Trace>)>> = Mutex::new(Vec::new());
     let empty = || vec![Line::default(); program.insts.len()];
     let worker = |_| {
         let mut lines = empty();
@@ -105,10 +113,14 @@ pub fn launch(
                 counts,
                 number: order.number,
                 stream: stream.as_mut(),
+                trace: order.trace && traced.contains(&place),
             };
             let halt = match cluster.run(i, order.steps, program, runner) {
                 Ok(steps) => {
                     all_steps[place as usize].store(steps, Relaxed);
+                    if let Some(trace) = cluster.take_trace() {
+                        lock(&traces).push((place, steps, trace));
+                    }
                     if stands > 1 {
                         for (line, own) in lines.iter_mut().zip(&mut own) {
                             line.add(&std::mem::take(own).times(stands));
@@ -136,20 +148,23 @@ pub fn launch(
         a.iter_mut().zip(&b).for_each(|(a, b)| a.add(b));
         a
     });
-    match stop.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+    match stop.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(stop) => Err(stop),
         None => {
             fixed(program, &mut lines);
+            let mut traces = traces.into_inner().unwrap_or_else(PoisonError::into_inner);
+            traces.sort_by_key(|t| t.0);
+            let traces = traces.into_iter().map(|(_, steps, trace)| (steps, trace)).collect();
             let steps = all_steps.into_iter().map(AtomicU64::into_inner);
             let stands = |place: usize| picks.map_or(1, |p| p[place].stands as usize);
             let each = |(place, steps)| std::iter::repeat_n(steps, stands(place));
-            Ok(Done { lines, steps: steps.enumerate().flat_map(each).collect() })
+            Ok(Done { lines, steps: steps.enumerate().flat_map(each).collect(), traces })
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Adds what follows from the number of executions alone.
@@ -184,6 +199,8 @@ pub struct Runner<'a> {
     /// Of the launch's first CTA, over all launches of the session.
     pub number: u64,
     pub stream: Option<&'a mut Stream>,
+    /// Whether the cluster's events are to be written down.
+    pub trace: bool,
 }
 
 /// Sums up what the instructions of a launch did. Unique sectors are the caller's to add.

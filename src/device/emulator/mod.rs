@@ -40,6 +40,7 @@ mod survey;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod trap;
 mod warp;
 mod warpwide;
@@ -62,6 +63,7 @@ pub struct Emulator {
     step_limit: u64,
     checks: Checks,
     l2: bool,
+    timing: bool,
 }
 
 impl Emulator {
@@ -75,6 +77,7 @@ impl Emulator {
             step_limit: Emulator::STEP_LIMIT,
             checks: Checks::ALL,
             l2: false,
+            timing: false,
         }
     }
 
@@ -93,6 +96,13 @@ impl Emulator {
     /// Models L2 as well: runs take longer, and counts tell the traffic to device memory.
     pub fn with_l2(mut self) -> Emulator {
         self.l2 = true;
+        self
+    }
+
+    /// Simulates the instructions of a few CTAs of each launch in time, for a better model of it; runs
+    /// take a little longer.
+    pub fn with_timing(mut self) -> Emulator {
+        self.timing = true;
         self
     }
 

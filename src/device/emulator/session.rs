@@ -17,9 +17,10 @@ use super::order::{GlobalShadow, MAX_CTA};
 use super::program::{ModuleVar, ParamSlot, Program};
 use super::ptx::{PtxError, parse};
 use super::sample::{self, Pick};
+use super::timing::timing;
 use super::trap::{FaultKind, Place, Site, Trap};
 use super::warp::Line;
-use crate::device::model::{LaunchCounts, model, resident};
+use crate::device::model::{LaunchCounts, Timing, model, resident};
 use crate::device::tensormap::validate;
 use crate::device::{
     Arg, BufferRole, Build, Clock, Computed, Counts, CtaSample, DeviceError, EntryBuild, Job,
@@ -39,6 +40,8 @@ pub struct LaunchProfile {
     pub warp_cycles: f64,
     /// Cycles of the busiest pipe of the sub-cores beside tensor cores and special functions, in all.
     pub pipe_cycles: f64,
+    /// The simulation of one CTA, where it was asked for.
+    pub timing: Option<Timing>,
     /// By line of the PTX from 1; lines that hold no instruction are absent.
     pub lines: BTreeMap<u32, Line>,
     /// Of `warp_cycles`, what each line takes.
@@ -285,7 +288,8 @@ impl<'d> Session<'d> {
             let before = cache.as_ref().map(|c| c.counts);
             let build = self.build.entries.get(&r.launch.entry).cloned().unwrap_or_default();
             let clusters = r.dims.clusters().iter().map(|&n| u64::from(n)).product::<u64>();
-            let slots = u64::from(model.multiprocessors) * resident(model, &r.launch, &build);
+            let resident = resident(model, &r.launch, &build);
+            let slots = u64::from(model.multiprocessors) * resident;
             let mut replay = cache.as_mut().map(|cache| {
                 let size = ctas.div_ceil(clusters);
                 Replay::new(cache, slots / size, self.copies, r.program.insts.len())
@@ -294,7 +298,13 @@ impl<'d> Session<'d> {
                 &r.program,
                 r.dims,
                 launch::Memory { global: &self.global, params: &r.params },
-                launch::Ordering { steps: self.emulator.step_limit, checks, number, serial },
+                launch::Ordering {
+                    steps: self.emulator.step_limit,
+                    checks,
+                    number,
+                    serial,
+                    trace: self.emulator.timing,
+                },
                 replay.as_mut(),
                 picks.as_deref(),
             )
@@ -314,6 +324,15 @@ impl<'d> Session<'d> {
             counts.executed_ctas = picks.as_ref().map(|p| p.len() as u64 * (ctas / clusters));
             counts.l2 = cache.as_ref().zip(before).map(|(c, before)| c.since(&before));
             let chain = chain(&r.program, &lines, model);
+            // Of the traced clusters, the longest: it decides when the launch ends.
+            let longest = done.traces.iter().max_by_key(|t| t.0);
+            let timing = longest.map(|(steps, trace)| {
+                let active = (ctas * self.copies).div_ceil(resident);
+                let active = active.min(model.multiprocessors.into());
+                let copies = self.copies;
+                let of = (*steps, resident, active, copies);
+                timing(&r.program, &lines, model, trace, of)
+            });
             let regions = self.global.regions.iter_mut().chain(&mut self.global.modules);
             for (region, (read, written)) in regions.zip(&mut touched) {
                 let constant = region.kind == RegionKind::Constant;
@@ -346,6 +365,7 @@ impl<'d> Session<'d> {
                 steps: done.steps,
                 warp_cycles: chain.warp_cycles,
                 pipe_cycles: chain.pipe_cycles,
+                timing,
                 lines: by_line,
                 cycles,
             });
@@ -433,6 +453,7 @@ impl Loaded for Session<'_> {
                 steps: &p.steps,
                 warp_cycles: p.warp_cycles,
                 pipe_cycles: p.pipe_cycles,
+                timing: p.timing.as_ref(),
             })
             .collect();
         let ran = !launches.is_empty();

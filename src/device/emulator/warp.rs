@@ -380,6 +380,9 @@ impl Warp {
             let line = &mut cx.counts[pc];
             line.executions += 1;
             line.lanes += u64::from(exec.count_ones());
+            if let Some(trace) = &mut cx.events.trace {
+                trace.issue(cx.rank, self.id, pc);
+            }
             if inst.check != 0 {
                 self.check(program, inst, mask, exec).map_err(|f| Faulted(f, pc))?;
             }
@@ -579,6 +582,9 @@ impl Warp {
         line.executions -= 1;
         line.lanes -= u64::from(exec.count_ones());
         self.steps -= 1;
+        if let Some(trace) = &mut cx.events.trace {
+            trace.take_back(cx.rank, self.id);
+        }
         if let Some(g) = self.groups.last_mut() {
             (g.pc, g.wait) = (pc, wait);
         }

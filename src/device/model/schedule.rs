@@ -20,13 +20,12 @@ pub struct Grid<'a> {
 }
 
 impl Grid<'_> {
-    /// Cycles until the last CTA ends. A CTA of weight 1 takes `chain` cycles if nobody is in its
-    /// way, and `busy` cycles of its multiprocessor, which the CTAs there share evenly. A CTA starts
-    /// where another has ended, as hardware does it.
-    pub fn makespan(&self, chain: f64, busy: f64) -> f64 {
+    /// Cycles until the last CTA ends. CTAs of weight 1 take `pace(n)` cycles where `n` share a
+    /// multiprocessor. A CTA starts where another has ended, as hardware does it.
+    pub fn makespan(&self, pace: impl Fn(usize) -> f64) -> f64 {
         let base = if self.weights.is_empty() { self.ctas } else { self.weights.len() as u64 };
         let total = base.saturating_mul(self.times);
-        if total == 0 || chain.max(busy) <= 0.0 {
+        if total == 0 || pace(1) <= 0.0 {
             return 0.0;
         }
         let stride = total.div_ceil(MOST);
@@ -49,7 +48,7 @@ impl Grid<'_> {
         }
         let mut events: BinaryHeap<Reverse<(Time, usize)>> = BinaryHeap::new();
         for (i, sm) in all.iter().enumerate() {
-            events.extend(sm.ends(chain, busy).map(|t| Reverse((Time(t), i))));
+            events.extend(sm.ends(&pace).map(|t| Reverse((Time(t), i))));
         }
         let mut now = 0.0;
         while let Some(Reverse((Time(t), i))) = events.pop() {
@@ -58,7 +57,7 @@ impl Grid<'_> {
             for _ in 0..sm.advance(t) {
                 sm.left.extend(next.next());
             }
-            events.extend(sm.ends(chain, busy).map(|t| Reverse((Time(t), i))));
+            events.extend(sm.ends(&pace).map(|t| Reverse((Time(t), i))));
         }
         now
     }
@@ -72,18 +71,13 @@ struct Multiprocessor {
 }
 
 impl Multiprocessor {
-    /// Cycles for one unit of work of each.
-    fn pace(&self, chain: f64, busy: f64) -> f64 {
-        chain.max(busy * self.left.len() as f64)
-    }
-
     fn least(&self) -> Option<f64> {
         self.left.iter().copied().min_by(f64::total_cmp)
     }
 
     /// When the next CTA ends.
-    fn ends(&self, chain: f64, busy: f64) -> Option<f64> {
-        self.least().map(|w| self.now + w * self.pace(chain, busy))
+    fn ends(&self, pace: &impl Fn(usize) -> f64) -> Option<f64> {
+        self.least().map(|w| self.now + w * pace(self.left.len()))
     }
 
     /// Goes on to `t`, when the next CTA ends; returns how many end.
@@ -124,38 +118,43 @@ mod tests {
         Grid { weights, ctas, times: 1, multiprocessors: 10, resident }
     }
 
+    /// So long if nobody is in the way, and so much of the multiprocessor.
+    fn of(chain: f64, busy: f64) -> impl Fn(usize) -> f64 {
+        move |n| chain.max(busy * n as f64)
+    }
+
     #[test]
     fn waves_of_chains() {
-        assert_eq!(grid(&[], 10, 1).makespan(100.0, 1.0), 100.0);
-        assert_eq!(grid(&[], 11, 1).makespan(100.0, 1.0), 200.0);
-        assert_eq!(grid(&[], 20, 2).makespan(100.0, 1.0), 100.0);
-        assert_eq!(grid(&[], 0, 2).makespan(100.0, 1.0), 0.0);
+        assert_eq!(grid(&[], 10, 1).makespan(of(100.0, 1.0)), 100.0);
+        assert_eq!(grid(&[], 11, 1).makespan(of(100.0, 1.0)), 200.0);
+        assert_eq!(grid(&[], 20, 2).makespan(of(100.0, 1.0)), 100.0);
+        assert_eq!(grid(&[], 0, 2).makespan(of(100.0, 1.0)), 0.0);
     }
 
     #[test]
     fn neighbours_share_a_multiprocessor() {
-        assert_eq!(grid(&[], 10, 2).makespan(10.0, 100.0), 100.0);
-        assert_eq!(grid(&[], 20, 2).makespan(10.0, 100.0), 200.0);
+        assert_eq!(grid(&[], 10, 2).makespan(of(10.0, 100.0)), 100.0);
+        assert_eq!(grid(&[], 20, 2).makespan(of(10.0, 100.0)), 200.0);
         // One is left alone, and then goes at its own pace.
         let g = Grid { weights: &[1.0, 3.0], ctas: 2, times: 1, multiprocessors: 1, resident: 2 };
-        assert_eq!(g.makespan(60.0, 50.0), 100.0 + 2.0 * 60.0);
+        assert_eq!(g.makespan(of(60.0, 50.0)), 100.0 + 2.0 * 60.0);
     }
 
     #[test]
     fn order_matters_where_ctas_differ() {
         let mut weights = vec![1.0; 20];
         weights[0] = 4.0;
-        assert_eq!(grid(&weights, 20, 1).makespan(1.0, 0.0), 4.0);
+        assert_eq!(grid(&weights, 20, 1).makespan(of(1.0, 0.0)), 4.0);
         weights.reverse();
-        assert_eq!(grid(&weights, 20, 1).makespan(1.0, 0.0), 5.0);
+        assert_eq!(grid(&weights, 20, 1).makespan(of(1.0, 0.0)), 5.0);
     }
 
     #[test]
     fn copies_follow_each_other_and_many_are_thinned_out() {
         let g =
             |times| Grid { weights: &[2.0, 1.0], ctas: 2, times, multiprocessors: 10, resident: 1 };
-        assert_eq!(g(10).makespan(1.0, 0.0), 3.0);
-        let many = g(1_000_000).makespan(1.0, 0.0);
+        assert_eq!(g(10).makespan(of(1.0, 0.0)), 3.0);
+        let many = g(1_000_000).makespan(of(1.0, 0.0));
         assert!((many - 300_000.0).abs() < 100.0, "{many}");
     }
 }

@@ -42,6 +42,31 @@ pub struct LaunchCounts<'a> {
     /// Cycles that warps keep the pipes of their sub-cores, in all, of the busiest class beside
     /// tensor cores and special functions.
     pub pipe_cycles: f64,
+    /// What a simulation of one CTA gave, if there was one.
+    pub timing: Option<&'a Timing>,
+}
+
+/// A CTA in time, by itself and among as many as a multiprocessor holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timing {
+    /// Its warp instructions.
+    pub steps: u64,
+    /// CTAs that a multiprocessor holds.
+    pub resident: u64,
+    /// Cycles of one CTA alone, and of `resident` together.
+    pub alone: f64,
+    pub full: f64,
+    /// Where the cycles of `full` went, in words, the longest part first.
+    pub parts: Vec<(&'static str, f64)>,
+}
+
+impl Timing {
+    /// Cycles of `n` CTAs together.
+    fn together(&self, n: usize) -> f64 {
+        let more = self.resident.saturating_sub(1).max(1) as f64;
+        let part = (n.saturating_sub(1) as f64 / more).min(1.0);
+        self.alone + (self.full - self.alone) * part
+    }
 }
 
 /// The time the described device would take for `launches`, one after the other, were each of
@@ -111,9 +136,12 @@ fn launch_time(
     let warps = u64::from(one.launch.block.iter().product::<u32>().div_ceil(32)).max(1);
     // The first loads and the last stores have nothing to hide behind.
     let memory = device.memory_latency_ns * ghz;
-    let chain = one.warp_cycles / (warps as f64 * ctas) + memory;
-
     let mean = one.steps.iter().sum::<u64>() as f64 / one.steps.len().max(1) as f64;
+    let lone = one.warp_cycles / (warps as f64 * ctas);
+    let chain = |n: usize| match one.timing {
+        Some(t) if mean > 0.0 => t.together(n) * mean / t.steps as f64 + memory,
+        _ => lone + memory,
+    };
     let weights: Vec<f64> = match mean > 0.0 {
         true => one.steps.iter().map(|s| *s as f64 / mean).collect(),
         false => Vec::new(),
@@ -128,8 +156,8 @@ fn launch_time(
         resident: resident(device, one.launch, one.build),
     };
     // Without latency the schedule is in proportion to the work.
-    let even = grid.makespan(0.0, 1.0);
-    let both = grid.makespan(chain, busy) / ghz;
+    let even = grid.makespan(|n| n as f64);
+    let both = grid.makespan(|n| chain(n).max(busy * n as f64)) / ghz;
     let [port, tensor, special, pipe, issue, shared] =
         parts.map(|(name, cycles)| (name, cycles * even / ghz));
     let dram = match &counts.l2 {
@@ -145,7 +173,7 @@ fn launch_time(
         pipe,
         issue,
         shared,
-        ("latency", grid.makespan(chain, 0.0) / ghz),
+        ("latency", grid.makespan(chain) / ghz),
     ];
     let longest = limits.iter().fold(both, |most, limit| most.max(limit.1));
     (longest, limits)
@@ -211,6 +239,7 @@ mod tests {
             steps,
             warp_cycles,
             pipe_cycles: 0.0,
+            timing: None,
         };
         model(&toy(), &[one], times)
     }
@@ -291,6 +320,7 @@ mod tests {
                 steps: &[],
                 warp_cycles: 20.0 * 4.0 * 1500.0,
                 pipe_cycles: 0.0,
+                timing: None,
             };
             model(&toy(), &[one], 1).ns
         };
@@ -315,6 +345,7 @@ mod tests {
             steps: &[],
             warp_cycles: 0.0,
             pipe_cycles: 0.0,
+            timing: None,
         };
         let both = model(&toy(), &[one(&x), one(&y)], 1);
         let (a, b) = (model(&toy(), &[one(&x)], 1), model(&toy(), &[one(&y)], 1));

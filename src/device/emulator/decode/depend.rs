@@ -12,6 +12,11 @@ use std::ops::Range;
 pub struct Depend {
     pub runs: Vec<Range<usize>>,
     pub on: Vec<Box<[u32]>>,
+    /// Registers, by number, that each instruction reads (its guard included) and writes.
+    pub reads: Vec<Box<[u32]>>,
+    pub writes: Vec<Box<[u32]>>,
+    /// How many there are.
+    pub registers: usize,
 }
 
 pub fn depend(insts: &[Inst], uses: &[Uses]) -> Depend {
@@ -34,5 +39,10 @@ pub fn depend(insts: &[Inst], uses: &[Uses]) -> Depend {
             writer.extend(u.writes.iter().map(|&r| (r, at as u32)));
         }
     }
-    Depend { runs, on }
+    let reads: Vec<Box<[u32]>> =
+        uses.iter().map(|u| u.reads.iter().chain(&u.guard).copied().collect()).collect();
+    let writes: Vec<Box<[u32]>> = uses.iter().map(|u| u.writes.clone().into()).collect();
+    let all = reads.iter().chain(&writes).flat_map(|list| list.iter());
+    let registers = all.max().map_or(0, |&last| last as usize + 1);
+    Depend { runs, on, reads, writes, registers }
 }

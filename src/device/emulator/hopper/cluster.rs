@@ -10,6 +10,7 @@ use crate::device::emulator::launch::Runner;
 use crate::device::emulator::memory::Shared;
 use crate::device::emulator::order::Checks;
 use crate::device::emulator::program::{Op, Program};
+use crate::device::emulator::timing::Trace;
 use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Faulted, Group, Turn, Wait, Warp};
 
@@ -224,6 +225,9 @@ impl Cluster {
         runner: Runner<'_>,
     ) -> Result<u64, Halt> {
         self.reset(index, program, runner.number);
+        self.events.trace = runner.trace.then(|| {
+            Box::new(Trace::new(self.ctas.len() as u32, self.dims.threads().div_ceil(32)))
+        });
         let done = self.execute(limit, program, runner);
         // A fault that came after the read of something unwritten is most likely its consequence,
         // unless it explains it.
@@ -236,6 +240,11 @@ impl Cluster {
             }
             _ => done,
         }
+    }
+
+    /// What the latest run was, where that was asked for and could be kept.
+    pub fn take_trace(&mut self) -> Option<Box<Trace>> {
+        self.events.trace.take().filter(|trace| trace.whole())
     }
 
     fn execute(

@@ -1,0 +1,151 @@
+//! What the warps of a cluster did, in order, written down for a model of time.
+//!
+//! Instructions are straight runs of them. What passes between warps and engines stands between
+//! the runs as contributions to, and waits for, events: the end of one phase of a barrier, or of one
+//! bulk group.
+
+use std::collections::HashMap;
+
+use crate::device::emulator::events::{CopyId, Object};
+
+/// No event: a copy that nobody waits for.
+pub const NOBODY: u32 = u32::MAX;
+
+/// Steps of a cluster that are kept; beyond them its trace is given up.
+const MOST: usize = 1 << 22;
+
+/// One step of a warp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The instructions from the first up to the second.
+    Run(u32, u32),
+    /// Arrives for an event.
+    Arrive(u32),
+    /// Waits until an event is complete.
+    Wait(u32),
+    /// An engine begins to write so many bytes of shared memory, and contributes to an event.
+    Load { event: u32, bytes: u32 },
+    /// An engine begins to read so many bytes of shared memory.
+    Store { event: u32, bytes: u32 },
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Arrivals and copies that it takes.
+    pub needs: u32,
+    /// Of an mbarrier, which a waiter asks again and again.
+    pub polled: bool,
+}
+
+/// The trace of one cluster.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Of each warp, CTA by CTA.
+    pub warps: Vec<Vec<Step>>,
+    pub warps_per_cta: u32,
+    pub events: Vec<Event>,
+    ids: HashMap<(Object, u64), u32>,
+    /// Copies under way: warp and step.
+    copies: HashMap<CopyId, (usize, usize)>,
+    steps: usize,
+}
+
+impl Trace {
+    /// For so many CTAs of so many warps.
+    pub fn new(ctas: u32, warps: u32) -> Trace {
+        let mut all = Vec::new();
+        all.resize_with((ctas * warps) as usize, Vec::new);
+        Trace { warps: all, warps_per_cta: warps, ..Trace::default() }
+    }
+
+    /// Everything is in it.
+    pub fn whole(&self) -> bool {
+        self.steps < MOST
+    }
+
+    fn warp(&self, cta: u32, warp: u32) -> usize {
+        (cta * self.warps_per_cta + warp) as usize
+    }
+
+    fn push(&mut self, at: usize, step: Step) {
+        self.steps += 1;
+        if self.steps < MOST {
+            self.warps[at].push(step);
+        }
+    }
+
+    fn event(&mut self, object: Object, phase: u64) -> u32 {
+        let next = self.events.len() as u32;
+        let id = *self.ids.entry((object, phase)).or_insert(next);
+        if id == next {
+            let polled = matches!(object, Object::Mbarrier { .. });
+            self.events.push(Event { needs: 0, polled });
+        }
+        id
+    }
+
+    /// A warp issues instruction `pc`.
+    #[inline]
+    pub fn issue(&mut self, cta: u32, warp: u32, pc: usize) {
+        let at = self.warp(cta, warp);
+        let pc = pc as u32;
+        match self.warps[at].last_mut() {
+            Some(Step::Run(_, to)) if *to == pc => *to += 1,
+            _ => self.push(at, Step::Run(pc, pc + 1)),
+        }
+    }
+
+    /// It has to issue its latest instruction again.
+    pub fn take_back(&mut self, cta: u32, warp: u32) {
+        let at = self.warp(cta, warp);
+        if let Some(Step::Run(from, to)) = self.warps[at].last_mut() {
+            *to -= 1;
+            if from == to {
+                self.warps[at].pop();
+            }
+        }
+    }
+
+    pub fn arrive(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
+        let event = self.event(object, phase);
+        self.events[event as usize].needs += 1;
+        self.push(self.warp(cta, warp), Step::Arrive(event));
+    }
+
+    pub fn wait(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
+        // Products and their waits are instructions.
+        let last = match object {
+            Object::Products { .. } => return,
+            Object::BulkGroup { .. } => match phase.checked_sub(1) {
+                Some(last) => last,
+                None => return,
+            },
+            _ => phase,
+        };
+        let event = self.event(object, last);
+        self.push(self.warp(cta, warp), Step::Wait(event));
+    }
+
+    /// A copy begins; [`Trace::copied`] says what it counts towards.
+    pub fn copy(&mut self, cta: u32, warp: u32, bytes: u32, writes: bool, copy: CopyId) {
+        let at = self.warp(cta, warp);
+        self.copies.insert(copy, (at, self.warps[at].len()));
+        let step = match writes {
+            true => Step::Load { event: NOBODY, bytes },
+            false => Step::Store { event: NOBODY, bytes },
+        };
+        self.push(at, step);
+    }
+
+    pub fn copied(&mut self, copy: CopyId, object: Object, phase: u64) {
+        let Some((warp, at)) = self.copies.remove(&copy) else { return };
+        let id = self.event(object, phase);
+        if let Some(Step::Load { event, .. } | Step::Store { event, .. }) =
+            self.warps[warp].get_mut(at)
+        {
+            *event = id;
+            self.events[id as usize].needs += 1;
+        }
+    }
+}
