@@ -12,7 +12,7 @@
 //! | `pipe` | warp instructions of the busiest other class | its pipe |
 //! | `issue` | warp instructions | issue slots |
 //! | `shared` | wavefronts, and shuffles | 128 bytes a clock |
-//! | `latency` | a warp's instructions, each as soon as what it uses is there | its own pace |
+//! | `latency` | the instructions of the CTAs that share a multiprocessor, and what they wait for | simulated where that was asked for; else a warp's alone, each as soon as what it uses is there |
 //!
 //! Those from `l2_port` to `latency` are taken through the schedule of the grid
 //! ([`super::schedule`]): CTAs in their order over multiprocessors that hold as many as registers,
@@ -61,6 +61,13 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// The two longest parts with their shares, such as `matrix products 45%, special functions 20%`.
+    pub fn words(&self) -> String {
+        let all: f64 = self.parts.iter().map(|p| p.1).sum();
+        let share = |(name, cycles): &(&str, f64)| format!("{name} {:.0}%", cycles / all * 100.0);
+        self.parts.iter().take(2).map(share).collect::<Vec<_>>().join(", ")
+    }
+
     /// Cycles of `n` CTAs together.
     fn together(&self, n: usize) -> f64 {
         let more = self.resident.saturating_sub(1).max(1) as f64;
@@ -75,6 +82,8 @@ pub fn model(device: &DeviceModel, launches: &[LaunchCounts<'_>], times: u64) ->
     let mut limits: IndexMap<String, f64> = IndexMap::new();
     let mut bound_ns: IndexMap<&str, f64> = IndexMap::new();
     let mut ns = 0.0;
+    // Of the launches that are bound by their chain, the longest, and where its time goes.
+    let mut chain: (f64, Option<&Timing>) = (0.0, None);
     for one in launches {
         let (time, all) = launch_time(device, one, times);
         let mut longest = ("launch", 0.0);
@@ -83,6 +92,9 @@ pub fn model(device: &DeviceModel, launches: &[LaunchCounts<'_>], times: u64) ->
             if time > longest.1 {
                 longest = (limit, time);
             }
+        }
+        if longest.0 == "latency" && time > chain.0 {
+            chain = (time, one.timing);
         }
         *limits.entry("launch".to_owned()).or_default() += device.launch_ns;
         *bound_ns.entry(longest.0).or_default() += time;
@@ -93,6 +105,10 @@ pub fn model(device: &DeviceModel, launches: &[LaunchCounts<'_>], times: u64) ->
         .iter()
         .max_by(|a, b| a.1.total_cmp(b.1))
         .map_or_else(|| "launch".to_owned(), |(limit, _)| (*limit).to_owned());
+    let bound = match chain.1 {
+        Some(timing) if bound == "latency" => format!("latency: {}", timing.words()),
+        _ => bound,
+    };
     Modelled { model: device.name.clone(), ns, limits, bound }
 }
 

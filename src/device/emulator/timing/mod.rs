@@ -51,7 +51,7 @@ pub fn timing(
     let memory = device.memory_gbps / ghz / active.max(1) as f64;
     let ports = Ports {
         l2,
-        load: 1.0 / (1.0 / l2 + missed / memory),
+        load: l2.min(memory / missed.max(1e-9)),
         load_latency: load + missed * device.memory_latency_ns * ghz,
         // Without the way to L2 and back.
         store_latency: (load - device.latency("load_global")).max(0.0),

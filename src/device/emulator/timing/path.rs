@@ -101,3 +101,17 @@ impl Path {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_count_once() {
+        let mut path = Path::default();
+        path.spend(Cause::Issue, 10.0);
+        path.wait_until(40.0, Cause::Products);
+        path.wait_until(25.0, Cause::Special);
+        assert_eq!(path.parts(), [("matrix products", 30.0), ("instructions", 10.0)]);
+    }
+}

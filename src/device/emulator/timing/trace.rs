@@ -149,3 +149,34 @@ impl Trace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn straight_instructions_are_one_run() {
+        let mut t = Trace::new(1, 1);
+        (4..7).for_each(|pc| t.issue(0, 0, pc));
+        t.take_back(0, 0);
+        t.issue(0, 0, 6);
+        t.issue(0, 0, 2);
+        t.take_back(0, 0);
+        assert_eq!(t.warps[0], [Step::Run(4, 7)]);
+    }
+
+    #[test]
+    fn events_count_arrivals_and_copies() {
+        let mut t = Trace::new(1, 2);
+        let bar = Object::Mbarrier { cta: 0, at: 64 };
+        t.copy(0, 0, 4096, true, 7);
+        t.arrive(0, 0, bar, 0);
+        t.copied(7, bar, 0);
+        t.wait(0, 1, bar, 0);
+        t.wait(0, 1, Object::Products { cta: 0, warp: 0 }, 3);
+        t.wait(0, 1, Object::BulkGroup { cta: 0, warp: 1, lane: 0 }, 0);
+        assert_eq!(t.events, [Event { needs: 2, polled: true }]);
+        assert_eq!(t.warps[0], [Step::Load { event: 0, bytes: 4096 }, Step::Arrive(0)]);
+        assert_eq!(t.warps[1], [Step::Wait(0)]);
+    }
+}
