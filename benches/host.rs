@@ -6,8 +6,12 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use crossover::device::emulator::{RawArg, RawOptions, RawOutcome, run_raw_checked};
-use crossover::device::open::open;
+use crossover::device::Device;
+use crossover::device::emulator::{
+    Checks, Emulator, RawArg, RawOptions, RawOutcome, run_raw_checked,
+};
+use crossover::device::model::DeviceModel;
+use crossover::device::open::DEFAULT_MODEL;
 use crossover::kernel::Registry;
 use crossover::op::{DType, Family, Problem, attention, delta};
 use crossover::sweep::Sweep;
@@ -86,27 +90,32 @@ fn inputs(c: &mut Criterion) {
     group.bench_function("kda T=4096", |b| b.iter(|| problem.inputs(&Family::default(), 1)));
 }
 
-/// A run of a whole job; the throughput is in warp instructions a second.
+/// A run of a whole job on all cores, with all checks of order and with none; the throughput is in
+/// warp instructions a second. RAYON_NUM_THREADS=1 makes it one core.
 fn emulator(c: &mut Criterion) {
     let registry = Registry::embedded().expect("the embedded kernels");
-    let device = open("emulator").expect("the emulator");
+    let model = DeviceModel::named(DEFAULT_MODEL).expect("the default model");
     let mut group = c.benchmark_group("emulator");
     group.sample_size(10);
     for (name, problem) in [
         ("attention/prefill.sm80", attention(512, 128)),
+        ("attention/prefill.sm90a", attention(512, 128)),
         ("gated_delta_rule/prefill.sm80", Problem::GatedDeltaRule(delta(512))),
         ("kda/prefill.sm80", Problem::Kda(delta(512))),
     ] {
-        let kernel = registry.get(name).expect("a portable kernel");
+        let kernel = registry.get(name).expect("an embedded kernel");
         let tile = kernel.default_tile(&problem).expect("a default tile");
         let job = kernel.job(&problem, &tile).expect("a job");
         let inputs = problem.inputs(&Family::default(), 1);
-        let mut loaded = device.load(&job, &inputs).expect("a job the emulator takes");
-        let counts = loaded.run().expect("a sound kernel").counts.expect("the emulator counts");
-        group.throughput(Throughput::Elements(counts.total_instructions()));
-        group.bench_function(format!("{name} T=512, warp instructions"), |b| {
-            b.iter(|| loaded.run().expect("a sound kernel"))
-        });
+        for (checked, checks) in [("all checks", Checks::ALL), ("none", Checks::NONE)] {
+            let device = Emulator::new(model.clone()).with_checks(checks);
+            let mut loaded = device.load(&job, &inputs).expect("a job the emulator takes");
+            let counts = loaded.run().expect("a sound kernel").counts.expect("counts");
+            group.throughput(Throughput::Elements(counts.total_instructions()));
+            group.bench_function(format!("{name} T=512, {checked}"), |b| {
+                b.iter(|| loaded.run().expect("a sound kernel"))
+            });
+        }
     }
 }
 

@@ -90,9 +90,9 @@ impl<'a> Actor<'a> {
         (clash && !before.both_strong(self.entry.0)).then_some(Why::Unordered)
     }
 
-    /// A lane's read of what `before` wrote; `fine` becomes its epoch where all of that may be read.
+    /// A lane's access to what `before` wrote; `fine` becomes its epoch where that goes for all of it.
     #[inline(always)]
-    fn may_read(&self, before: Entry, lane: u32, bytes: u64, fine: &mut u64) -> Result<(), Why> {
+    fn may_touch(&self, before: Entry, lane: u32, bytes: u64, fine: &mut u64) -> Result<(), Why> {
         let own = before.actor() == self.actor;
         // What the warp wrote before its lanes last met, and what others did that it knows of.
         let known =
@@ -198,7 +198,7 @@ impl Shadow {
             // The lanes' words lie one behind the other.
             for (i, &before) in words.iter().enumerate() {
                 if before.epoch() != fine {
-                    a.may_read(before, (i / N) as u32, 0xf, &mut fine)
+                    a.may_touch(before, (i / N) as u32, 0xf, &mut fine)
                         .map_err(|why| a.clash(first + i, (i / N) as u32, before, why))?;
                 }
             }
@@ -211,6 +211,8 @@ impl Shadow {
             }
             return Ok(());
         }
+        let one =
+            mask == u32::MAX && (0..32).fold(0, |all, i| all | (address[i] ^ address[0])) == 0;
         for lane in lanes(mask) {
             let at = address[lane as usize];
             let touched = byte_mask(at, bytes);
@@ -220,11 +222,12 @@ impl Shadow {
             };
             for (i, &before) in words.iter().enumerate() {
                 if before.epoch() != fine {
-                    a.may_read(before, lane, touched, &mut fine)
+                    a.may_touch(before, lane, touched, &mut fine)
                         .map_err(|why| a.clash(first + i, lane, before, why))?;
                 }
             }
-            if bit != 0 {
+            // Where all read one place, the last one's read stays.
+            if bit != 0 && (lane == 31 || !one) {
                 readers[first..first + N].iter_mut().for_each(|r| *r |= bit);
                 reads[first..first + N].fill(a.entry.at(lane, touched));
             }
@@ -246,52 +249,49 @@ impl Shadow {
         let words = (bytes as usize).div_ceil(4);
         let own = self.slots.iter().position(|&s| s == a.actor).map_or(0, |s| 1u64 << s);
         let (mut fine, mut overlap) = (0, false);
+        let (writes, readers) = (&mut self.writes[..], &mut self.readers[..]);
         for lane in lanes(mask) {
             let address = address[lane as usize];
             let touched = byte_mask(address, bytes);
             let mut entry = a.entry.at(lane, touched);
             let first = (address / 4) as usize;
-            if first + words > self.writes.len() {
-                continue;
-            }
-            self.products.changed(first, words);
-            for i in first..first + words {
-                let at = 4 * i as u64;
-                let before = self.writes[i];
-                let same = before.same_instruction(entry);
-                if same {
+            let words = first..first.saturating_add(words);
+            let Some(writes) = writes.get_mut(words.clone()) else { continue };
+            self.products.changed(first, writes.len());
+            for (i, (write, readers)) in writes.iter_mut().zip(&mut readers[words]).enumerate() {
+                let before = *write;
+                if before.same_instruction(entry) {
                     // The same instruction, most often this very execution of it.
                     overlap |= before.bytes() & touched != 0 && before.lane() != lane;
                     entry = entry.at(0, before.bytes());
-                } else if before.epoch() == fine {
-                } else if before.actor() != a.actor
-                    && before.clock() <= a.view.knows(before.actor())
-                {
-                    fine = before.epoch();
-                } else if let Some(why) = a.behind(before, lane, touched, true)
+                } else if before.epoch() != fine
+                    && let Err(why) = a.may_touch(before, lane, touched, &mut fine)
                     && (before.clock() == IN_FLIGHT || !idle(lane))
                 {
-                    return Err(Clash { at, lane, before, wrote: true, why });
+                    return Err(a.clash(first + i, lane, before, why));
                 }
-                let mut readers = self.readers[i] & !own;
-                while readers != 0 {
-                    let slot = readers.trailing_zeros() as usize;
-                    readers &= readers - 1;
-                    let before = self.reads[slot][i];
+                let mut others = *readers & !own;
+                while others != 0 {
+                    let slot = others.trailing_zeros() as usize;
+                    others &= others - 1;
+                    let before = self.reads[slot][first + i];
                     if before.clock() > a.view.knows(before.actor())
                         && let Some(why) = a.behind(before, lane, touched, false)
                     {
-                        return Err(Clash { at, lane, before, wrote: false, why });
+                        return Err(Clash {
+                            wrote: false,
+                            ..a.clash(first + i, lane, before, why)
+                        });
                     }
                 }
                 if touched == 0xf {
-                    self.readers[i] = 0;
+                    *readers = 0;
                 }
                 // An atomic does not hide the plain write before it from other warps' atomics.
                 let strong = ATOMIC | STRONG;
                 let plain = before.epoch() == entry.epoch() && !before.is(strong);
                 if !(plain && entry.is(strong)) {
-                    self.writes[i] = entry;
+                    *write = entry;
                 }
             }
         }

@@ -60,15 +60,6 @@ fn zip<A: Copy, B: Copy, C, const N: usize>(a: [A; N], b: [B; N], f: impl Fn(A, 
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-/// Toward zero, for less than 2^30 either way.
-#[inline(always)]
-pub fn cut(x: i32) -> f32 {
-    // Without the highest lost bit, rounding cuts.
-    let m = x.unsigned_abs();
-    let y = (m & !(m >> 24)) as f32;
-    if x < 0 { -y } else { y }
-}
-
 impl Lanes<1> for Portable {
     const UNROLL: bool = false;
     type F = [f32; 32];
@@ -93,7 +84,12 @@ impl Lanes<1> for Portable {
     }
     #[inline(always)]
     fn cut(self, a: [i32; 32]) -> [f32; 32] {
-        a.map(cut)
+        // Without the highest lost bit, rounding cuts.
+        a.map(|x| {
+            let m = x.unsigned_abs();
+            let y = (m & !(m >> 24)) as f32;
+            if x < 0 { -y } else { y }
+        })
     }
     #[inline(always)]
     fn ints(self, x: &[u32; 32]) -> [[i32; 32]; 1] {

@@ -2,7 +2,7 @@
 
 use pulp::Arch;
 
-use super::lanes::{Lanes, Portable, cut};
+use super::lanes::{Lanes, Portable};
 use super::rule::{Rule, ZERO, exact};
 use super::{pack, unpack};
 use crate::device::emulator::regs::Row;
@@ -162,19 +162,16 @@ impl Sum {
     /// For half of the rows and a step of columns.
     #[inline(always)]
     fn step<const Q: usize, L: Lanes<Q>>(self, l: L, a: Half<'_>, b: Step<'_>, c: &mut Row<u32>) {
-        let mut top = l.exponent_splat(ZERO);
-        for (a, b) in a.1.iter().zip(b.1) {
-            let e = l.add_exponents(l.exponents(a), l.exponent_quad(b));
-            top = l.max_exponents(top, e);
-        }
-        let mut e = l.widen(top);
+        let mut e = l.widen(tops(l, a, b));
         let mut scale = [l.floating(l.splat(0)); Q];
         let mut sum = [l.splat(0); Q];
-        let one = l.splat(254 << 23);
         let place = l.splat(254 + self.rule.fraction);
+        let (least, most) = (l.splat(27), l.splat(247));
         for (q, c) in l.ints(c).into_iter().enumerate() {
             e[q] = l.max(e[q], l.right::<24>(l.left::<1>(c)));
-            scale[q] = l.floating(l.left::<23>(l.sub(place, e[q])));
+            // No lower than where its scale is a normal number: a sum of zeros is right in any.
+            let e = l.max(e[q], least);
+            scale[q] = l.floating(l.left::<23>(l.sub(place, e)));
             sum[q] = l.truncate(l.mul(l.floating(c), scale[q]));
         }
         // Exponents whose powers of two, and those of the scale, are normal numbers.
@@ -182,7 +179,7 @@ impl Sum {
         for &e in &e[1..] {
             (low, high) = (l.min(low, e), l.max(high, e));
         }
-        let far = l.or(l.sub(low, l.splat(27)), l.sub(l.splat(247), high));
+        let far = l.or(l.sub(low, least), l.sub(most, high));
         for (a, b) in a.0.iter().zip(b.0) {
             let (a, b) = (l.floats(a), l.float_quad(b));
             for q in 0..Q {
@@ -196,8 +193,20 @@ impl Sum {
             m = l.or(m, l.abs(sum));
         }
         if l.any_sign(l.or(far, l.or(m, l.left::<1>(m)))) {
-            return self.one_by_one(a, b, &Row(l.store(sum)), c);
+            return self.doubtful(l, a, b, (&sum, &scale), c);
         }
+        **c = l.store(self.finish(l, &sum, &scale));
+    }
+
+    /// Sums as fp32.
+    #[inline(always)]
+    fn finish<const Q: usize, L: Lanes<Q>>(
+        self,
+        l: L,
+        sum: &[L::I; Q],
+        scale: &[L::F; Q],
+    ) -> [L::I; Q] {
+        let one = l.splat(254 << 23);
         let mut out = [l.splat(0); Q];
         for q in 0..Q {
             let mut x = l.cut(sum[q]);
@@ -209,47 +218,73 @@ impl Sum {
             let unit = l.floating(l.sub(one, l.bits(scale[q])));
             out[q] = l.bits(l.mul(x, unit));
         }
-        **c = l.store(out);
+        out
     }
 
-    /// As [`Sum::step`], which came to these sums, where exponents or sums of some lanes are out of
-    /// its range.
+    /// The end of [`Sum::step`] where exponents or sums of some lanes are out of its range.
+    #[inline(always)]
+    fn doubtful<const Q: usize, L: Lanes<Q>>(
+        self,
+        l: L,
+        a: Half<'_>,
+        b: Step<'_>,
+        (sum, scale): (&[L::I; Q], &[L::F; Q]),
+        c: &mut Row<u32>,
+    ) {
+        let (top, old) = (l.widen(tops(l, a, b)), l.ints(c));
+        let mut doubt = [l.splat(0); Q];
+        let mut any = l.splat(0);
+        for q in 0..Q {
+            let e = l.max(top[q], l.right::<24>(l.left::<1>(old[q])));
+            // Nothing but zeros is common, as in rows beyond the end of a tensor.
+            let products = l.sub(l.splat(i32::from(ZERO) / 2), top[q]);
+            let twice = l.left::<1>(old[q]);
+            let some = l.or(products, l.or(twice, l.sub(l.splat(0), twice)));
+            let low = l.and(l.sub(e, l.splat(27)), some);
+            let m = l.abs(sum[q]);
+            let great = l.or(m, l.left::<1>(m));
+            doubt[q] = l.or(l.or(low, l.sub(l.splat(247), e)), great);
+            any = l.or(any, doubt[q]);
+        }
+        let out = Row(l.store(self.finish(l, sum, scale)));
+        if l.any_sign(any) {
+            self.one_by_one(a, b, (&Row(l.store(doubt)), &out), c);
+        } else {
+            *c = out;
+        }
+    }
+
+    /// Lanes whose sign is set in `doubt` as the rule says, the others as in `out`.
     #[cold]
     #[inline(never)]
-    fn one_by_one(self, a: Half<'_>, b: Step<'_>, sum: &Row<u32>, c: &mut Row<u32>) {
-        let mut top = [ZERO; 32];
-        for (a, b) in a.1.iter().zip(b.1) {
-            for i in 0..32 {
-                top[i] = top[i].max(a[i] + b[i % 4]);
-            }
-        }
+    fn one_by_one(
+        self,
+        a: Half<'_>,
+        b: Step<'_>,
+        (doubt, out): (&Row<u32>, &Row<u32>),
+        c: &mut Row<u32>,
+    ) {
         for i in 0..32 {
-            let (top, sum) = (i32::from(top[i]), sum[i] as i32);
-            let e = top.max((c[i] >> 23 & 0xff) as i32);
-            if (27..=247).contains(&e) && sum.unsigned_abs() < 1 << 30 {
-                c[i] = self.round(sum, e);
-            } else if top < i32::from(ZERO) / 2 && c[i] << 1 == 0 {
-                // Nothing but zeros is common, as in rows beyond the end of a tensor.
-                c[i] = 0;
-            } else {
-                let pairs = (0..self.k).map(|k| {
-                    let a = (a.0[k][i], a.1[k][i] - 127);
-                    (a, (b.0[k][i % 4], b.1[k][i % 4]))
-                });
-                c[i] = exact(self.rule, pairs, f32::from_bits(c[i]), self.half);
+            if doubt[i] >> 31 == 0 {
+                c[i] = out[i];
+                continue;
             }
+            let pairs = (0..self.k).map(|k| {
+                let a = (a.0[k][i], a.1[k][i] - 127);
+                (a, (b.0[k][i % 4], b.1[k][i % 4]))
+            });
+            c[i] = exact(self.rule, pairs, f32::from_bits(c[i]), self.half);
         }
     }
+}
 
-    /// The end of [`Sum::step`] for one lane.
-    fn round(self, sum: i32, e: i32) -> u32 {
-        let x = cut(sum);
-        let bits = if self.half {
-            x.to_bits() | u32::from(x as i32 != sum)
-        } else {
-            x.to_bits() & u32::MAX << (24 - self.rule.keep)
-        };
-        let unit = f32::from_bits(((e - self.rule.fraction) as u32) << 23);
-        (f32::from_bits(bits) * unit).to_bits()
+/// The products' greatest exponents and 127.
+#[inline(always)]
+fn tops<const Q: usize, L: Lanes<Q>>(l: L, a: Half<'_>, b: Step<'_>) -> L::E {
+    let mut top = l.exponent_splat(ZERO);
+    for (a, b) in a.1.iter().zip(b.1) {
+        let e = l.add_exponents(l.exponents(a), l.exponent_quad(b));
+        top = l.max_exponents(top, e);
     }
+    top
 }

@@ -113,20 +113,23 @@ fn columns<E: Element, const KG: usize>(regs: &Regs, scratch: &mut Scratch, b: &
     scratch.b.reserve(2 * k);
     for (j, &slot) in b[..KG].iter().enumerate() {
         let words = &regs.r32[usize::from(slot)];
+        // Words t of columns i, 2 + i, 4 + i, 6 + i side by side, for each step i.
+        let mut quads = [0; 32];
+        for at in 0..8 {
+            for n in 0..4 {
+                quads[4 * at + n] = words[8 * n + at];
+            }
+        }
         for s in 0..E::PACK {
             let (mut value, mut exponent) = ([0f32; 32], [0i16; 32]);
             for i in 0..32 {
-                let w = words[i] >> (32 / E::PACK * s);
+                let w = quads[i] >> (32 / E::PACK * s);
                 (value[i], exponent[i]) = (E::value(w), E::exponent(w));
             }
-            for step in 0..2 {
-                for t in 0..4 {
-                    let to = step * k + E::PACK * (4 * j + t) + s;
-                    // Column 2 n + step.
-                    let at = |n: usize| 4 * (2 * n + step) + t;
-                    scratch.b.value[to] = std::array::from_fn(|n| value[at(n)]);
-                    scratch.b.exponent[to] = std::array::from_fn(|n| exponent[at(n)]);
-                }
+            for at in 0..8 {
+                let to = at / 4 * k + E::PACK * (4 * j + at % 4) + s;
+                scratch.b.value[to] = value.as_chunks::<4>().0[at];
+                scratch.b.exponent[to] = exponent.as_chunks::<4>().0[at];
             }
         }
     }

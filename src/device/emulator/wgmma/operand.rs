@@ -88,10 +88,13 @@ impl Taken {
             return false;
         }
         let (now, shadow) = (shared.words.as_chunks::<4>().0, shared.shadow.as_chunks::<4>().0);
-        pieces.at.iter().zip(words).all(|(&at, words)| {
+        let (mut other, mut missing) = (0, 0);
+        for (&at, words) in pieces.at.iter().zip(words) {
             let at = at as usize / 16;
-            now[at] == *words && u32::from_ne_bytes(shadow[at]) & ALL_WRITTEN == ALL_WRITTEN
-        })
+            other |= now[at].iter().zip(words).fold(0, |all, (a, b)| all | (a ^ b));
+            missing |= !u32::from_ne_bytes(shadow[at]) & ALL_WRITTEN;
+        }
+        other | missing == 0
     }
 
     /// Makes them so.
