@@ -1,5 +1,7 @@
 //! A stand-in device that computes references, for what no real device does on purpose.
 
+use std::time::Duration;
+
 use super::*;
 use crate::device::model::DeviceModel;
 use crate::device::{
@@ -126,7 +128,7 @@ fn measure(fault: Fault, emulated: bool) -> Result<Record, Lost> {
     let mut facts = DeviceModel::named("h200").unwrap().facts();
     facts.emulated = emulated;
     let device = StandIn { facts, fault, problem: case.problem.clone() };
-    let mut bench = Bench::new(&registry, &device, "x", "crossover run x.toml", Limits::default());
+    let mut bench = Bench::new(&registry, &device, "x", "crossover run x.toml", limits());
     let record = bench.measure(&case)?;
     // A record is itself after a trip through JSON.
     let text = serde_json::to_string(&record).unwrap();
@@ -136,6 +138,11 @@ fn measure(fault: Fault, emulated: bool) -> Result<Record, Lost> {
     assert_eq!(record.timing.is_some(), record.status == Status::Ok);
     assert_eq!(record.reason.is_some(), record.status != Status::Ok);
     Ok(record)
+}
+
+/// The stand-in samples in no time, so a span of it is endless.
+fn limits() -> Limits {
+    Limits { span: Duration::ZERO, ..Limits::default() }
 }
 
 #[test]
@@ -194,7 +201,7 @@ fn skips_and_what_a_kernel_cannot_do() {
     let mut case = case(&registry);
     let facts = DeviceModel::named("h200").unwrap().facts();
     let device = StandIn { facts, fault: Fault::None, problem: case.problem.clone() };
-    let mut bench = Bench::new(&registry, &device, "x", "", Limits::default());
+    let mut bench = Bench::new(&registry, &device, "x", "", limits());
     let record = bench.skipped(&case, "too long");
     assert_eq!((record.status, record.reason.as_deref()), (Status::Skipped, Some("too long")));
     let Problem::GatedDeltaRule(shape) = &mut case.problem else { panic!() };
