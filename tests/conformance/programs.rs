@@ -542,10 +542,11 @@ $fill:
     cta(&form, 128, (words * 4) as u32, &regs, &body, input, if whole { 128 * nd } else { 128 })
 }
 
-/// A producer and a consumer warpgroup around a tensor copy, out of bounds at one end, and a
-/// tensor copy back.
-fn tensor_copies() -> Program {
-    let map = |buffer: usize| TensorMap {
+/// Words of a tensor with a map, and the map: boxes of 2048 bytes, 16 rows of one head.
+const MAPPED: usize = 2 * 20 * 2 * 32;
+
+fn tensor_map(buffer: usize) -> TensorMap {
+    TensorMap {
         buffer,
         dtype: DType::Bf16,
         dims: vec![64, 2, 20, 2],
@@ -553,8 +554,13 @@ fn tensor_copies() -> Program {
         tile: vec![64, 1, 16, 1],
         swizzle: Swizzle::B128,
         nan_fill: false,
-    };
-    let n = 2 * 20 * 2 * 32;
+    }
+}
+
+/// A producer and a consumer warpgroup around a tensor copy, out of bounds at one end, and a
+/// tensor copy back.
+fn tensor_copies() -> Program {
+    let n = MAPPED;
     let load = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes";
     let store = "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group";
     // Boxes of 2048 bytes: rows from 0 and from 16 (four of them inside) of both heads and batches.
@@ -627,7 +633,72 @@ $exit:
         wait_full = wait(16384),
     );
     let input = random_words("tensor copies", n);
-    program("tensor copies", text, (1, 256, 16400), vec![input], n, vec![map(0), map(1)])
+    program(
+        "tensor copies",
+        text,
+        (1, 256, 16400),
+        vec![input],
+        n,
+        vec![tensor_map(0), tensor_map(1)],
+    )
+}
+
+/// Two CTAs of a cluster: each loads a box into both, waits for both, tells both that it has read.
+fn cluster() -> Program {
+    let load = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster";
+    let wait = |at: u32| {
+        format!(
+            "{{ .reg .pred d;
+$again: mbarrier.try_wait.parity.shared::cta.b64 d, [s+{at}], 0;
+    @d bra $through; bra $again; $through: }}"
+        )
+    };
+    let text = format!(
+        "{HEAD}.extern .shared .align 1024 .b8 smem[];
+.visible .entry k(.param .align 64 .b8 m_in[128], .param .u64 in, .param .u64 out)
+{{
+    .reg .b32 t, s, x, a, i, rank, row, told; .reg .u64 q, off; .reg .b64 mi; .reg .b16 both; .reg .pred p;
+    ld.param.u64 q, [out];
+    mov.u32 t, %tid.x; mov.u32 s, smem; mov.u32 rank, %cluster_ctarank;
+    mov.b64 mi, m_in; cvta.param.u64 mi, mi;
+    setp.ne.u32 p, t, 0; @p bra $ready;
+    mbarrier.init.shared::cta.b64 [s+4096], 1;
+    mbarrier.init.shared::cta.b64 [s+4104], 4;
+    fence.mbarrier_init.release.cluster;
+$ready:
+    barrier.cluster.arrive.aligned;
+    barrier.cluster.wait.aligned;
+    @p bra $loaded;
+    mov.u16 both, 3;
+    add.u32 a, s, 4096;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [a], 4096;
+    mad.lo.u32 x, rank, 2048, s; mul.lo.u32 row, rank, 16;
+    {load} [x], [mi, {{0, rank, row, rank}}], [a], both;
+$loaded:
+    {wait_full}
+    mul.lo.u32 i, rank, 4096; mad.lo.u32 i, t, 4, i; cvt.u64.u32 off, i; add.u64 q, q, off;
+    mad.lo.u32 a, t, 4, s; mov.u32 i, t;
+$words:
+    ld.shared.b32 x, [a]; st.global.b32 [q], x;
+    add.u32 a, a, 256; add.u64 q, q, 256; add.u32 i, i, 64; setp.lt.u32 p, i, 1024; @p bra $words;
+    bar.warp.sync 0xffffffff;
+    and.b32 told, t, 1; mapa.shared::cluster.u32 told, s, told;
+    and.b32 x, t, 31; setp.lt.u32 p, x, 2;
+    @p mbarrier.arrive.shared::cluster.b64 _, [told+4104];
+    {wait_told}
+    barrier.cluster.arrive;
+    barrier.cluster.wait;
+    ret;
+}}
+",
+        wait_full = wait(4096),
+        wait_told = wait(4104),
+    );
+    let input = random_words("cluster", MAPPED);
+    let mut program =
+        program("cluster", text, (2, 64, 4112), vec![input], 2048, vec![tensor_map(0)]);
+    program.job.launches[0].cluster = [2, 1, 1];
+    program
 }
 
 pub fn all() -> Vec<Program> {
@@ -643,7 +714,15 @@ pub fn all() -> Vec<Program> {
         }
     }
     all.extend(APPROXIMATE.iter().map(|form| lane(form, "f32 = f32", "", 0)));
-    all.extend([memory(), parameters(), copies(), matrices(), barriers(), tensor_copies()]);
+    all.extend([
+        memory(),
+        parameters(),
+        copies(),
+        matrices(),
+        barriers(),
+        tensor_copies(),
+        cluster(),
+    ]);
     for ty in ["bf16", "f16"] {
         all.push(mma("m16n8k16", ty));
         all.extend((8..=256).step_by(8).map(|n| wgmma(n, ty)));
