@@ -74,6 +74,12 @@ impl Entry {
         self.0 >> 12 == other.0 >> 12
     }
 
+    /// By the same lane of the same warp, between the same two synchronisations.
+    #[inline(always)]
+    pub fn same_lane(self, other: Entry) -> bool {
+        (self.0 ^ other.0) & (u64::MAX << 28 | 31 << 7) == 0
+    }
+
     pub fn with_clock(self, clock: u32) -> Entry {
         Entry(self.0 & ((1 << 40) - 1) | u64::from(clock) << 40)
     }

@@ -163,6 +163,7 @@ impl Shadow {
         // In their order: of reads of a word by one warpgroup, the last one stays.
         let Some(last) = marks.iter().rposition(meets) else { return };
         for Mark { pieces, slot, entry } in marks.drain(..=last) {
+            self.latest[slot] = self.latest[slot].max(entry.clock());
             let reads = &mut self.reads[slot][..];
             for &piece in &pieces.at {
                 let first = piece as usize / 4;

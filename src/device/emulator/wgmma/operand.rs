@@ -88,13 +88,14 @@ impl Taken {
             return false;
         }
         let (now, shadow) = (shared.words.as_chunks::<4>().0, shared.shadow.as_chunks::<4>().0);
-        let (mut other, mut missing) = (0, 0);
+        let (mut other, mut missing) = ([0; 4], 0);
         for (&at, words) in pieces.at.iter().zip(words) {
             let at = at as usize / 16;
-            other |= now[at].iter().zip(words).fold(0, |all, (a, b)| all | (a ^ b));
+            // Word by word: a sum over each piece would cost more than all the rest.
+            other = std::array::from_fn(|k| other[k] | now[at][k] ^ words[k]);
             missing |= !u32::from_ne_bytes(shadow[at]) & ALL_WRITTEN;
         }
-        other | missing == 0
+        other == [0; 4] && missing == 0
     }
 
     /// Makes them so.
