@@ -542,6 +542,15 @@ $fill:
     cta(&form, 128, (words * 4) as u32, &regs, &body, input, if whole { 128 * nd } else { 128 })
 }
 
+/// Until the first phase of the mbarrier at `s + at`.
+fn wait(at: u32) -> String {
+    format!(
+        "{{ .reg .pred d;
+$again: mbarrier.try_wait.parity.shared::cta.b64 d, [s+{at}], 0;
+    @d bra $through; bra $again; $through: }}"
+    )
+}
+
 /// Words of a tensor with a map, and the map: boxes of 2048 bytes, 16 rows of one head.
 const MAPPED: usize = 2 * 20 * 2 * 32;
 
@@ -568,13 +577,6 @@ fn tensor_copies() -> Program {
         (0..8).map(|i| (i % 2, i / 2 % 2 * 16, i / 4)).collect();
     let each = |f: &dyn Fn(usize, (usize, usize, usize)) -> String| {
         boxes.iter().enumerate().map(|(i, b)| f(i, *b)).collect::<String>()
-    };
-    let wait = |at: u32| {
-        format!(
-            "{{ .reg .pred d;
-$again: mbarrier.try_wait.parity.shared::cta.b64 d, [s+{at}], 0;
-    @d bra $through; bra $again; $through: }}"
-        )
     };
     let text = format!(
         "{HEAD}.extern .shared .align 1024 .b8 smem[];
@@ -646,13 +648,6 @@ $exit:
 /// Two CTAs of a cluster: each loads a box into both, waits for both, tells both that it has read.
 fn cluster() -> Program {
     let load = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster";
-    let wait = |at: u32| {
-        format!(
-            "{{ .reg .pred d;
-$again: mbarrier.try_wait.parity.shared::cta.b64 d, [s+{at}], 0;
-    @d bra $through; bra $again; $through: }}"
-        )
-    };
     let text = format!(
         "{HEAD}.extern .shared .align 1024 .b8 smem[];
 .visible .entry k(.param .align 64 .b8 m_in[128], .param .u64 in, .param .u64 out)
