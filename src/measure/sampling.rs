@@ -146,8 +146,7 @@ fn warm_up(
 ) -> Result<bool, DeviceError> {
     let start = elapsed();
     let longest = LONGEST_WARM_UP.min(limits.time);
-    // Each with the time at which it ended.
-    let mut recent: VecDeque<(Duration, Sample)> = VecDeque::new();
+    let mut recent: VecDeque<Ended> = VecDeque::new();
     let mut looked = Duration::ZERO;
     loop {
         let sample = sampler.sample(regime)?;
@@ -175,13 +174,13 @@ fn warm_up(
     }
 }
 
+/// A sample behind the time at which it ended.
+type Ended = (Duration, Sample);
+
 /// The samples of the span that ends `now`, and before them those of the span before it; `None`
 /// while there are too few. Long samples make longer spans.
-fn spans(
-    recent: &[(Duration, Sample)],
-    now: Duration,
-) -> Option<(&[(Duration, Sample)], &[(Duration, Sample)])> {
-    let behind = |samples: &[(Duration, Sample)], end: Duration| {
+fn spans(recent: &[Ended], now: Duration) -> Option<(&[Ended], &[Ended])> {
+    let behind = |samples: &[Ended], end: Duration| {
         let by_time = samples.partition_point(|(t, _)| *t + SPAN <= end);
         by_time.min(samples.len().saturating_sub(LEAST))
     };
@@ -194,9 +193,9 @@ fn spans(
 }
 
 /// By their median clocks, or times where there is no clock.
-fn agree(a: &[(Duration, Sample)], b: &[(Duration, Sample)]) -> bool {
+fn agree(a: &[Ended], b: &[Ended]) -> bool {
     let clocked = a.iter().chain(b).all(|(_, s)| s.sm_mhz.is_some());
-    let middle = |samples: &[(Duration, Sample)]| {
+    let middle = |samples: &[Ended]| {
         let of = |s: &Sample| s.sm_mhz.filter(|_| clocked).unwrap_or(s.ns);
         let mut values: Vec<f64> = samples.iter().map(|(_, s)| of(s)).collect();
         values.sort_by(f64::total_cmp);
