@@ -80,7 +80,20 @@ impl Warp {
         self.addresses(a.base, a.offset)[lane as usize]
     }
 
-    fn coords(&self, slots: &[u16], map: &Map, lane: u32) -> Result<[i32; 5], Box<Fault>> {
+    /// The coordinates of a box that is read or written.
+    ///
+    /// # Errors
+    /// Too many or few of them; an innermost one that is no multiple of 16 bytes, or below zero of
+    /// a store or reduction. The PTX text does not forbid those, but an H200 (driver 580.159)
+    /// stopped with an illegal instruction at each that was tried; stores were tried at -16 bytes.
+    /// Prefetches are taken to be like loads.
+    fn coords(
+        &self,
+        slots: &[u16],
+        map: &Map,
+        way: Way,
+        lane: u32,
+    ) -> Result<[i32; 5], Box<Fault>> {
         if slots.len() != map.rank {
             let message = format!(
                 "{WHAT}: {} coordinates for a tensor map of {} dimensions",
@@ -93,7 +106,19 @@ impl Warp {
         for (c, &s) in out.iter_mut().zip(slots) {
             *c = self.regs.r32[usize::from(s)][lane as usize] as i32;
         }
-        Ok(out)
+        let why = if i64::from(out[0]) * i64::from(map.element) % 16 != 0 {
+            "no multiple of 16 bytes"
+        } else if way == Way::Write && out[0] < 0 {
+            "below zero, which loads alone may be"
+        } else {
+            return Ok(out);
+        };
+        let message = format!(
+            "{WHAT}: the box's innermost coordinate is {}, of elements of {} bytes: {why} (a GPU \
+             stops with an illegal instruction)",
+            out[0], map.element
+        );
+        Err(operand(lane, message))
     }
 
     fn bulk_one(
@@ -148,12 +173,12 @@ impl Warp {
         let data = match from {
             Side::Tensor(map, coords) => {
                 let map = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
-                let coords = self.coords(coords, &map, lane)?;
+                let coords = self.coords(coords, &map, Way::Read, lane)?;
                 aligned(to_at, 128, lane, "the shared address")?;
                 block.bytes = boxed(&map, cx, lane)?;
                 block.swizzle = map.swizzle;
                 let mut data = map.filled();
-                let r = tensor_runs(cx.global, &map, &coords, &mut runs, lane)?;
+                let r = tensor_runs(cx.global, (&map, &coords, Way::Read), &mut runs, lane)?;
                 let mut trouble = Ok(());
                 for &(offset, at, bytes) in &runs {
                     let to = &mut data[offset..offset + bytes as usize];
@@ -264,11 +289,11 @@ impl Warp {
         let (target, region, ty) = match to {
             Side::Tensor(map, coords) => {
                 let map = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
-                let coords = self.coords(coords, &map, lane)?;
+                let coords = self.coords(coords, &map, Way::Write, lane)?;
                 aligned(at, 128, lane, "the shared address")?;
                 block.bytes = boxed(&map, cx, lane)?;
                 block.swizzle = map.swizzle;
-                let r = tensor_runs(cx.global, &map, &coords, &mut runs, lane)?;
+                let r = tensor_runs(cx.global, (&map, &coords, Way::Write), &mut runs, lane)?;
                 let ty = map.ty;
                 (Target::Tensor(Box::new(map), coords), r, ty)
             }
@@ -344,7 +369,7 @@ impl Warp {
         match from {
             Side::Tensor(map, coords) => {
                 let map = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
-                self.coords(coords, &map, lane)?;
+                self.coords(coords, &map, Way::Read, lane)?;
             }
             Side::Global(from) => {
                 let address = self.at(*from, lane);
@@ -419,17 +444,17 @@ fn boxed(map: &Map, cx: &Context<'_>, lane: u32) -> Result<u32, Box<Fault>> {
     Err(Fault::new(FaultKind::OutOfBounds, lane, message))
 }
 
-/// The runs of a box that lie in its tensor, and the buffer that holds all of them.
+/// The runs of a box that are read or written (see [`Map::walk`]), and the buffer that holds all
+/// of them.
 fn tensor_runs<'a>(
     global: &'a Global,
-    map: &Map,
-    coords: &[i32; 5],
+    (map, coords, way): (&Map, &[i32; 5], Way),
     runs: &mut Vec<Run>,
     lane: u32,
 ) -> Result<&'a Region, Box<Fault>> {
     let (r, start) = global.locate_span(map.address, 1, 16, lane, WHAT)?;
     let mut past = None;
-    map.walk(coords, |offset, at, bytes| {
+    map.walk(coords, way, |offset, at, bytes| {
         let end = at.checked_add(start + bytes as u64);
         match end.filter(|end| *end <= r.bytes) {
             Some(_) => runs.push((offset, start + at, bytes as u64)),
@@ -439,9 +464,14 @@ fn tensor_runs<'a>(
     match past {
         None => Ok(r),
         Some(at) => {
+            let pieces = if way == Way::Write && map.is_ragged() {
+                "; a store writes to the end of the 16-byte piece that a row ends in"
+            } else {
+                ""
+            };
             let message = format!(
                 "{WHAT}: the tensor map reaches past `{}` ({} bytes): a row of the box lies at byte \
-                 {at} behind the map's address, byte {start} of it",
+                 {at} behind the map's address, byte {start} of it{pieces}",
                 r.name, r.bytes
             );
             Err(Fault::new(FaultKind::OutOfBounds, lane, message))

@@ -10,6 +10,7 @@ use crate::device::emulator::cta::Cta;
 use crate::device::emulator::events::{CopyId, Events, Object, Ordering, Span, Who};
 use crate::device::emulator::memory::{BUSY, Global, LENT, Region, Shared, WRITTEN};
 use crate::device::emulator::program::{AtomOp, AtomTy};
+use crate::device::emulator::stream::Way;
 use crate::device::emulator::trap::{Fault, FaultKind};
 
 /// Bytes in the shared memory of one CTA, in the order that a swizzle gives them.
@@ -296,7 +297,7 @@ impl Store {
             Target::Tensor(map, coords) => {
                 // That the box lies inside has been looked at when the copy began.
                 let Some((r, start)) = global.region(map.address) else { return };
-                map.walk(coords, |offset, at, bytes| {
+                map.walk(coords, Way::Write, |offset, at, bytes| {
                     self.write(global, r, start + at, &self.data[offset..offset + bytes]);
                 });
             }

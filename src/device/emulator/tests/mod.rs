@@ -12,6 +12,7 @@ mod maps;
 mod memory;
 mod needs;
 mod parser;
+mod ragged;
 mod special;
 mod tensor;
 mod traps;
