@@ -96,13 +96,23 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     let mut low = Vec::new();
     for (kernel, a) in agreements(&checked.points) {
         // A closed pipe (| head) is no failure.
+        let cycles =
+            |rho: Option<f64>| rho.map_or(String::new(), |r| format!(" ({r:.3} in cycles)"));
         let _ = writeln!(
             out,
-            "{kernel}: {} variants, Spearman {:.3}, modelled / measured {:.2}",
-            a.variants, a.overall, a.ratio
+            "{kernel}: {} variants, Spearman {:.3}{}, modelled / measured {:.2}",
+            a.variants,
+            a.overall,
+            cycles(a.in_cycles),
+            a.ratio
         );
-        for (p, n, rho) in &a.by_problem {
-            let _ = writeln!(out, "  {rho:.3} over {n} tiles  {}", problem::short(p));
+        for p in &a.by_problem {
+            let (rho, n, in_cycles) = (p.rho, p.variants, cycles(p.in_cycles));
+            let _ = writeln!(
+                out,
+                "  {rho:.3}{in_cycles} over {n} tiles  {}",
+                problem::short(&p.problem)
+            );
         }
         // NaN is no agreement either.
         if args.require.is_some_and(|least| a.overall.is_nan() || a.overall < least) {

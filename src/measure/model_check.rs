@@ -4,10 +4,14 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 
 use crate::device::emulator::Emulator;
-use crate::device::{Clock, DeviceError, Loaded, Modelled};
+use crate::device::{Clock, DeviceError, Job, Launch, Loaded, Modelled, Sample};
 use crate::kernel::{Registry, Tile};
+use crate::measure::stats::median;
 use crate::op::{Problem, Scalar};
 use crate::record::{Record, Timing};
+
+/// FLOPs up to which a problem is executed whole where one head group does not stand for it.
+const WHOLE: f64 = 1e11;
 
 /// One variant with both its times.
 #[derive(Debug, Clone)]
@@ -16,6 +20,8 @@ pub struct Point {
     pub problem: Problem,
     pub tile: Tile,
     pub measured_ns: f64,
+    /// Median of the samples' time by the clock over them, where that was measured.
+    pub measured_cycles: Option<f64>,
     pub modelled: Modelled,
 }
 
@@ -25,10 +31,23 @@ pub struct Agreement {
     pub variants: usize,
     /// Spearman's rank correlation over all variants of the kernel.
     pub overall: f64,
-    /// The same over the tiles of each problem that has at least five, with the problem.
-    pub by_problem: Vec<(Problem, usize, f64)>,
+    /// The same over the tiles of each problem that has at least five.
+    pub by_problem: Vec<OneProblem>,
+    /// As `overall` against measured cycles, where all variants have them: the model knows one
+    /// clock, and a GPU slows heavy kernels down.
+    pub in_cycles: Option<f64>,
     /// Median of modelled over measured time.
     pub ratio: f64,
+}
+
+/// How well the tiles of one problem are ordered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OneProblem {
+    pub problem: Problem,
+    pub variants: usize,
+    /// Spearman's rank correlation, and the same against measured cycles.
+    pub rho: f64,
+    pub in_cycles: Option<f64>,
 }
 
 /// Points, and the kernels that could not be executed: how many variants, and why the first.
@@ -45,17 +64,19 @@ pub fn check(
     records: &[Record],
     done: &(dyn Fn() + Sync),
 ) -> Checked {
-    let measured: Vec<(&Record, f64)> = records
+    let measured: Vec<(&Record, f64, Option<f64>)> = records
         .iter()
         .filter_map(|r| match &r.timing {
-            Some(Timing::Measured { median_ns, .. }) => Some((r, *median_ns)),
+            Some(Timing::Measured { median_ns, samples, .. }) => {
+                Some((r, *median_ns, cycles(samples)))
+            }
             _ => None,
         })
         .collect();
     let results: Vec<(&Record, Result<Point, String>)> = measured
         .par_iter()
-        .map(|&(record, measured_ns)| {
-            let result = point(registry, emulator, record, measured_ns);
+        .map(|&(record, ns, cycles)| {
+            let result = point(registry, emulator, record, (ns, cycles));
             done();
             (record, result)
         })
@@ -72,11 +93,19 @@ pub fn check(
     checked
 }
 
+/// Median cycles, if each sample says its clock.
+fn cycles(samples: &[Sample]) -> Option<f64> {
+    let of = |s: &Sample| s.sm_mhz.map(|mhz| s.ns * mhz / 1e3);
+    let mut all: Vec<f64> = samples.iter().map(of).collect::<Option<_>>()?;
+    all.sort_by(f64::total_cmp);
+    (!all.is_empty()).then(|| median(&all))
+}
+
 fn point(
     registry: &Registry,
     emulator: &Emulator,
     record: &Record,
-    measured_ns: f64,
+    (measured_ns, measured_cycles): (f64, Option<f64>),
 ) -> Result<Point, String> {
     let kernel = registry.get(&record.kernel.name).map_err(|e| e.0)?;
     let value = |(axis, x): (&String, &Scalar)| match x {
@@ -84,8 +113,17 @@ fn point(
         other => Err(format!("tile axis {axis} = {other} is no integer")),
     };
     let tile = Tile(record.kernel.tile.iter().map(value).collect::<Result<_, _>>()?);
-    let (executed, times) = record.problem.one_head_group();
-    let job = kernel.job_on(&executed, &tile, emulator.model().multiprocessors).map_err(|e| e.0)?;
+    let job_of = |problem: &Problem| {
+        kernel.job_on(problem, &tile, emulator.model().multiprocessors).map_err(|e| e.0)
+    };
+    let (mut executed, mut times) = record.problem.one_head_group();
+    let mut job = job_of(&executed)?;
+    if times > 1 && record.problem.flops() <= WHOLE {
+        let whole = job_of(&record.problem)?;
+        if !stands(&job, &whole, times) {
+            (executed, times, job) = (record.problem.clone(), 1, whole);
+        }
+    }
     let inputs = executed.inputs(&record.family, record.seed);
     let say = |e: DeviceError| e.to_string().lines().next().unwrap_or_default().to_string();
     let mut session = emulator.session(&job, &inputs).map_err(say)?;
@@ -97,10 +135,23 @@ fn point(
             problem: record.problem.clone(),
             tile,
             measured_ns,
+            measured_cycles,
             modelled,
         }),
         _ => Err("nothing was counted".into()),
     }
+}
+
+/// CTAs of `times` head groups are those of the whole problem; not so where a kernel arranges a grid
+/// of the device's size by how many heads there are.
+fn stands(group: &Job, whole: &Job, times: usize) -> bool {
+    let ctas = |l: &Launch| l.grid.iter().map(|&n| u64::from(n)).product::<u64>();
+    group.launches.len() == whole.launches.len()
+        && group
+            .launches
+            .iter()
+            .zip(&whole.launches)
+            .all(|(g, w)| ctas(g) * times as u64 == ctas(w))
 }
 
 /// By kernel, in the order of points.
@@ -115,7 +166,8 @@ pub fn agreements(points: &[Point]) -> IndexMap<&str, Agreement> {
 fn agreement(points: &[&Point]) -> Agreement {
     let correlation = |points: &[&Point]| {
         let pairs: Vec<_> = points.iter().map(|p| (p.measured_ns, p.modelled.ns)).collect();
-        spearman(&pairs)
+        let cycles = points.iter().map(|p| p.measured_cycles.map(|c| (c, p.modelled.ns)));
+        (spearman(&pairs), cycles.collect::<Option<Vec<_>>>().map(|pairs| spearman(&pairs)))
     };
     let mut problems: Vec<(&Problem, Vec<&Point>)> = Vec::new();
     for &p in points {
@@ -126,13 +178,18 @@ fn agreement(points: &[&Point]) -> Agreement {
     }
     let mut ratios: Vec<f64> = points.iter().map(|p| p.modelled.ns / p.measured_ns).collect();
     ratios.sort_by(f64::total_cmp);
+    let (overall, in_cycles) = correlation(points);
     Agreement {
         variants: points.len(),
-        overall: correlation(points),
+        overall,
+        in_cycles,
         by_problem: problems
             .into_iter()
             .filter(|(_, list)| list.len() >= 5)
-            .map(|(problem, list)| (problem.clone(), list.len(), correlation(&list)))
+            .map(|(problem, list)| {
+                let (rho, in_cycles) = correlation(&list);
+                OneProblem { problem: problem.clone(), variants: list.len(), rho, in_cycles }
+            })
             .collect(),
         ratio: ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN),
     }

@@ -37,16 +37,23 @@ pub fn write_model_check(
          what the emulator's counts and the description of the device come to, without any \
          measurement of these kernels' times.\n\n"
     );
-    text += "| kernel | variants | Spearman, all | Spearman by problem | modelled / measured, median |\n|---|---:|---:|---|---:|\n";
+    text += "In cycles: measured times by the clock over them, for the model knows one clock and a GPU \
+             slows down what takes much power.\n\n| kernel | variants | Spearman, all | in cycles | \
+             Spearman by problem | in cycles | modelled / measured, median |\n\
+             |---|---:|---:|---:|---|---|---:|\n";
     for (kernel, a) in agreements(&checked.points) {
         let by: Vec<String> =
-            a.by_problem.iter().map(|(_, n, rho)| format!("{rho:.2} ({n})")).collect();
+            a.by_problem.iter().map(|p| format!("{:.2} ({})", p.rho, p.variants)).collect();
+        let in_cycles: Vec<String> =
+            a.by_problem.iter().filter_map(|p| Some(format!("{:.2}", p.in_cycles?))).collect();
         let _ = writeln!(
             text,
-            "| `{kernel}` | {} | {:.3} | {} | {:.2} |",
+            "| `{kernel}` | {} | {:.3} | {} | {} | {} | {:.2} |",
             a.variants,
             a.overall,
+            a.in_cycles.map_or(String::new(), |r| format!("{r:.3}")),
             by.join(", "),
+            in_cycles.join(", "),
             a.ratio
         );
     }

@@ -127,7 +127,7 @@ impl Events {
     ) -> Result<CopyId, Box<Fault>> {
         let copy = self.order.engine_writes(who, to, object)?;
         if let Some(trace) = &mut self.trace {
-            trace.copy(who.cta, who.warp, to.bytes, true, copy);
+            trace.write(who.cta, who.warp, to, copy);
         }
         Ok(copy)
     }
@@ -144,7 +144,7 @@ impl Events {
     ) -> Result<CopyId, Box<Fault>> {
         let copy = self.order.engine_reads(who, from, object)?;
         if let Some(trace) = &mut self.trace {
-            trace.copy(who.cta, who.warp, from.bytes, false, copy);
+            trace.read(who.cta, who.warp, from.bytes, copy);
         }
         Ok(copy)
     }

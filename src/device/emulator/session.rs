@@ -330,6 +330,10 @@ impl<'d> Session<'d> {
                 let active = (ctas * self.copies).div_ceil(resident);
                 let active = active.min(model.multiprocessors.into());
                 let copies = self.copies;
+                // When the longest ends, others have ended before.
+                let most = done.steps.iter().copied().max().unwrap_or(0).max(1);
+                let all = done.steps.iter().sum::<u64>() * copies * clusters;
+                let active = active.min(all.div_ceil(most * resident)).max(1);
                 let of = (*steps, resident, active, copies);
                 timing(&r.program, &lines, model, trace, of)
             });

@@ -29,7 +29,7 @@ const MOST: u64 = 1 << 20;
 
 /// Times of a traced cluster alone on its multiprocessors, and of as many of its kind as they hold.
 ///
-/// `active` multiprocessors share L2. `steps` are the instructions of the traced cluster's longest
+/// `active` multiprocessors share L2 on the mean. `steps` are the instructions of the traced cluster's longest
 /// CTA; `lines` are of one of `copies` that the modelled L2 saw, if it saw any.
 pub fn timing(
     program: &Program,
@@ -57,6 +57,7 @@ pub fn timing(
         store_latency: (load - device.latency("load_global")).max(0.0),
         barrier_latency: device.latency("barrier"),
         mbarrier_latency: device.latency("mbarrier"),
+        remote_latency: device.latency("cluster"),
         product_latency: device.latency("wgmma"),
     };
     let run = |copies: u64| Simulation::new(&plan, trace, ports, copies as usize).run(MOST);

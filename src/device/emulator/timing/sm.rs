@@ -29,6 +29,8 @@ pub struct Ports {
     pub store_latency: f64,
     pub barrier_latency: f64,
     pub mbarrier_latency: f64,
+    /// Cycles until another multiprocessor of the cluster learns of an arrival.
+    pub remote_latency: f64,
     pub product_latency: f64,
 }
 
@@ -349,7 +351,13 @@ impl<'a> Simulation<'a> {
         let (now, mut path) = (warp.now, warp.path.clone());
         let sm = &mut self.sms[warp.sm];
         let (event, at) = match step {
-            Step::Arrive(event) => (event, now),
+            Step::Arrive(event) => {
+                let owner = self.trace.events[event as usize].cta;
+                let remote = owner.is_some_and(|cta| cta as usize != warp.sm);
+                let latency = if remote { self.ports.remote_latency } else { 0.0 };
+                path.spend(Cause::Barriers, latency);
+                (event, now + latency)
+            }
             Step::Load { event, bytes } | Step::Store { event, bytes } => {
                 let (port, rate, latency) = match step {
                     Step::Load { .. } => (&mut sm.read, self.ports.load, self.ports.load_latency),

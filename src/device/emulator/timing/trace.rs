@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::device::emulator::events::{CopyId, Object};
+use crate::device::emulator::events::{CopyId, Object, Span};
 
 /// No event: a copy that nobody waits for.
 pub const NOBODY: u32 = u32::MAX;
@@ -23,7 +23,8 @@ pub enum Step {
     Arrive(u32),
     /// Waits until an event is complete.
     Wait(u32),
-    /// An engine begins to write so many bytes of shared memory, and contributes to an event.
+    /// An engine begins to write so many bytes of shared memory, and contributes to an event. What a
+    /// multicast writes in further CTAs comes with the first's: no bytes.
     Load { event: u32, bytes: u32 },
     /// An engine begins to read so many bytes of shared memory.
     Store { event: u32, bytes: u32 },
@@ -36,6 +37,8 @@ pub struct Event {
     pub needs: u32,
     /// Of an mbarrier, which a waiter asks again and again.
     pub polled: bool,
+    /// The CTA whose shared memory it is in.
+    pub cta: Option<u32>,
 }
 
 /// The trace of one cluster.
@@ -48,6 +51,8 @@ pub struct Trace {
     ids: HashMap<(Object, u64), u32>,
     /// Copies under way: warp and step.
     copies: HashMap<CopyId, (usize, usize)>,
+    /// The latest copy that writes: its warp and step, and where it goes.
+    written: Option<(usize, usize, Span)>,
     steps: usize,
 }
 
@@ -79,8 +84,11 @@ impl Trace {
         let next = self.events.len() as u32;
         let id = *self.ids.entry((object, phase)).or_insert(next);
         if id == next {
-            let polled = matches!(object, Object::Mbarrier { .. });
-            self.events.push(Event { needs: 0, polled });
+            let cta = match object {
+                Object::Mbarrier { cta, .. } => Some(cta),
+                _ => None,
+            };
+            self.events.push(Event { needs: 0, polled: cta.is_some(), cta });
         }
         id
     }
@@ -127,15 +135,30 @@ impl Trace {
         self.push(self.warp(cta, warp), Step::Wait(event));
     }
 
-    /// A copy begins; [`Trace::copied`] says what it counts towards.
-    pub fn copy(&mut self, cta: u32, warp: u32, bytes: u32, writes: bool, copy: CopyId) {
-        let at = self.warp(cta, warp);
-        self.copies.insert(copy, (at, self.warps[at].len()));
-        let step = match writes {
-            true => Step::Load { event: NOBODY, bytes },
-            false => Step::Store { event: NOBODY, bytes },
-        };
-        self.push(at, step);
+    /// A copy to `to` begins; [`Trace::copied`] says what it counts towards. Called for each CTA that
+    /// a multicast reaches.
+    pub fn write(&mut self, cta: u32, warp: u32, to: Span, copy: CopyId) {
+        let warp = self.warp(cta, warp);
+        let place = self.warps[warp].len();
+        // Behind a copy to the same place of another CTA, with no instruction in between.
+        let multicast = self.written.is_some_and(|(w, before, first)| {
+            (w, before + 1) == (warp, place)
+                && (first.at, first.bytes) == (to.at, to.bytes)
+                && first.cta != to.cta
+        });
+        self.written = Some((warp, place, to));
+        let bytes = if multicast { 0 } else { to.bytes };
+        self.copy(warp, Step::Load { event: NOBODY, bytes }, copy);
+    }
+
+    /// A copy of so many bytes from shared memory begins.
+    pub fn read(&mut self, cta: u32, warp: u32, bytes: u32, copy: CopyId) {
+        self.copy(self.warp(cta, warp), Step::Store { event: NOBODY, bytes }, copy);
+    }
+
+    fn copy(&mut self, warp: usize, step: Step, copy: CopyId) {
+        self.copies.insert(copy, (warp, self.warps[warp].len()));
+        self.push(warp, step);
     }
 
     pub fn copied(&mut self, copy: CopyId, object: Object, phase: u64) {
@@ -169,14 +192,25 @@ mod tests {
     fn events_count_arrivals_and_copies() {
         let mut t = Trace::new(1, 2);
         let bar = Object::Mbarrier { cta: 0, at: 64 };
-        t.copy(0, 0, 4096, true, 7);
+        t.write(0, 0, Span { cta: 0, at: 1024, bytes: 4096 }, 7);
         t.arrive(0, 0, bar, 0);
         t.copied(7, bar, 0);
         t.wait(0, 1, bar, 0);
         t.wait(0, 1, Object::Products { cta: 0, warp: 0 }, 3);
         t.wait(0, 1, Object::BulkGroup { cta: 0, warp: 1, lane: 0 }, 0);
-        assert_eq!(t.events, [Event { needs: 2, polled: true }]);
+        assert_eq!(t.events, [Event { needs: 2, polled: true, cta: Some(0) }]);
         assert_eq!(t.warps[0], [Step::Load { event: 0, bytes: 4096 }, Step::Arrive(0)]);
         assert_eq!(t.warps[1], [Step::Wait(0)]);
+    }
+
+    #[test]
+    fn a_multicast_is_read_once() {
+        let mut t = Trace::new(2, 1);
+        let to = |cta, at| Span { cta, at, bytes: 4096 };
+        t.write(0, 0, to(0, 1024), 1);
+        t.write(0, 0, to(1, 1024), 2);
+        t.write(0, 0, to(0, 5120), 3);
+        let load = |bytes| Step::Load { event: NOBODY, bytes };
+        assert_eq!(t.warps[0], [load(4096), load(0), load(4096)]);
     }
 }
