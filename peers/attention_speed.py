@@ -80,13 +80,14 @@ def error(o, q, k, v, causal, scale):
 def interval(times):
     """Median and its 95% interval from order statistics (docs/method.md)."""
     n, s = len(times), sorted(times)
-    r, below = 0, 0.0
-    while True:
-        below += math.comb(n, r) * 0.5**n if n < 1000 else 0.0
-        if n >= 1000 or below > 0.025:
-            break
-        r += 1
-    if n >= 1000:
+    if n < 1000:
+        r, term = 0, 0.5**n
+        below = term
+        while below <= 0.025:
+            term *= (n - r) / (r + 1)
+            r += 1
+            below += term
+    else:
         r = int(n / 2 - 0.98 * math.sqrt(n))
     r = max(r, 1)
     return statistics.median(s), (s[r - 1], s[n - r])
@@ -125,7 +126,8 @@ def measure(call):
     while True:
         times.append(sample())
         spent = now() - begin
-        if len(times) < 10 or spent < 0.1:
+        # Not after each: the GPU would rest while the host counts.
+        if len(times) < 10 or spent < 0.1 or len(times) % 8 and spent < 2:
             continue
         median, (low, high) = interval(times)
         if (high - low) / 2 < 0.005 * median or spent > 2:
