@@ -25,6 +25,7 @@ mod events;
 mod hopper;
 mod l2;
 mod launch;
+mod lockstep;
 mod memory;
 mod num;
 mod order;

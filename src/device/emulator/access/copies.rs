@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::lanes;
 use crate::device::emulator::events::Who;
+use crate::device::emulator::hopper::too_many;
 use crate::device::emulator::memory::{Global, Shared, wavefronts};
 use crate::device::emulator::order::Order;
 use crate::device::emulator::program::{Extra, Mem};
@@ -26,7 +27,15 @@ pub struct Batch {
     data: [[u32; 4]; 32],
 }
 
+/// Instructions of a warp whose copies may be in flight at once.
+const MOST: usize = 1 << 14;
+
 impl Warp {
+    /// Lanes that have copies in flight.
+    pub fn copying(&self) -> u32 {
+        self.copies.iter().fold(0, |all, b| all | b.mask)
+    }
+
     /// Begins copies: the source is read now, the destination holds nothing until the wait.
     pub fn cp_async(
         &mut self,
@@ -36,6 +45,11 @@ impl Warp {
         mask: u32,
     ) -> Result<(), Box<Fault>> {
         let Extra::CpAsync { from, offset, bytes, ignore } = mem.extra else { return Ok(()) };
+        if self.copies.len() >= MOST {
+            let bytes =
+                self.copies.iter().map(|b| 4 * b.words * b.mask.count_ones() as usize).sum();
+            return Err(too_many(MOST, bytes, mask.trailing_zeros()));
+        }
         let source = self.addresses(from, offset);
         let size = mem.size;
         let skip = ignore.map_or(0, |p| {

@@ -268,7 +268,7 @@ impl Warp {
             cx.count_shared(pc, (u64::from(block.bytes).div_ceil(128), 0));
             let signal = (rank, at);
             let bytes = block.bytes;
-            cx.engine.flights.push(Flight { who, load, signal, phase, bytes, copy });
+            cx.engine.begin_flight(Flight { who, load, signal, phase, bytes, copy })?;
         }
         Ok(())
     }
@@ -344,7 +344,7 @@ impl Warp {
         let object = Object::BulkGroup { cta: cx.rank, warp: self.id, lane };
         let copy = cx.events.engine_reads(who, block.span(), object)?;
         cx.count_shared(pc, (u64::from(block.bytes).div_ceil(128), 0));
-        cx.engine.stores.push(Store {
+        cx.engine.begin_store(Store {
             who,
             group: self.bulk_committed[lane as usize],
             from: block,
@@ -353,8 +353,7 @@ impl Warp {
             target,
             reduce,
             copy,
-        });
-        Ok(())
+        })
     }
 
     fn bulk_prefetch(
@@ -411,7 +410,7 @@ impl Warp {
             if read {
                 i += 1;
             } else {
-                cx.engine.stores.remove(i).perform(cx.global);
+                cx.engine.end_store(i).perform(cx.global);
             }
         }
         for lane in lanes(exec) {

@@ -20,6 +20,9 @@ const QUANTUM: u64 = 1 << 14;
 /// those may be spinning.
 const PATIENCE: u32 = 8;
 
+/// Requests of a cluster that are written down for the model of L2: half a GiB.
+const MOST_REQUESTS: usize = 1 << 26;
+
 /// Steps that a cluster may go on after a read of what is unwritten, for a race to explain it.
 const RESPITE: u64 = 1 << 20;
 
@@ -208,12 +211,8 @@ impl Cluster {
         }
         let number = oldest + index * u64::from(n);
         self.events.reset((n, warps), self.dims.total_shared, number, oldest);
-        self.engine.flights.clear();
-        self.engine.stores.clear();
-        self.engine.progress = 0;
-        self.engine.barrier = ClusterBarrier::new(n * self.dims.threads());
-        self.engine.pools.clear();
-        self.engine.pools.extend((0..n).map(|_| Pool::new(program, warps)));
+        let barrier = ClusterBarrier::new(n * self.dims.threads());
+        self.engine.reset(barrier, (0..n).map(|_| Pool::new(program, warps)));
     }
 
     /// Runs cluster `index` from start to end and gives the most warp instructions of a CTA.
@@ -271,6 +270,8 @@ impl Cluster {
                     moved = true;
                 } else if cta.steps > limit {
                     return Err(self.endless(rank as u32, limit));
+                } else if runner.stream.as_ref().is_some_and(|s| s.len() > MOST_REQUESTS) {
+                    return Err(self.too_many_requests(rank as u32));
                 }
                 moved |= self.ctas[rank].steps != before;
             }
@@ -382,7 +383,7 @@ impl Cluster {
                 );
             }
             if s.who.cta == rank {
-                self.engine.stores.remove(i).perform(runner.global);
+                self.engine.end_store(i).perform(runner.global);
             } else {
                 i += 1;
             }
@@ -406,6 +407,18 @@ impl Cluster {
         let message = format!(
             "the CTA has executed {} warp instructions without coming to its end; the limit is \
              {limit}",
+            cta.steps
+        );
+        let fault = Fault::new(FaultKind::StepLimit, None, message);
+        Halt { faulted: Faulted(fault, pc), rank, warp: None }
+    }
+
+    fn too_many_requests(&self, rank: u32) -> Halt {
+        let cta = &self.ctas[rank as usize];
+        let pc = cta.warps.iter().find_map(|w| w.groups.first()).map_or(0, |g| g.pc);
+        let message = format!(
+            "the cluster has made more than {MOST_REQUESTS} requests to global memory, in {} warp \
+             instructions of this CTA: the model of L2 takes no more of one cluster",
             cta.steps
         );
         let fault = Fault::new(FaultKind::StepLimit, None, message);

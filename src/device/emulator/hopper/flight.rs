@@ -69,6 +69,16 @@ pub enum Load {
     },
 }
 
+impl Load {
+    /// Bytes that are kept until it lands.
+    pub fn carries(&self) -> usize {
+        match self {
+            Load::Bytes { data, .. } | Load::Reduce { data, .. } => data.len(),
+            Load::Copies { .. } => 0,
+        }
+    }
+}
+
 /// A copy that completes on an mbarrier.
 pub struct Flight {
     pub who: Who,
@@ -216,7 +226,7 @@ impl Engine {
         ctas: &mut [Cta],
         events: &mut Events,
     ) -> Result<bool, Failed> {
-        let f = self.flights.remove(i);
+        let f = self.end_flight(i);
         let (rank, at) = f.signal;
         let lane = f.who.lanes.trailing_zeros();
         let what = "an asynchronous copy";

@@ -461,6 +461,7 @@ impl Warp {
     ) -> Result<(), Box<Fault>> {
         let what = "cp.async.mbarrier.arrive";
         let address = self.addresses(to.base, to.offset);
+        let copying = self.copying();
         for lane in lanes(exec) {
             let (rank, at) = cx.place(to.space, address[lane as usize], lane, what)?;
             let who = self.who(cx.rank, 1 << lane, pc);
@@ -475,15 +476,22 @@ impl Warp {
                 b.pending += 1;
             }
             let phase = b.phase;
+            if copying >> lane & 1 == 0 {
+                // Nothing is to be waited for.
+                let done = b.copies_arrived(who);
+                cx.engine.progress += 1;
+                let object = Object::Mbarrier { cta: rank, at };
+                cx.events.arrive(who, object, phase, Ordering::Cta);
+                let left = |done| if done { cx.engine.leftover(rank, at, phase) } else { Ok(()) };
+                done.and_then(left).map_err(|(kind, why)| {
+                    let place = whose(rank, cx.rank);
+                    Fault::new(kind, lane, format!("{what} at shared address {at}{place}: {why}"))
+                })?;
+                continue;
+            }
             let load = Load::Copies { before: self.copies_begun };
-            cx.engine.flights.push(Flight {
-                who,
-                load,
-                signal: (rank, at),
-                phase,
-                bytes: 0,
-                copy: 0,
-            });
+            let signal = (rank, at);
+            cx.engine.begin_flight(Flight { who, load, signal, phase, bytes: 0, copy: 0 })?;
         }
         Ok(())
     }

@@ -111,6 +111,11 @@ pub enum Flow {
     Again(Wait),
 }
 
+/// Copies of a cluster that may be in flight, and bytes that they may carry: far more than sound
+/// kernels have, and what endless ones stop at.
+const MOST_COPIES: usize = 1 << 16;
+const MOST_CARRIED: usize = 1 << 28;
+
 /// What the CTAs of a cluster share beside memory.
 #[derive(Default)]
 pub struct Engine {
@@ -120,9 +125,73 @@ pub struct Engine {
     pub stores: Vec<Store>,
     /// Registers of each CTA.
     pub pools: Vec<Pool>,
+    /// Bytes that flights and stores carry.
+    carried: usize,
     pub barrier: ClusterBarrier,
     /// Grows with whatever may let a poller go on.
     pub progress: u64,
+}
+
+impl Engine {
+    /// For a new cluster, whose CTAs have these registers.
+    fn reset(&mut self, barrier: ClusterBarrier, pools: impl Iterator<Item = Pool>) {
+        self.flights.clear();
+        self.stores.clear();
+        (self.carried, self.progress) = (0, 0);
+        self.barrier = barrier;
+        self.pools.clear();
+        self.pools.extend(pools);
+    }
+
+    /// A copy begins that will complete on an mbarrier.
+    pub fn begin_flight(&mut self, flight: Flight) -> Result<(), Box<Fault>> {
+        self.carried += flight.load.carries();
+        let who = flight.who;
+        self.flights.push(flight);
+        self.not_too_many(who)
+    }
+
+    /// A copy of a bulk group begins.
+    pub fn begin_store(&mut self, store: Store) -> Result<(), Box<Fault>> {
+        self.carried += store.data.len();
+        let who = store.who;
+        self.stores.push(store);
+        self.not_too_many(who)
+    }
+
+    /// Takes out the flight at place `i`.
+    fn end_flight(&mut self, i: usize) -> Flight {
+        let flight = self.flights.remove(i);
+        self.carried -= flight.load.carries();
+        flight
+    }
+
+    /// Takes out the store at place `i`.
+    pub fn end_store(&mut self, i: usize) -> Store {
+        let store = self.stores.remove(i);
+        self.carried -= store.data.len();
+        store
+    }
+
+    fn not_too_many(&self, who: Who) -> Result<(), Box<Fault>> {
+        let copies = self.flights.len() + self.stores.len();
+        if copies <= MOST_COPIES && self.carried <= MOST_CARRIED {
+            return Ok(());
+        }
+        Err(too_many(copies, self.carried, who.lanes.trailing_zeros()))
+    }
+}
+
+/// More copies than are kept.
+#[cold]
+pub fn too_many(copies: usize, bytes: usize, lane: u32) -> Box<Fault> {
+    let message = format!(
+        "{copies} asynchronous copies of {bytes} bytes have begun and nobody has waited for them: \
+         more are not kept"
+    );
+    let mut fault = Fault::new(FaultKind::StepLimit, lane, message);
+    fault.hint = "wait for copies in the loop that begins them".into();
+    fault
 }
 
 impl Context<'_> {

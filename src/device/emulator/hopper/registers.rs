@@ -1,6 +1,7 @@
 //! `setmaxnreg`: warps give registers to their CTA's pool and take them from it.
 
 use super::Flow;
+use crate::device::emulator::lockstep::{LEAD, Lockstep};
 use crate::device::emulator::program::Program;
 use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Wait, Warp};
@@ -12,27 +13,24 @@ pub struct Pool {
     pub free: u32,
     /// Registers that each warp holds a thread.
     pub held: Vec<u32>,
-    /// The instructions that each warp has executed.
-    done: Vec<Vec<usize>>,
+    /// The instructions that the warps of each warpgroup execute.
+    done: Vec<Lockstep<usize>>,
 }
 
 impl Pool {
     pub fn new(program: &Program, warps: u32) -> Pool {
         let each = program.entry_registers.unwrap_or(0);
-        Pool { free: 0, held: vec![each; warps as usize], done: vec![Vec::new(); warps as usize] }
+        let warps = warps as usize;
+        let groups = (0..warps.div_ceil(4)).map(|g| Lockstep::new(warps - 4 * g));
+        Pool { free: 0, held: vec![each; warps], done: groups.collect() }
     }
 
     /// Warps of a warpgroup that have not executed the same, by number, and the instruction.
     pub fn uneven(&self) -> Option<(usize, usize, usize)> {
-        for (g, group) in self.done.chunks(4).enumerate() {
-            let most = group.iter().max_by_key(|d| d.len())?;
-            for (w, d) in group.iter().enumerate() {
-                if d.len() < most.len() {
-                    return Some((4 * g, 4 * g + w, most[d.len()]));
-                }
-            }
-        }
-        None
+        self.done.iter().enumerate().find_map(|(g, steps)| {
+            let (w, pc) = steps.behind()?;
+            Some((4 * g, 4 * g + w, pc))
+        })
     }
 }
 
@@ -57,17 +55,24 @@ impl Warp {
             return refuse(format!("{name} to {count} registers, but the warp holds {held}"));
         }
         // The warps of a warpgroup execute the same ones in the same order.
-        let at = pool.done[w].len();
-        let first = w / 4 * 4;
-        let other = (first..pool.done.len().min(first + 4))
-            .find_map(|o| pool.done[o].get(at).map(|&other| (o, other)));
-        if let Some((o, other)) = other
+        let (first, steps) = (w / 4 * 4, &pool.done[w / 4]);
+        let ahead = steps.ahead(w % 4).map_or(first, |o| first + o);
+        if let Some(other) = steps.next(w % 4)
             && other != pc
         {
             return refuse(format!(
-                "all warps of a warpgroup must execute the same {name}: warp {o} executed that of \
-                 PTX line {} instead",
+                "all warps of a warpgroup must execute the same {name}: warp {ahead} executed that \
+                 of PTX line {} instead",
                 cx.program.insts[other].line
+            ));
+        }
+        if let (true, Some((late, _))) = (steps.is_full(), steps.behind())
+            && late != w % 4
+        {
+            return refuse(format!(
+                "all warps of a warpgroup must execute the same {name}: warp {} is {LEAD} of them \
+                 behind",
+                first + late
             ));
         }
         if inc {
@@ -80,7 +85,7 @@ impl Warp {
             cx.engine.progress += 1;
         }
         pool.held[w] = count;
-        pool.done[w].push(pc);
+        pool.done[w / 4].advance(w % 4, pc);
         Ok(Flow::Next)
     }
 }

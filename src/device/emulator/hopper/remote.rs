@@ -76,7 +76,7 @@ impl Warp {
             let copy = cx.events.order.remote_writes(who, to.span(), object, atomic)?;
             cx.count_shared(pc, (1, 0));
             let signal = (rank, bar_at);
-            cx.engine.flights.push(Flight { who, load, signal, phase, bytes, copy });
+            cx.engine.begin_flight(Flight { who, load, signal, phase, bytes, copy })?;
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Trace {
         Trace { warps: all, warps_per_cta: warps, ..Trace::default() }
     }
 
-    /// Everything is in it.
+    /// Everything is in it; once it is not, it is empty.
     pub fn whole(&self) -> bool {
         self.steps < MOST
     }
@@ -75,8 +75,10 @@ impl Trace {
 
     fn push(&mut self, at: usize, step: Step) {
         self.steps += 1;
-        if self.steps < MOST {
+        if self.whole() {
             self.warps[at].push(step);
+        } else {
+            *self = Trace { steps: MOST, ..Trace::new(0, 0) };
         }
     }
 
@@ -96,6 +98,9 @@ impl Trace {
     /// A warp issues instruction `pc`.
     #[inline]
     pub fn issue(&mut self, cta: u32, warp: u32, pc: usize) {
+        if !self.whole() {
+            return;
+        }
         let at = self.warp(cta, warp);
         let pc = pc as u32;
         match self.warps[at].last_mut() {
@@ -106,6 +111,9 @@ impl Trace {
 
     /// It has to issue its latest instruction again.
     pub fn take_back(&mut self, cta: u32, warp: u32) {
+        if !self.whole() {
+            return;
+        }
         let at = self.warp(cta, warp);
         if let Some(Step::Run(from, to)) = self.warps[at].last_mut() {
             *to -= 1;
@@ -116,12 +124,18 @@ impl Trace {
     }
 
     pub fn arrive(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
+        if !self.whole() {
+            return;
+        }
         let event = self.event(object, phase);
         self.events[event as usize].needs += 1;
         self.push(self.warp(cta, warp), Step::Arrive(event));
     }
 
     pub fn wait(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
+        if !self.whole() {
+            return;
+        }
         // Products and their waits are instructions.
         let last = match object {
             Object::Products { .. } => return,
@@ -138,6 +152,9 @@ impl Trace {
     /// A copy to `to` begins; [`Trace::copied`] says what it counts towards. Called for each CTA that
     /// a multicast reaches.
     pub fn write(&mut self, cta: u32, warp: u32, to: Span, copy: CopyId) {
+        if !self.whole() {
+            return;
+        }
         let warp = self.warp(cta, warp);
         let place = self.warps[warp].len();
         // Behind a copy to the same place of another CTA, with no instruction in between.
@@ -153,6 +170,9 @@ impl Trace {
 
     /// A copy of so many bytes from shared memory begins.
     pub fn read(&mut self, cta: u32, warp: u32, bytes: u32, copy: CopyId) {
+        if !self.whole() {
+            return;
+        }
         self.copy(self.warp(cta, warp), Step::Store { event: NOBODY, bytes }, copy);
     }
 
@@ -201,6 +221,24 @@ mod tests {
         assert_eq!(t.events, [Event { needs: 2, polled: true, cta: Some(0) }]);
         assert_eq!(t.warps[0], [Step::Load { event: 0, bytes: 4096 }, Step::Arrive(0)]);
         assert_eq!(t.warps[1], [Step::Wait(0)]);
+    }
+
+    /// Endless waiting leaves nothing behind.
+    #[test]
+    fn a_trace_that_grows_too_long_is_given_up() {
+        let mut t = Trace::new(1, 2);
+        let bar = Object::Mbarrier { cta: 0, at: 64 };
+        for phase in 0..MOST as u64 {
+            t.issue(0, 0, 3);
+            t.arrive(0, 0, bar, phase);
+            t.wait(0, 1, bar, phase);
+            t.write(0, 1, Span { cta: 0, at: 1024, bytes: 16 }, phase);
+            t.copied(phase, bar, phase);
+            t.take_back(0, 0);
+        }
+        assert!(!t.whole());
+        let kept = (t.warps.len(), t.events.capacity(), t.ids.capacity(), t.copies.capacity());
+        assert_eq!(kept, (0, 0, 0, 0));
     }
 
     #[test]

@@ -9,12 +9,11 @@ mod descriptor;
 mod load;
 mod operand;
 
-use std::collections::VecDeque;
-
 pub use load::{LoadA, LoadB, loads};
 pub use operand::Pieces;
 
 use super::events::{Object, Ordering};
+use super::lockstep::{LEAD, Lockstep};
 use super::program::{Inst, Op, Program};
 use super::regs::Row;
 use super::tensor::{Accumulators, Scratch, Sum};
@@ -90,9 +89,9 @@ pub struct Pending {
     /// Sets used by other instructions since the last fence.
     touched: u64,
     fenced: bool,
-    /// Products since the last commit, and those of each group in flight: instructions.
-    open: Vec<usize>,
-    groups: VecDeque<Vec<usize>>,
+    /// Products that nothing has waited for, each instruction once: with the number of its latest
+    /// group, in order of these.
+    products: Vec<(usize, u64)>,
     /// Groups committed so far.
     commits: u64,
 }
@@ -110,20 +109,27 @@ impl Pending {
     }
 
     fn in_flight(&self) -> impl Iterator<Item = usize> {
-        self.groups.iter().flatten().chain(&self.open).copied()
+        self.products.iter().map(|&(pc, _)| pc)
     }
 
-    /// Forgets all groups but the latest `n`.
-    fn wait(&mut self, program: &Program, n: u32) {
-        while self.groups.len() > n as usize {
-            self.groups.pop_front();
+    /// A product begins.
+    fn begin(&mut self, pc: usize, w: &Wgmma) {
+        self.accumulators |= w.sets[0];
+        self.fragments |= w.sets[1];
+        if let Some(before) = self.products.iter().position(|p| p.0 == pc) {
+            self.products.remove(before);
         }
+        self.products.push((pc, self.commits));
+    }
+
+    /// Forgets all groups but the latest `n`, and what is not committed yet.
+    fn wait(&mut self, program: &Program, n: u32) {
+        let below = self.commits.saturating_sub(n.into());
+        self.products.retain(|&(_, group)| group >= below);
         (self.accumulators, self.fragments) = (0, 0);
-        for pc in self.groups.iter().flatten().chain(&self.open) {
-            if let Some(w) = program.wgmma(*pc) {
-                self.accumulators |= w.sets[0];
-                self.fragments |= w.sets[1];
-            }
+        for w in self.products.iter().filter_map(|&(pc, _)| program.wgmma(pc)) {
+            self.accumulators |= w.sets[0];
+            self.fragments |= w.sets[1];
         }
     }
 }
@@ -137,17 +143,11 @@ struct Step {
 }
 
 /// How far the warps of a warpgroup are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Log {
-    /// Steps that not all warps have made yet; the first is number `base`.
-    steps: VecDeque<Step>,
-    base: u64,
-    at: [u64; 4],
+    steps: Lockstep<Step>,
     exited: [bool; 4],
 }
-
-/// Steps that a warp of a warpgroup may be ahead of another.
-const LEAD: usize = 1 << 16;
 
 /// Operands that are kept: more than the products between two waits.
 const KEPT: usize = 32;
@@ -177,7 +177,8 @@ impl Warpgroups {
     fn log(&mut self, warp: u32) -> &mut Log {
         let at = warp as usize / 4;
         if self.logs.len() <= at {
-            self.logs.resize(at + 1, Log::default());
+            let new = Log { steps: Lockstep::new(4), exited: [false; 4] };
+            self.logs.resize(at + 1, new);
         }
         &mut self.logs[at]
     }
@@ -194,9 +195,8 @@ impl Warpgroups {
         }
         let log = self.log(warp);
         let w = warp as usize % 4;
-        let i = (log.at[w] - log.base) as usize;
         let line = |pc: usize| program.insts.get(pc).map_or(0, |i| i.line);
-        if let Some(other) = log.steps.get(i) {
+        if let Some(other) = log.steps.next(w) {
             if other.pc != step.pc {
                 return fail(format!(
                     "the four warps of a warpgroup must execute the same wgmma instructions, but \
@@ -219,22 +219,15 @@ impl Warpgroups {
                     first + gone as u32
                 ));
             }
-            if log.steps.len() >= LEAD {
-                let (late, _) =
-                    (0..4).map(|k| (k, log.at[k])).min_by_key(|k| k.1).unwrap_or((0, 0));
+            if let (true, Some((late, _))) = (log.steps.is_full(), log.steps.behind()) {
                 return fail(format!(
                     "the four warps of a warpgroup must execute this together, but warp {} is \
                      {LEAD} wgmma instructions behind",
                     first + late as u32
                 ));
             }
-            log.steps.push_back(step);
         }
-        log.at[w] += 1;
-        while log.at.iter().all(|&n| n > log.base) {
-            log.steps.pop_front();
-            log.base += 1;
-        }
+        log.steps.advance(w, step);
         Ok(())
     }
 
@@ -246,7 +239,7 @@ impl Warpgroups {
         let log = self.log(warp);
         let w = warp as usize % 4;
         log.exited[w] = true;
-        log.steps.get((log.at[w] - log.base) as usize).map(|s| s.pc)
+        log.steps.next(w).map(|s| s.pc)
     }
 }
 
@@ -267,9 +260,7 @@ impl Warp {
                 cx.warpgroups.step(program, self.id, step)?;
                 self.may_start(program, w)?;
                 self.product(cx, w, step.operands, pc)?;
-                self.pending.accumulators |= w.sets[0];
-                self.pending.fragments |= w.sets[1];
-                self.pending.open.push(pc);
+                self.pending.begin(pc, w);
             }
             WgOp::Fence => {
                 cx.warpgroups.step(program, self.id, step)?;
@@ -277,8 +268,6 @@ impl Warp {
             }
             WgOp::Commit => {
                 cx.warpgroups.step(program, self.id, step)?;
-                let open = std::mem::take(&mut self.pending.open);
-                self.pending.groups.push_back(open);
                 self.pending.commits += 1;
             }
             WgOp::Wait(n) => {
