@@ -1,12 +1,13 @@
-//! The causal schedule of the Hopper attention kernel: the manifest's numbers, taken as the template's
-//! producer takes them, give every tile to one CTA, and the busiest CTA has little more than its share.
+//! The schedules of the Hopper attention kernel, causal and full: the manifest's numbers, taken as the
+//! template's producer takes them, give every tile to one CTA, and the busiest CTA has little more than
+//! its share.
 
 use crossover::device::Arg;
 use crossover::kernel::{Registry, Tile};
 use crossover::op::attention::{Extras, Shape};
 use crossover::op::{DType, Problem};
 
-fn problem(b: usize, t: usize, hq: usize, hkv: usize) -> Problem {
+fn problem(b: usize, t: usize, hq: usize, hkv: usize, causal: bool) -> Problem {
     Problem::Attention(Shape {
         dtype: DType::Bf16,
         b,
@@ -15,7 +16,7 @@ fn problem(b: usize, t: usize, hq: usize, hkv: usize) -> Problem {
         hq,
         hkv,
         d: 128,
-        causal: true,
+        causal,
         scale: 0.088,
         extras: Extras::default(),
     })
@@ -59,8 +60,30 @@ impl Schedule {
         }
     }
 
-    /// The tiles (head, place) of a worker, as `take_tile` and `decode` have them.
-    fn tiles_of(&self, worker: u32) -> Vec<(u32, u32)> {
+    /// The tiles (head, place) of a worker in full attention, as `take_tile` and `decode` have them.
+    fn full_tiles_of(&self, worker: u32) -> Vec<(u32, u32)> {
+        let (gap, gap_at, each) = (self.rest, self.rest_at, self.rest_each);
+        let mut taken = Vec::new();
+        let mut next = worker;
+        while next < self.tiles * self.heads + gap {
+            let mut t = next;
+            next += self.workers;
+            if next.wrapping_sub(gap_at) < gap {
+                next += self.workers;
+            }
+            if t >= gap_at {
+                t -= gap;
+            }
+            taken.push(match t.checked_sub(self.main) {
+                Some(head) => (head, self.tiles - 1),
+                None => (t / each, t % each),
+            });
+        }
+        taken
+    }
+
+    /// The tiles (head, place) of a worker in causal attention.
+    fn causal_tiles_of(&self, worker: u32) -> Vec<(u32, u32)> {
         let pairs = self.tiles.div_ceil(2);
         let mut taken = Vec::new();
         let mut t = worker;
@@ -102,7 +125,7 @@ impl Schedule {
 }
 
 #[test]
-fn every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
+fn causal_every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
     let registry = Registry::embedded().unwrap();
     let kernel = registry.get("attention/prefill.sm90a").unwrap();
     let mut spread = 0;
@@ -121,7 +144,7 @@ fn every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
         (1, 16384, 16, 16),
         (1, 9999, 5, 1),
     ] {
-        let problem = problem(b, t, hq, hkv);
+        let problem = problem(b, t, hq, hkv, true);
         for tile in [
             "WG=2,BN=128,STAGES=2,PINGPONG=1,CTAS=1,CLUSTER=1,QREGS=1",
             "WG=2,BN=128,STAGES=2,PINGPONG=0,CTAS=1,CLUSTER=2,QREGS=0",
@@ -137,7 +160,7 @@ fn every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
                 let cost = |p: u32| p + 2;
                 let mut busiest = 0;
                 for worker in 0..s.workers {
-                    let taken = s.tiles_of(worker);
+                    let taken = s.causal_tiles_of(worker);
                     busiest = busiest.max(taken.iter().map(|x| cost(x.1)).sum());
                     taken.iter().for_each(|(h, p)| seen[(h * s.tiles + p) as usize] += 1);
                 }
@@ -152,4 +175,52 @@ fn every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
         }
     }
     assert!(spread > 40, "{spread} of the schedules gain");
+}
+
+#[test]
+fn full_every_tile_is_taken_once_and_shorter_ones_fill_the_last_rounds() {
+    let registry = Registry::embedded().unwrap();
+    let kernel = registry.get("attention/prefill.sm90a").unwrap();
+    let mut gained = 0;
+    for (b, t, hq, hkv) in [
+        (1, 1, 1, 1),
+        (1, 129, 3, 3),
+        (2, 300, 70, 10),
+        (1, 1000, 64, 8),
+        (8, 2048, 32, 32),
+        (3, 2048, 20, 4),
+        (4, 4097, 16, 16),
+        (2, 8192, 32, 32),
+        (1, 9999, 5, 1),
+        (40, 320, 16, 16),
+    ] {
+        let problem = problem(b, t, hq, hkv, false);
+        for tile in [
+            "WG=2,BN=128,STAGES=2,PINGPONG=1,CTAS=1,CLUSTER=1,QREGS=1",
+            "WG=2,BN=128,STAGES=2,PINGPONG=0,CTAS=1,CLUSTER=2,QREGS=0",
+            "WG=3,BN=80,STAGES=2,PINGPONG=0,CTAS=1,CLUSTER=1,QREGS=0",
+        ] {
+            let tile: Tile = tile.parse().unwrap();
+            kernel.check_tile(&problem, &tile).unwrap();
+            for multiprocessors in [132, 114, 20] {
+                let s = Schedule::of(&problem, &tile, multiprocessors);
+                let name = format!("{problem}, {tile}, {multiprocessors} multiprocessors");
+                let mut seen = vec![0; (s.tiles * s.heads) as usize];
+                // A tile with an idle warpgroup takes three quarters of the time.
+                let late = s.main < s.tiles * s.heads;
+                let cost = |p: u32| if late && p == s.tiles - 1 { 3 } else { 4 };
+                let mut busiest = 0;
+                for worker in 0..s.workers {
+                    let taken = s.full_tiles_of(worker);
+                    busiest = busiest.max(taken.iter().map(|x| cost(x.1)).sum());
+                    taken.iter().for_each(|(h, p)| seen[(h * s.tiles + p) as usize] += 1);
+                }
+                assert!(seen.iter().all(|n| *n == 1), "{name}: {seen:?}");
+                let in_order = (s.tiles * s.heads).div_ceil(s.workers) * 4;
+                assert!(busiest <= in_order, "{name}: {busiest}, one after the other {in_order}");
+                gained += usize::from(busiest < in_order);
+            }
+        }
+    }
+    assert!(gained > 20, "{gained} of the schedules gain");
 }
