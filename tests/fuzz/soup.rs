@@ -225,6 +225,14 @@ const WORDS: &[&str] = &[
     "?",
 ];
 
+/// Words that texts consist of, for a fuzzer's dictionary.
+#[allow(dead_code, reason = "for fuzz/seeds.rs")]
+pub fn words() -> impl Iterator<Item = &'static str> {
+    let operations = FORMS.iter().filter_map(|form| form.split(' ').next());
+    let words = WORDS.iter().filter(|w| w.is_ascii() && w.bytes().all(|b| b.is_ascii_graphic()));
+    operations.chain(words.copied()).chain(NUMBERS.iter().copied())
+}
+
 pub fn number(rng: &mut impl Rng) -> String {
     match rng.random_range(0..6) {
         0 => rng.random::<u32>().to_string(),

@@ -140,7 +140,7 @@ impl Survey {
 
     #[inline(always)]
     fn shadows(&self, shared: &Shared, n: usize, none: u8, join: impl Fn(u8, u8) -> u8) -> u8 {
-        let from = |i: u32, n: usize| &shared.shadow[i as usize..i as usize + n];
+        let from = |i: u32, n: usize| &shared.shadow()[i as usize..i as usize + n];
         let all = |all: u8, s: &[u8]| s.iter().fold(all, |a, b| join(a, *b));
         match self.shape {
             Shape::Row => all(none, from(self.at[0], 32 * n)),
@@ -154,11 +154,11 @@ impl Survey {
     pub fn gather(&self, shared: &Shared, n: usize, k: usize) -> Row<u32> {
         let at = self.at[0] as usize;
         match (self.shape, n) {
-            (Shape::One, _) => Row::splat(shared.words[at + k]),
-            (Shape::Row, 1) => row::<1>(&shared.words[at..], k),
-            (Shape::Row, 2) => row::<2>(&shared.words[at..], k),
-            (Shape::Row, 4) => row::<4>(&shared.words[at..], k),
-            _ => Row(std::array::from_fn(|i| shared.words[self.at[i] as usize + k])),
+            (Shape::One, _) => Row::splat(shared.words()[at + k]),
+            (Shape::Row, 1) => row::<1>(&shared.words()[at..], k),
+            (Shape::Row, 2) => row::<2>(&shared.words()[at..], k),
+            (Shape::Row, 4) => row::<4>(&shared.words()[at..], k),
+            _ => Row(std::array::from_fn(|i| shared.words()[self.at[i] as usize + k])),
         }
     }
 
@@ -174,8 +174,9 @@ impl Survey {
         for (i, at) in self.at.iter().enumerate() {
             if mask >> i & 1 != 0 {
                 let at = *at as usize;
-                shared.shadow[at..at + n].fill(WRITTEN);
-                for (k, word) in shared.words[at..at + n].iter_mut().enumerate() {
+                let (words, shadow) = shared.change(at..at + n);
+                shadow.fill(WRITTEN);
+                for (k, word) in words.iter_mut().enumerate() {
                     *word = value(i, k);
                 }
             }

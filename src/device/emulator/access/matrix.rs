@@ -24,7 +24,7 @@ impl Warp {
             for m in 0..mem.n as usize {
                 let mut words = Row([0u32; 32]);
                 for (at, row) in s.at[8 * m..].iter().zip(words.as_chunks_mut::<4>().0) {
-                    row.copy_from_slice(&cx.shared.words[*at as usize..][..4]);
+                    row.copy_from_slice(&cx.shared.words()[*at as usize..][..4]);
                 }
                 if mem.extra == (Extra::Matrix { transposed: true }) {
                     words = transpose(&words);
@@ -44,7 +44,7 @@ impl Warp {
                 if let Err(f) = cx.shared.check_read(at, 16, lane, "ldmatrix") {
                     cx.excuse(f, cx.who(self.id, rows, pc))?;
                 }
-                words[row * 4..row * 4 + 4].copy_from_slice(&cx.shared.words[at / 4..at / 4 + 4]);
+                words[row * 4..row * 4 + 4].copy_from_slice(&cx.shared.words()[at / 4..at / 4 + 4]);
             }
             cycles += memory::conflict_degree(&address[m * 8..m * 8 + 8], 0xff, 4, 8);
             if mem.extra == (Extra::Matrix { transposed: true }) {
@@ -77,7 +77,8 @@ impl Warp {
                 let lane = (m * 8 + row) as u32;
                 let at = cx.shared.locate(address[lane as usize], 16, lane, "stmatrix")?;
                 cx.shared.note_write(at, 16, lane, "stmatrix")?;
-                cx.shared.words[at / 4..at / 4 + 4].copy_from_slice(&words[row * 4..row * 4 + 4]);
+                let to = cx.shared.change(at / 4..at / 4 + 4).0;
+                to.copy_from_slice(&words[row * 4..row * 4 + 4]);
             }
             cycles += memory::conflict_degree(&address[m * 8..m * 8 + 8], 0xff, 4, 8);
         }

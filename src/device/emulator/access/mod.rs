@@ -192,7 +192,7 @@ impl Warp {
                     if size == 4 && !mem.wide {
                         for k in 0..n as usize {
                             self.regs.r32[usize::from(mem.regs[k])][lane as usize] =
-                                cx.shared.words[at / 4 + k];
+                                cx.shared.words()[at / 4 + k];
                         }
                     } else {
                         for k in 0..n {

@@ -8,7 +8,7 @@ use crate::device::Swizzle;
 use crate::device::emulator::access::combine;
 use crate::device::emulator::cta::Cta;
 use crate::device::emulator::events::{CopyId, Events, Object, Ordering, Span, Who};
-use crate::device::emulator::memory::{BUSY, Global, LENT, Region, Shared, WRITTEN};
+use crate::device::emulator::memory::{BUSY, Global, Region, Shared, WRITTEN};
 use crate::device::emulator::program::{AtomOp, AtomTy};
 use crate::device::emulator::stream::Way;
 use crate::device::emulator::trap::{Fault, FaultKind};
@@ -119,10 +119,10 @@ impl Shared {
     pub fn begin_write(&mut self, block: Block, lane: u32, what: &str) -> Result<(), Box<Fault>> {
         for (at, bytes) in block.pieces() {
             let words = at / 4..(at + bytes) / 4;
-            if self.shadow[words.clone()].iter().any(|s| s >> 4 != 0) {
+            if self.shadow()[words.clone()].iter().any(|s| s >> 4 != 0) {
                 return Err(self.refuse_write(at, bytes as u32, lane, what));
             }
-            self.shadow[words].fill(BUSY);
+            self.change(words).1.fill(BUSY);
         }
         Ok(())
     }
@@ -138,17 +138,15 @@ impl Shared {
         for (at, bytes) in block.pieces() {
             self.check_read(at, bytes as u32, lane, what)?;
             let words = at / 4..(at + bytes) / 4;
-            self.shadow[words.clone()].fill(LENT);
-            data.extend(self.words[words].iter().flat_map(|w| w.to_le_bytes()));
+            self.lend(words.clone());
+            data.extend(self.words()[words].iter().flat_map(|w| w.to_le_bytes()));
         }
         Ok(data)
     }
 
     pub fn end_read(&mut self, block: Block) {
         for (at, bytes) in block.pieces() {
-            for s in &mut self.shadow[at / 4..(at + bytes) / 4] {
-                *s &= WRITTEN;
-            }
+            self.give_back(at / 4..(at + bytes) / 4);
         }
     }
 
@@ -157,11 +155,11 @@ impl Shared {
         for (at, bytes) in block.pieces() {
             let (now, later) = rest.split_at(bytes);
             rest = later;
-            let words = at / 4..(at + bytes) / 4;
-            for (w, b) in self.words[words.clone()].iter_mut().zip(now.as_chunks::<4>().0) {
+            let (words, shadow) = self.change(at / 4..(at + bytes) / 4);
+            for (w, b) in words.iter_mut().zip(now.as_chunks::<4>().0) {
                 *w = u32::from_le_bytes(*b);
             }
-            self.shadow[words].fill(WRITTEN);
+            shadow.fill(WRITTEN);
         }
     }
 }
@@ -204,7 +202,7 @@ impl Engine {
         });
         for b in of_stores.chain(of_flights).filter(overlaps) {
             for (at, bytes) in b.pieces() {
-                shared.shadow[at / 4..(at + bytes) / 4].fill(LENT);
+                shared.lend(at / 4..(at + bytes) / 4);
             }
         }
     }

@@ -60,7 +60,7 @@ impl Context<'_> {
                 if let Err(f) = self.shared.check_read(at, MAP, lane, what) {
                     self.excuse(f, who)?;
                 }
-                for (b, w) in words.zip(&self.shared.words[at / 4..]) {
+                for (b, w) in words.zip(&self.shared.words()[at / 4..]) {
                     *b = w.to_le_bytes();
                 }
             }
@@ -99,7 +99,8 @@ impl Context<'_> {
                 let order = &mut self.events.order;
                 order.shared_write(who, rank, &[at as u64; 32], MAP, 0, &|_| false)?;
                 self.shared.note_write(at, MAP, lane, what)?;
-                self.shared.words[at / 4..].iter_mut().zip(words).for_each(|(to, w)| *to = w);
+                let (to, _) = self.shared.change(at / 4..at / 4 + MAP_BYTES / 4);
+                to.iter_mut().zip(words).for_each(|(to, w)| *to = w);
                 self.count_shared(pc, (1, 0));
             }
             Place::Global(address) => {

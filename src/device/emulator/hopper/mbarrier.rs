@@ -283,7 +283,7 @@ impl Warp {
                     }
                     shared.mbarriers.live.remove(&at);
                     shared.mbarriers.gone.insert(at);
-                    shared.shadow[at as usize / 4..at as usize / 4 + 2].fill(0);
+                    shared.change(at as usize / 4..at as usize / 4 + 2).1.fill(0);
                 }
                 op => {
                     let who = self.who(own, 1 << lane, pc);
@@ -521,7 +521,7 @@ fn init(shared: &mut Shared, at: u64, count: u32, lane: u32) -> Result<(), Box<F
         return Err(Fault::new(FaultKind::Mbarrier, lane, message));
     }
     shared.note_write(offset, 8, lane, what)?;
-    shared.shadow[offset / 4..offset / 4 + 2].fill(super::super::memory::BUSY);
+    shared.change(offset / 4..offset / 4 + 2).1.fill(super::super::memory::BUSY);
     let b = Mbarrier { phase: 0, expected: count, pending: count, tx: 0, last: None };
     shared.mbarriers.live.insert(offset as u32, b);
     shared.mbarriers.gone.remove(&(offset as u32));

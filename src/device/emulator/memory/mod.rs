@@ -6,7 +6,7 @@ mod shared;
 
 pub use banks::{conflict_degree, sectors, wavefronts};
 pub use global::{Global, Region, RegionKind};
-pub use shared::{BUSY, LENT, Shared, WRITTEN};
+pub use shared::{BUSY, Shared, WRITTEN};
 
 use super::hopper::RANK_SHIFT;
 use super::ptx::ast::Space;

@@ -1,19 +1,33 @@
 //! The shared memory of a CTA.
 
+use std::ops::Range;
+
 use super::aligned;
 use crate::device::emulator::hopper::Mbarriers;
 use crate::device::emulator::trap::{Fault, FaultKind};
 
 /// A CTA's shared memory.
 pub struct Shared {
-    pub words: Vec<u32>,
+    words: Vec<u32>,
     /// Of each word: low four bits, bytes that may be read; high four, bytes that may not be written,
     /// because a copy in flight writes or reads them or they are an mbarrier's.
-    pub shadow: Vec<u8>,
+    shadow: Vec<u8>,
+    changes: Changes,
     pub bytes: u32,
     pub mbarriers: Mbarriers,
     /// Its CTA has come to its end.
     pub exited: bool,
+}
+
+/// Words whose changes are told together.
+const CHUNK: usize = 256;
+
+/// When words, or whether they may be read, last changed. Nothing is counted before somebody asks.
+#[derive(Default)]
+struct Changes {
+    asked: bool,
+    now: u64,
+    chunks: Vec<u64>,
 }
 
 pub const WRITTEN: u8 = 0x0f;
@@ -28,6 +42,7 @@ impl Shared {
         Shared {
             words: vec![0; n],
             shadow: vec![0; n],
+            changes: Changes { chunks: vec![0; n.div_ceil(CHUNK)], ..Changes::default() },
             bytes,
             mbarriers: Mbarriers::default(),
             exited: false,
@@ -35,9 +50,53 @@ impl Shared {
     }
 
     pub fn reset(&mut self) {
-        self.shadow.fill(0);
+        let all = self.words.len();
+        self.change(0..all).1.fill(0);
         self.mbarriers.clear();
         self.exited = false;
+    }
+
+    #[inline(always)]
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    #[inline(always)]
+    pub fn shadow(&self) -> &[u8] {
+        &self.shadow
+    }
+
+    /// Words to be written, and their shadows: the one way to change what a read would find.
+    #[inline(always)]
+    pub fn change(&mut self, words: Range<usize>) -> (&mut [u32], &mut [u8]) {
+        if self.changes.asked {
+            self.changes.note(&words);
+        }
+        (&mut self.words[words.clone()], &mut self.shadow[words])
+    }
+
+    /// Marks words that may be read as being read by a copy.
+    pub fn lend(&mut self, words: Range<usize>) {
+        self.shadow[words].fill(LENT);
+    }
+
+    /// Undoes [`Shared::lend`].
+    pub fn give_back(&mut self, words: Range<usize>) {
+        self.shadow[words].iter_mut().for_each(|s| *s &= WRITTEN);
+    }
+
+    /// A time for [`Shared::changed_since`].
+    pub fn now(&mut self) -> u64 {
+        self.changes.asked = true;
+        self.changes.now
+    }
+
+    /// Whether anything near these bytes has changed since [`Shared::now`] told that time.
+    #[inline(always)]
+    pub fn changed_since(&self, time: u64, bytes: &Range<u32>) -> bool {
+        let chunks =
+            bytes.start as usize / (4 * CHUNK)..bytes.end.div_ceil(4 * CHUNK as u32) as usize;
+        self.changes.chunks.get(chunks).is_none_or(|c| c.iter().any(|&last| last > time))
     }
 
     /// Checks bounds and alignment of one lane's access.
@@ -143,12 +202,12 @@ impl Shared {
             if self.shadow[at / 4] >> 4 & bits != 0 {
                 return Err(self.refuse_write(at, bytes, lane, what));
             }
-            self.shadow[at / 4] |= bits;
+            self.change(at / 4..at / 4 + 1).1[0] |= bits;
             return Ok(());
         }
         let n = bytes as usize / 4;
         let mut before = 0;
-        for s in &mut self.shadow[at / 4..at / 4 + n] {
+        for s in self.change(at / 4..at / 4 + n).1 {
             before |= *s;
             *s = WRITTEN;
         }
@@ -174,7 +233,7 @@ impl Shared {
     #[inline(always)]
     pub fn depart(&mut self, at: usize, bytes: u32) {
         let n = bytes as usize / 4;
-        self.shadow[at / 4..at / 4 + n].fill(BUSY);
+        self.change(at / 4..at / 4 + n).1.fill(BUSY);
     }
 
     /// Refuses that a copy writes what another reads, or an mbarrier.
@@ -197,8 +256,9 @@ impl Shared {
     /// The copy has arrived.
     #[inline(always)]
     pub fn land(&mut self, at: usize, data: &[u32]) {
-        self.words[at / 4..at / 4 + data.len()].copy_from_slice(data);
-        self.shadow[at / 4..at / 4 + data.len()].fill(WRITTEN);
+        let (words, shadow) = self.change(at / 4..at / 4 + data.len());
+        words.copy_from_slice(data);
+        shadow.fill(WRITTEN);
     }
 
     #[inline(always)]
@@ -213,18 +273,64 @@ impl Shared {
 
     #[inline(always)]
     pub fn store(&mut self, at: usize, size: u32, v: u64) {
+        let n = if size == 8 { 2 } else { 1 };
+        let (words, _) = self.change(at / 4..at / 4 + n);
         match size {
-            4 => self.words[at / 4] = v as u32,
-            8 => {
-                self.words[at / 4] = v as u32;
-                self.words[at / 4 + 1] = (v >> 32) as u32;
-            }
+            4 => words[0] = v as u32,
+            8 => (words[0], words[1]) = (v as u32, (v >> 32) as u32),
             _ => {
                 let shift = 8 * (at % 4);
                 let field = ((1u32 << (8 * size)) - 1) << shift;
-                let w = &mut self.words[at / 4];
-                *w = *w & !field | (v as u32) << shift & field;
+                words[0] = words[0] & !field | (v as u32) << shift & field;
             }
         }
+    }
+}
+
+impl Changes {
+    #[inline(always)]
+    fn note(&mut self, words: &Range<usize>) {
+        self.now += 1;
+        let chunks = words.start / CHUNK..words.end.div_ceil(CHUNK);
+        if let Some(chunks) = self.chunks.get_mut(chunks) {
+            chunks.fill(self.now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_told_to_whoever_asked() {
+        let mut s = Shared::new(4 * 4 * CHUNK as u32);
+        s.land(0, &[1; 8]);
+        let chunk = 4 * CHUNK as u32;
+        let (first, second) = (0..chunk, chunk..2 * chunk);
+        let both = 16..chunk + 16;
+        let mut check = |what: &str, seen: [bool; 2], f: &dyn Fn(&mut Shared)| {
+            let before = s.now();
+            f(&mut s);
+            let changed = [&first, &second].map(|span| s.changed_since(before, span));
+            assert_eq!(changed, seen, "{what}");
+            assert_eq!(s.changed_since(before, &both), seen[0] || seen[1], "{what}");
+        };
+        let (at, of) = (chunk as usize, CHUNK);
+        check("nothing", [false; 2], &|_| {});
+        check("a copy's landing", [true, false], &|s| s.land(at - 4, &[2]));
+        check("a landing across", [true; 2], &|s| s.land(at - 4, &[2; 2]));
+        check("a copy's departure", [false, true], &|s| s.depart(at, 16));
+        check("a store", [true, false], &|s| s.store(4, 4, 5));
+        check("a store of two words", [true; 2], &|s| s.store(at - 4, 8, 5));
+        check("a store of a byte", [false, true], &|s| s.store(at + 3, 1, 5));
+        check("a byte that is written", [true, false], &|s| s.note_write(5, 1, 0, "").unwrap());
+        check("words that are", [true; 2], &|s| drop(s.note_write(at - 8, 16, 0, "")));
+        check("a copy that reads", [false; 2], &|s| s.lend(0..8));
+        check("and has read", [false; 2], &|s| s.give_back(0..8));
+        check("far away", [false; 2], &|s| s.land(4 * 3 * of, &[0; 4]));
+        check("the next CTA", [true; 2], &|s| s.reset());
+        // Beyond the memory nothing is known.
+        assert!(s.changed_since(u64::MAX, &(0..16 * chunk)));
     }
 }

@@ -111,6 +111,8 @@ pub struct Order {
     /// What was published in shared memory, by CTA and address.
     words: HashMap<(u32, u64), View>,
     engines: HashMap<Object, u32>,
+    /// The one that was asked for last: products ask for theirs over and over.
+    latest_engine: Option<(Object, u32)>,
     memories: Vec<Shadow>,
     inits: HashMap<(u32, u32), Init>,
     copies: VecDeque<Copy>,
@@ -157,6 +159,7 @@ impl Order {
         self.objects.clear();
         self.words.clear();
         self.engines.clear();
+        self.latest_engine = None;
         self.inits.clear();
         self.copies.clear();
         self.map_fences.clear();
@@ -188,8 +191,15 @@ impl Order {
     }
 
     fn engine(&mut self, object: Object) -> u32 {
+        if let Some((latest, engine)) = self.latest_engine
+            && latest == object
+        {
+            return engine;
+        }
         let next = (self.ctas * self.warps) as usize + self.engines.len();
-        *self.engines.entry(object).or_insert(next.min(MAX_ACTORS - 1) as u32)
+        let engine = *self.engines.entry(object).or_insert(next.min(MAX_ACTORS - 1) as u32);
+        self.latest_engine = Some((object, engine));
+        engine
     }
 
     pub fn arrive(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {

@@ -111,12 +111,17 @@ impl Shadow {
         let Some(slot) = self.slot(a.entry.actor()) else { return Ok(()) };
         let marks = &mut self.products.marks;
         let same = |m: &Mark| m.slot == slot && Arc::ptr_eq(&m.pieces, pieces);
+        let entry = a.entry.at(0, 0xf);
         if let Some(i) = marks.iter().rposition(same) {
-            marks.remove(i);
-        } else if marks.len() == KEPT {
+            // It is the latest again.
+            marks[i].entry = entry;
+            marks[i..].rotate_left(1);
+            return Ok(());
+        }
+        if marks.len() == KEPT {
             self.settle(0..u32::MAX);
         }
-        self.products.marks.push(Mark { pieces: pieces.clone(), slot, entry: a.entry.at(0, 0xf) });
+        self.products.marks.push(Mark { pieces: pieces.clone(), slot, entry });
         Ok(())
     }
 

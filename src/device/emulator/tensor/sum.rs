@@ -140,29 +140,41 @@ impl Sum {
         b: &Columns,
         c: Accumulators<'_>,
     ) {
-        for (i, &slot) in c.slots.iter().enumerate() {
-            let row = &mut c.rows[usize::from(slot)];
-            if self.half {
-                let (block, r) = (i / 2, i % 2);
-                let mut acc = if c.fresh { [Row([0; 32]); 2] } else { unpack(row) };
-                for (j, acc) in acc.iter_mut().enumerate() {
-                    self.step(l, a.half(r, self.k), b.step(2 * block + j, self.k), acc);
+        // Of each block, registers by half of the rows, then step.
+        let (rows, count) = (c.rows, if self.half { 2 } else { 4 });
+        let halves = [a.half(0, self.k), a.half(1, self.k)];
+        for (block, slots) in c.slots.chunks(count).enumerate() {
+            let steps = [b.step(2 * block, self.k), b.step(2 * block + 1, self.k)];
+            let tops = tops(l, halves, steps);
+            for (i, &slot) in slots.iter().enumerate() {
+                let row = &mut rows[usize::from(slot)];
+                if self.half {
+                    let mut acc = if c.fresh { [Row([0; 32]); 2] } else { unpack(row) };
+                    for (j, acc) in acc.iter_mut().enumerate() {
+                        self.step(l, halves[i], steps[j], tops[2 * i + j], acc);
+                    }
+                    *row = pack(&acc);
+                } else {
+                    if c.fresh {
+                        row.fill(0);
+                    }
+                    self.step(l, halves[i / 2], steps[i % 2], tops[i], row);
                 }
-                *row = pack(&acc);
-            } else {
-                let (block, j) = (i / 4, i % 4);
-                if c.fresh {
-                    row.fill(0);
-                }
-                self.step(l, a.half(j / 2, self.k), b.step(2 * block + j % 2, self.k), row);
             }
         }
     }
 
-    /// For half of the rows and a step of columns.
+    /// For half of the rows and a step of columns, with the products' [`tops`].
     #[inline(always)]
-    fn step<const Q: usize, L: Lanes<Q>>(self, l: L, a: Half<'_>, b: Step<'_>, c: &mut Row<u32>) {
-        let mut e = l.widen(tops(l, a, b));
+    fn step<const Q: usize, L: Lanes<Q>>(
+        self,
+        l: L,
+        a: Half<'_>,
+        b: Step<'_>,
+        top: L::E,
+        c: &mut Row<u32>,
+    ) {
+        let mut e = l.widen(top);
         let mut scale = [l.floating(l.splat(0)); Q];
         let mut sum = [l.splat(0); Q];
         let place = l.splat(254 + self.rule.fraction);
@@ -193,7 +205,7 @@ impl Sum {
             m = l.or(m, l.abs(sum));
         }
         if l.any_sign(l.or(far, l.or(m, l.left::<1>(m)))) {
-            return self.doubtful(l, a, b, (&sum, &scale), c);
+            return self.doubtful(l, (a, b, top), (&sum, &scale), c);
         }
         **c = l.store(self.finish(l, &sum, &scale));
     }
@@ -226,12 +238,11 @@ impl Sum {
     fn doubtful<const Q: usize, L: Lanes<Q>>(
         self,
         l: L,
-        a: Half<'_>,
-        b: Step<'_>,
+        (a, b, top): (Half<'_>, Step<'_>, L::E),
         (sum, scale): (&[L::I; Q], &[L::F; Q]),
         c: &mut Row<u32>,
     ) {
-        let (top, old) = (l.widen(tops(l, a, b)), l.ints(c));
+        let (top, old) = (l.widen(top), l.ints(c));
         let mut doubt = [l.splat(0); Q];
         let mut any = l.splat(0);
         for q in 0..Q {
@@ -278,13 +289,19 @@ impl Sum {
     }
 }
 
-/// The products' greatest exponents and 127.
+/// The products' greatest exponents and 127, by half of the rows, then step.
 #[inline(always)]
-fn tops<const Q: usize, L: Lanes<Q>>(l: L, a: Half<'_>, b: Step<'_>) -> L::E {
-    let mut top = l.exponent_splat(ZERO);
-    for (a, b) in a.1.iter().zip(b.1) {
-        let e = l.add_exponents(l.exponents(a), l.exponent_quad(b));
-        top = l.max_exponents(top, e);
+fn tops<const Q: usize, L: Lanes<Q>>(l: L, a: [Half<'_>; 2], b: [Step<'_>; 2]) -> [L::E; 4] {
+    let mut top = [l.exponent_splat(ZERO); 4];
+    let rows = a[0].1.iter().zip(a[1].1);
+    let columns = b[0].1.iter().zip(b[1].1);
+    for ((a, high), (b, odd)) in rows.zip(columns) {
+        let (a, high) = (l.exponents(a), l.exponents(high));
+        let (b, odd) = (l.exponent_quad(b), l.exponent_quad(odd));
+        top[0] = l.max_exponents(top[0], l.add_exponents(a, b));
+        top[1] = l.max_exponents(top[1], l.add_exponents(a, odd));
+        top[2] = l.max_exponents(top[2], l.add_exponents(high, b));
+        top[3] = l.max_exponents(top[3], l.add_exponents(high, odd));
     }
     top
 }

@@ -141,39 +141,48 @@ fn check<E: Element>(rule: Rule, a: &[u32], b: &[u32], c: &[u32], half: bool) {
     s.fragment::<E>(1, &Row(std::array::from_fn(|i| a[31 - i])), 0);
     s.b.reserve(2 * k);
     let b_word = |k: usize, t: usize| b[(k / E::PACK) * 4 + t] >> (32 / E::PACK * (k % E::PACK));
+    // The second step's columns are the first's in another order.
+    let b_word = |k: usize, step: usize, t: usize| b_word(k, (t + step) % 4);
     for at in 0..2 * k {
-        s.b.value[at] = std::array::from_fn(|t| E::value(b_word(at % k, t)));
-        s.b.exponent[at] = std::array::from_fn(|t| E::exponent(b_word(at % k, t)));
+        s.b.value[at] = std::array::from_fn(|t| E::value(b_word(at % k, at / k, t)));
+        s.b.exponent[at] = std::array::from_fn(|t| E::exponent(b_word(at % k, at / k, t)));
     }
     let sum = Sum { rule, k, half };
-    let c = Row(std::array::from_fn(|i| c[i]));
+    let c: [Row<u32>; 2] = [0, 5].map(|by| Row(std::array::from_fn(|i| c[(i + by) % 32])));
+    let slots = if half { &[0][..] } else { &[1, 0] };
     let mut results = Vec::new();
     for arch in archs() {
-        let mut rows = [c];
-        let acc = Accumulators { rows: &mut rows, slots: &[0], fresh: false };
+        let mut rows = c;
+        let acc = Accumulators { rows: &mut rows, slots, fresh: false };
         match arch {
             Some(arch) => sum.run(arch, &s.a, &s.b, acc),
             None => sum.run_portable(&s.a, &s.b, acc),
         }
-        results.push(rows[0]);
+        results.push(rows);
     }
     let fast = results[0];
     assert!(results.iter().all(|r| *r == fast), "{results:08x?}");
-    for i in 0..32 {
+    let lanes = (0..32 * slots.len()).map(|i| (i / 32, i % 32));
+    for (step, i) in lanes {
+        let (fast, c) = (fast[usize::from(slots[step])][i], c[usize::from(slots[step])][i]);
         let a_word =
             |k: usize| a[(i & !3) + k % (4 * E::PACK) / E::PACK] >> (32 / E::PACK * (k % E::PACK));
-        let pairs = (0..k).map(|k| {
-            let (a, b) = (a_word(k), b_word(k, i % 4));
-            ((E::value(a), E::exponent(a)), (E::value(b), E::exponent(b)))
-        });
-        let one = |c: f32| exact(rule, pairs.clone(), c, half);
-        let want = if half {
-            let of = |c: u32| num::f32_to_f16(f32::from_bits(one(num::f16_to_f32(c & 0xffff))));
-            of(c[i]) | of(c[i] >> 16) << 16
-        } else {
-            one(f32::from_bits(c[i]))
+        let one = |step: usize, c: f32| {
+            let pairs = (0..k).map(|k| {
+                let (a, b) = (a_word(k), b_word(k, step, i % 4));
+                ((E::value(a), E::exponent(a)), (E::value(b), E::exponent(b)))
+            });
+            exact(rule, pairs, c, half)
         };
-        assert_eq!(fast[i], want, "lane {i}: {:08x} {:08x}", fast[i], want);
+        let want = if half {
+            let of = |step: usize, c: u32| {
+                num::f32_to_f16(f32::from_bits(one(step, num::f16_to_f32(c & 0xffff))))
+            };
+            of(0, c) | of(1, c >> 16) << 16
+        } else {
+            one(step, f32::from_bits(c))
+        };
+        assert_eq!(fast, want, "step {step}, lane {i}: {fast:08x} {want:08x}");
     }
 }
 

@@ -316,7 +316,10 @@ impl Warp {
     fn operands(&self, w: &Wgmma) -> Result<([u64; 2], bool), Box<Fault>> {
         let uniform = |slot: u16, what: &str| {
             let row = &self.regs.r64[usize::from(slot)];
-            match row.iter().position(|x| *x != row[0]) {
+            // Nearly always the same, which is known sooner without looking for a lane.
+            let same = row.iter().fold(0, |all, x| all | x ^ row[0]) == 0;
+            let other = if same { None } else { row.iter().position(|x| *x != row[0]) };
+            match other {
                 None => Ok(row[0]),
                 Some(lane) => Err(Fault::new(
                     FaultKind::Operand,
@@ -454,12 +457,16 @@ impl Warp {
     }
 }
 
-/// A fragment's registers from 16 rows of eight words.
+/// A fragment's registers from 16 rows of two pieces.
 fn fragments(words: &[u32]) -> [Row<u32>; 4] {
-    let rows = words.as_chunks::<8>().0;
-    std::array::from_fn(|j| {
-        Row(std::array::from_fn(|i| rows[i / 4 + 8 * (j % 2)][4 * (j / 2) + i % 4]))
-    })
+    let pieces = words.as_chunks::<4>().0;
+    let mut rows = [Row([0; 32]); 4];
+    for (j, row) in rows.iter_mut().enumerate() {
+        for (g, to) in row.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *to = pieces[2 * (g + 8 * (j % 2)) + j / 2];
+        }
+    }
+    rows
 }
 
 /// The same from 16 k of 16 elements of 16 bits.
