@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 /// Greater texts make a fuzzer slow.
-const MOST: usize = 32 << 10;
+const MOST: usize = 64 << 10;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

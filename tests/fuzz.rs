@@ -3,18 +3,14 @@
 //! The texts come from a seeded generator, so that a failure repeats. `CROSSOVER_FUZZ=20` takes
 //! twenty times as many; `fuzz/` has the same for cargo-fuzz, without a bound.
 
+#[path = "fuzz/changed.rs"]
+mod changed;
 #[path = "fuzz/soup.rs"]
 mod soup;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crossover::device::emulator::Emulator;
-use crossover::device::model::DeviceModel;
-use crossover::device::{Device, Job};
-use crossover::kernel::Registry;
-use crossover::op::{DType, Tensor};
-use crossover::verify::suite;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
 /// Runs `f` and says which text it panicked on.
@@ -28,11 +24,6 @@ fn survive(what: &str, seed: u64, text: &str, f: impl FnOnce()) {
 fn seeds(n: u64) -> std::ops::Range<u64> {
     let times = std::env::var("CROSSOVER_FUZZ").ok().and_then(|t| t.parse().ok());
     0..n * times.unwrap_or(1)
-}
-
-fn emulator(steps: u64) -> Emulator {
-    let model = DeviceModel::named("h200").expect("a described device");
-    Emulator::new(model).with_step_limit(steps)
 }
 
 #[test]
@@ -89,32 +80,9 @@ fn any_program_runs_or_is_refused() {
 /// The kernels of the program with some lines lost, doubled, exchanged or changed.
 #[test]
 fn changed_kernels_run_or_are_refused() {
-    let registry = Registry::embedded().expect("the embedded kernels");
-    let device = emulator(5_000);
-    let jobs: Vec<(Job, Vec<Tensor>)> = registry
-        .kernels()
-        .iter()
-        .filter(|k| k.unfit(device.facts()).is_none())
-        .map(|kernel| {
-            let problem = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), 70);
-            let tile = kernel.default_tile(&problem).expect("a default tile");
-            let inputs = problem.inputs(&Default::default(), 1);
-            (kernel.job(&problem, &tile).expect("a job"), inputs)
-        })
-        .collect();
-    assert!(jobs.len() >= 4, "{} kernels", jobs.len());
+    let kernels = changed::Kernels::new(5_000);
     for seed in seeds(240) {
         let rng = &mut Pcg64::seed_from_u64(seed);
-        let (job, inputs) = &jobs[seed as usize % jobs.len()];
-        let mut job = job.clone();
-        let changes = rng.random_range(1..4);
-        for _ in 0..changes {
-            job.ptx.text = soup::change(&job.ptx.text, rng);
-        }
-        survive("kernel", seed, &job.ptx.text, || {
-            if let Ok(mut loaded) = device.load(&job, inputs) {
-                let _ = loaded.run();
-            }
-        });
+        kernels.change(seed as usize, rng, |text, run| survive("kernel", seed, text, run));
     }
 }

@@ -11,6 +11,7 @@ mod hopper;
 mod maps;
 mod memory;
 mod needs;
+mod operands;
 mod parser;
 mod ragged;
 mod special;
