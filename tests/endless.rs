@@ -46,14 +46,14 @@ const PROGRAMS: &[(&str, &str, &str, How, u64)] = &[
         "",
         "cp.async.mbarrier.arrive.noinc.shared.b64 [s];",
         How::Check,
-        2_000_000,
+        500_000,
     ),
     (
         "arrivals of copies",
         "cp.async.ca.shared.global [at + 1024], [p], 4;",
         "cp.async.mbarrier.arrive.noinc.shared.b64 [s];",
         How::Check,
-        2_000_000,
+        500_000,
     ),
     ("copies", "", "cp.async.ca.shared.global [at + 1024], [p], 4;", How::Unchecked, 4_000_000),
     (
@@ -80,8 +80,8 @@ const PROGRAMS: &[(&str, &str, &str, How, u64)] = &[
         How::Unchecked,
         4_000_000,
     ),
-    ("profiled arrivals", "", "mbarrier.arrive.shared.b64 _, [s];", How::Profile, 3_000_000),
-    ("profiled barriers", "", "bar.sync 1;", How::Profile, 15_000_000),
+    ("profiled arrivals", "", "mbarrier.arrive.shared.b64 _, [s];", How::Profile, 1_000_000),
+    ("profiled barriers", "", "bar.sync 1;", How::Profile, 9_000_000),
 ];
 
 fn text(before: &str, within: &str) -> String {

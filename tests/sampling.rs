@@ -158,7 +158,7 @@ fn unequal_ctas_extrapolate_to_within_a_few_percent() {
     ];
     for (kernel, group, n) in groups {
         let bench = Bench::new(kernel, group);
-        let on = emulator(Checks::NONE);
+        let on = emulator(Checks::UNORDERED);
         let (whole, part) =
             (bench.run_on(&on, Sampling::All), bench.run_on(&on, Sampling::Most(n)));
         let (executed, of) = part.executed();
@@ -394,7 +394,7 @@ fn launches_that_cannot_be_sampled_say_why() {
         (small(&both, 1, two, &output), "`l` needs what all of them leave in `b0`"),
         (small(&both, 1, two, &output), "`k` works on the output `b0` as well"),
     ];
-    let on = emulator(Checks::NONE);
+    let on = emulator(Checks::UNORDERED);
     for (job, why) in cases {
         let refused = sampled(&on, &job, Sampling::Most(8)).err().expect("a refusal").to_string();
         let words = ["small: its CTAs cannot be sampled", why, "all 32 CTAs of k executed"];
@@ -444,7 +444,7 @@ fn a_read_of_what_was_left_out_says_so() {
                 ld.global.b32 x, [at+-128];";
     let text = entry("k", &format!(".reg .pred first; {body}"));
     let job = small(&text, 1, &[("k", 32, &[0])], &[BufferRole::Output(0)]);
-    let on = emulator(Checks::NONE);
+    let on = emulator(Checks::UNORDERED);
     let mut session = sampled(&on, &job, Sampling::Most(8)).expect("a sample");
     let trap = session.run().expect_err("a read of unwritten memory").to_string();
     assert!(trap.contains("never written") && trap.contains("--sample-ctas all"), "{trap}");

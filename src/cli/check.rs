@@ -52,7 +52,8 @@ pub struct Args {
     /// Input family of --problem: random, gate=slow keys=identical, logits=huge, ...
     #[arg(long, requires = "problem")]
     family: Option<Family>,
-    /// Leave out checks of the emulator: races, lanes, proxies, or all of these.
+    /// Leave out checks of the emulator: races, lanes, proxies, in_flight, products,
+    /// uninitialised, transactions, phases, setmaxnreg, exits, or all of these.
     #[arg(long, value_name = "CHECK,..", value_delimiter = ',')]
     without: Vec<String>,
     /// One JSON object a case on stdout; the summary goes to stderr.

@@ -76,7 +76,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     } else {
         ProgressBar::hidden()
     };
-    let emulator = Emulator::new(model).with_l2().with_timing().with_checks(Checks::NONE);
+    let emulator = Emulator::new(model).with_l2().with_timing().with_checks(Checks::UNORDERED);
     let checked = check(registry, &emulator, &records, &|| bar.inc(1));
     bar.finish_and_clear();
     let compared = match &args.counters {

@@ -42,6 +42,15 @@ const TABLE: &[(&str, &[&str])] = &[
         &["begins a bulk copy that writes it", "began a bulk copy that writes it"],
     ),
     ("bytes_not_expected", &["256 bytes missing"]),
+    ("bytes_too_many", &["128 bytes more than expect_tx announced", "announced 128 bytes"]),
+    (
+        "circle_of_waits",
+        &[
+            "they wait for each other: warp 0 waits at barrier 1, raw.ptx:27",
+            "for warp 1, which waits at the mbarrier at shared address 0, raw.ptx:32",
+            "perhaps for warp 0",
+        ],
+    ),
     ("copy_not_waited", &["began a copy into it that has not been waited for"]),
     ("endless_loop", &["the limit is"]),
     (
@@ -56,10 +65,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("no_mbarrier", &["no mbarrier was initialised there"]),
     ("operand_overwritten", &["began a product that reads it", "wgmma.wait_group"]),
     ("operand_without_barrier", &["began a product that reads it", "writes it"]),
+    ("peer_arrival_after_its_exit", &["mbarrier.arrive: CTA 1 of the cluster has exited"]),
     ("peer_arrival_of_cta_scope", &["of the cluster", "reads it", "wrote it"]),
     ("peer_atomic_beside_a_store", &["of the cluster", "updates it atomically", "wrote it"]),
     ("peer_flag_without_release", &["of the cluster", "reads it", "wrote it"]),
     ("peer_has_exited", &["CTA 1 of the cluster has exited"]),
+    ("peer_memory_uninitialised", &["shared::cluster load", "which was never written"]),
     ("peer_read_unsynchronised", &["of the cluster"]),
     ("peer_store_not_waited", &["an asynchronous"]),
     ("phase_reused", &["phase 0", "phase 2"]),
@@ -74,6 +85,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("race_write_after_write", &["race at shared address 0", "wrote it"]),
     ("read_out_of_bounds", &["behind the end of `arg0`"]),
     ("registers_not_in_the_pool", &["registers a thread more"]),
+    ("setmaxnreg_in_the_wrong_direction", &["to 40 registers, but the warp holds 24"]),
+    ("setmaxnreg_uneven", &["setmaxnreg that warp 3 never executed"]),
     ("shared_out_of_bounds", &["the CTA has 32768 bytes"]),
     ("shuffle_from_nobody", &["reads lane 20"]),
     ("shuffle_with_absent_lanes", &["member mask 0000ffff"]),
@@ -91,7 +104,55 @@ const TABLE: &[(&str, &[&str])] = &[
     ("write_out_of_bounds", &["4 bytes before `arg1`"]),
 ];
 
-/// Faults of the checks that can be left out.
+/// Faults between two, beside those of memory: the instruction of the other.
+const PARTIES: &[(&str, &str)] = &[
+    ("accumulators_in_flight", "wgmma.mma_async"),
+    ("arrivals_too_many", "mbarrier.arrive.shared.b64"),
+    ("bytes_not_expected", "@first mbarrier.arrive.expect_tx"),
+    ("bytes_too_many", "@first mbarrier.arrive.expect_tx"),
+    ("circle_of_waits", "mbarrier.try_wait"),
+    ("peer_arrival_after_its_exit", "ret"),
+    ("peer_has_exited", "ret"),
+    ("phase_reused", "mbarrier.arrive.shared.b64"),
+    ("setmaxnreg_in_the_wrong_direction", "setmaxnreg.dec.sync.aligned.u32  24"),
+    ("setmaxnreg_uneven", "setmaxnreg.dec"),
+    ("wgmma_fence_missing", "mov.u32     a0, 0"),
+];
+
+/// Faults that always have two parties.
+const BETWEEN_TWO: &[&str] = &[
+    "race",
+    "proxy",
+    "in_flight",
+    "registers_in_flight",
+    "missing_fence",
+    "transaction",
+    "arrivals",
+    "phase_reuse",
+    "peer_exited",
+];
+
+/// Check by check, the kernels that are caught no more, or for something else, without it.
+const LEFT_OUT: &[(&str, &[&str])] = &[
+    ("in_flight", &["copy_not_waited", "bulk_load_not_waited", "operand_overwritten"]),
+    ("products", &["accumulators_in_flight", "wgmma_fence_missing"]),
+    (
+        "uninitialised",
+        &[
+            "uninitialised_global",
+            "uninitialised_local",
+            "uninitialised_register",
+            "uninitialised_shared",
+            "peer_memory_uninitialised",
+        ],
+    ),
+    ("transactions", &["bytes_too_many", "bytes_not_expected"]),
+    ("phases", &["phase_reused"]),
+    ("setmaxnreg", &["setmaxnreg_in_the_wrong_direction", "setmaxnreg_uneven"]),
+    ("exits", &["peer_has_exited", "peer_arrival_after_its_exit"]),
+];
+
+/// Faults of order.
 const ORDER: &[&str] = &["race", "proxy"];
 
 fn source(name: &str) -> String {
@@ -158,10 +219,63 @@ fn each_broken_kernel_is_caught_by_its_check_and_its_twin_by_none() {
                 if at == 0 || trap.at.source.is_empty() {
                     faults.push(format!("{name}: no place in: {text}"));
                 }
+                if let Some(missing) = silent(name, fault, &trap) {
+                    faults.push(format!("{name}: {missing} in: {text}"));
+                }
             }
         }
         if let Err(trap) = run(&source, &twin(&source, "broken"), Checks::ALL) {
             faults.push(format!("{name}: the repaired twin has {trap}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+/// What a report should say and does not: place, PTX line and template line, of each party; a hint.
+fn silent(name: &str, fault: &str, trap: &Trap) -> Option<String> {
+    let text = trap.to_string();
+    let party = PARTIES.iter().find(|(n, _)| *n == name).map(|(_, source)| *source);
+    // Of two lanes of one instruction the message itself says which.
+    let two = BETWEEN_TWO.contains(&fault) && name != "race_in_one_instruction";
+    if (party.is_some() || two) && trap.other.is_none() {
+        return Some("no other party".into());
+    }
+    for site in [Some(&trap.at), trap.other.as_ref()].into_iter().flatten() {
+        let place = format!("at raw.ptx:{0} (PTX line {0}): {1}", site.line, site.source);
+        if site.line == 0 || !text.contains(&place) {
+            return Some(format!("no `{place}`"));
+        }
+    }
+    if let (Some(party), Some(other)) = (party, &trap.other)
+        && !other.source.starts_with(party)
+    {
+        return Some(format!("the other party is not `{party}`"));
+    }
+    if trap.hint.is_empty() || !text.contains(&trap.hint) {
+        return Some("no hint".into());
+    }
+    // Wherever else an instruction is named, it is so with its template line.
+    let bare = text.match_indices("PTX line").any(|(at, _)| !text[..at].ends_with(" ("));
+    (bare || text.contains('\u{1}')).then(|| "a place without its template line".into())
+}
+
+/// Without its check, a broken kernel ends, or as something else.
+#[test]
+fn each_check_can_be_left_out() {
+    let mut faults = Vec::new();
+    let names: BTreeSet<&str> = LEFT_OUT.iter().map(|(check, _)| *check).collect();
+    let order = ["races", "lanes", "proxies"];
+    assert!(Checks::names().all(|n| names.contains(n) || order.contains(&n)));
+    for (check, kernels) in LEFT_OUT {
+        let without = Checks::ALL.without(check).expect("a check");
+        for name in *kernels {
+            let source = source(name);
+            let fault = header(&source, "fault");
+            if let Err(trap) = run(&source, &twin(&source, "repaired"), without)
+                && serde_json::to_value(trap.kind).expect("a kind") == fault
+            {
+                faults.push(format!("{name} without {check}: {trap}"));
+            }
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));

@@ -1,7 +1,10 @@
 //! A CTA: its warps, its barriers, and the registers that a warp finds filled.
 
+use super::events::Who;
+use super::order::Checks;
 use super::program::{Preset, Program, Slot};
 use super::regs::Row;
+use super::trap::{Fault, FaultKind};
 use super::warp::Warp;
 use super::wgmma::Warpgroups;
 
@@ -15,6 +18,11 @@ struct Barrier {
     votes: u32,
     voters: u32,
     result: (u32, u32),
+    /// Warps, one bit each, that have arrived, and that had in the generation before.
+    here: u32,
+    before: u32,
+    /// The latest to arrive.
+    last: Option<Who>,
 }
 
 pub enum Release {
@@ -46,22 +54,31 @@ impl Barriers {
     }
 
     /// `count` is the number of threads that take part, all if `None`.
+    ///
+    /// # Errors
+    /// More threads than take part, or instructions that disagree on how many do.
     pub fn arrive(
         &mut self,
         id: u32,
-        threads: u32,
+        (who, threads): (Who, u32),
         count: Option<u32>,
         votes: Option<(u32, u32)>,
-    ) -> Result<Release, String> {
+    ) -> Result<Release, Box<Fault>> {
         let all = self.threads;
         let b = &mut self.state[id as usize];
+        let refuse = |b: &Barrier, message| {
+            let other = b.last.map(|who| (who, "arrived there last"));
+            let lane = who.lanes.trailing_zeros();
+            Err(Fault::new(FaultKind::Divergence, lane, message).against(other))
+        };
         if b.used && b.expected != count {
             let say = |c: Option<u32>| c.map_or("all".into(), |c| c.to_string());
-            return Err(format!(
+            let message = format!(
                 "barrier {id} is waiting for {} threads; this instruction says {}",
                 say(b.expected),
                 say(count)
-            ));
+            );
+            return refuse(b, message);
         }
         (b.used, b.expected) = (true, count);
         b.arrived += threads;
@@ -71,8 +88,11 @@ impl Barriers {
         }
         let wanted = count.unwrap_or(all);
         if b.arrived > wanted {
-            return Err(format!("{} threads at barrier {id}, which is for {wanted}", b.arrived));
+            let message = format!("{} threads at barrier {id}, which is for {wanted}", b.arrived);
+            return refuse(b, message);
         }
+        b.here |= 1 << (who.warp % 32);
+        b.last = Some(who);
         Ok(if b.arrived == wanted {
             b.complete();
             Release::Open
@@ -91,6 +111,17 @@ impl Barriers {
         }
     }
 
+    /// Warps that have not arrived, one bit each; and true if they must, or did in the generation
+    /// before, else others might as well.
+    pub fn late(&self, id: u32) -> (u32, bool) {
+        let b = &self.state[id as usize];
+        match b.before & !b.here {
+            _ if b.expected.is_none() => (!b.here, true),
+            0 => (!b.here, false),
+            again => (again, true),
+        }
+    }
+
     pub fn describe(&self, id: u32) -> String {
         let b = &self.state[id as usize];
         format!(
@@ -106,6 +137,7 @@ impl Barrier {
         *self = Barrier {
             generation: self.generation + 1,
             result: (self.votes, self.voters),
+            before: self.here,
             ..Barrier::default()
         };
     }
@@ -156,9 +188,10 @@ pub struct Cta {
     pub warps: Vec<Warp>,
     pub barriers: Barriers,
     pub warpgroups: Warpgroups,
-    /// Warps that have come to their end.
+    /// Warps that have come to their end, how many have not, and the latest that has.
     pub done: Vec<bool>,
     pub left: usize,
+    pub last: usize,
     /// Warp instructions executed.
     pub steps: u64,
     /// In its cluster.
@@ -175,6 +208,7 @@ impl Cta {
             warpgroups: Warpgroups::default(),
             done: Vec::new(),
             left: 0,
+            last: 0,
             steps: 0,
             rank,
             dims,
@@ -186,12 +220,12 @@ impl Cta {
     }
 
     /// Ready to be the CTA of its rank in cluster `index`.
-    pub fn reset(&mut self, program: &Program, index: u64) {
+    pub fn reset(&mut self, program: &Program, index: u64, checks: Checks) {
         let threads = self.dims.threads();
         let at = self.dims.cta(index, self.rank);
         for w in 0..self.warps.len() {
             let lanes = (threads - 32 * w as u32).min(32);
-            self.warps[w].reset(w as u32, u32::MAX >> (32 - lanes));
+            self.warps[w].reset(w as u32, u32::MAX >> (32 - lanes), checks.uninitialised);
             self.preset(program, w, at, false);
         }
         self.barriers = Barriers::new(self.warps.len() as u32);

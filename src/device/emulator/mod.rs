@@ -88,7 +88,7 @@ impl Emulator {
         self
     }
 
-    /// Which orders are checked; all unless told otherwise.
+    /// What is checked; all unless told otherwise.
     pub fn with_checks(mut self, checks: Checks) -> Emulator {
         self.checks = checks;
         self

@@ -1,5 +1,7 @@
 //! Runs PTX without a kernel, a manifest or an operator: for tests and small programs.
 
+use std::sync::Arc;
+
 use super::order::Checks;
 use super::trap::Site;
 use super::{Emulator, FaultKind, LaunchProfile, Trap};
@@ -99,7 +101,7 @@ pub fn run_raw_clusters(
     run_raw_checked(text, entry, shape, shared, args, RawOptions::default())
 }
 
-/// As [`run_raw_clusters`], with some checks of order left out, or another limit of steps.
+/// As [`run_raw_clusters`], with some checks left out, or another limit of steps.
 ///
 /// # Errors
 /// As [`run_raw`].
@@ -152,8 +154,9 @@ pub fn run_raw_checked(
     }
     let launch =
         Launch { entry: entry.into(), grid, block, cluster, shared_bytes: shared, args: list };
-    let ptx =
-        Ptx { kernel: "raw".into(), text: text.into(), origin: Vec::new(), sha256: String::new() };
+    let file: Arc<str> = "raw.ptx".into();
+    let origin = (1..=text.lines().count() as u32).map(|line| (file.clone(), line)).collect();
+    let ptx = Ptx { kernel: "raw".into(), text: text.into(), origin, sha256: String::new() };
     let job = Job { ptx, buffers, launches: vec![launch] };
     let refuse = |e: DeviceError| {
         Box::new(Trap {

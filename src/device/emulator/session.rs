@@ -18,7 +18,7 @@ use super::program::{ModuleVar, ParamSlot, Program};
 use super::ptx::{PtxError, parse};
 use super::sample::{self, Pick};
 use super::timing::timing;
-use super::trap::{FaultKind, Place, Site, Trap};
+use super::trap::{At, FaultKind, Place, Site, Trap};
 use super::warp::Line;
 use crate::device::model::{LaunchCounts, Timing, model, resident};
 use crate::device::tensormap::validate;
@@ -151,6 +151,8 @@ impl<'d> Session<'d> {
             ready.push(Ready { launch: launch.clone(), program, params, dims });
         }
         let mut global = buffers(job, inputs, &module_vars)?;
+        let lenient = !emulator.checks.uninitialised;
+        global.regions.iter_mut().chain(&mut global.modules).for_each(|r| r.lenient = lenient);
         if emulator.checks.races {
             global.regions.iter_mut().chain(&mut global.modules).for_each(Region::watch);
         }
@@ -485,7 +487,11 @@ fn trap(job: &Job, r: &Ready, stop: &Stop) -> Box<Trap> {
         kind: fault.kind,
         kernel: job.ptx.kernel.clone(),
         entry: r.launch.entry.clone(),
-        message: fault.message.clone(),
+        message: At::placed(&fault.message, |pc| {
+            let line = r.program.insts.get(pc).map_or(0, |i| i.line);
+            let origin = job.ptx.origin.get((line as usize).wrapping_sub(1));
+            Place(line, origin).to_string()
+        }),
         at: site(&fault.does, stop.cta, stop.warp, fault.lane, Some(stop.pc)),
         other: fault.other.as_ref().map(|p| {
             let cta = r.dims.cta(p.cta / ctas, (p.cta % ctas) as u32);

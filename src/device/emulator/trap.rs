@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::events::Who;
+
 /// The kind of a fault, so that tests and callers need not read the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,18 +52,66 @@ impl FaultKind {
     /// What usually helps.
     fn hint(self) -> &'static str {
         match self {
+            FaultKind::OutOfBounds => {
+                "compare the address with the size, and with the predicate that guards the tail"
+            }
+            FaultKind::Misaligned => {
+                "an access of n bytes wants an address that is a multiple of n (bulk copies: 16, \
+                 tensor copies: 128 in shared memory); use a narrower one, or pad the stride"
+            }
+            FaultKind::Uninitialised => {
+                "write it first on every path that leads here; before others' memory is read, pass \
+                 a barrier behind which it has been written"
+            }
             FaultKind::InFlight => {
                 "wait for the copy (cp.async.wait_group, or the mbarrier it completes on), then pass \
                  a barrier if another warp uses it"
             }
+            FaultKind::RegistersInFlight => {
+                "put wgmma.wait_group behind the product's wgmma.commit_group, with as few groups \
+                 left in flight as it takes to cover it, before the registers are used"
+            }
+            FaultKind::MissingFence => {
+                "put wgmma.fence.sync.aligned between the last use of these registers by other \
+                 instructions and the product"
+            }
+            FaultKind::Race => "let both pass a common barrier between the two accesses",
+            FaultKind::Proxy => "put fence.proxy.async behind the write, before the barrier",
             FaultKind::Divergence => {
                 "all named threads must come to the same instruction: move it out of the branch"
             }
             FaultKind::Deadlock => {
                 "count who arrives at each barrier and how many it expects, on every path"
             }
+            FaultKind::Transaction => {
+                "expect_tx of a phase must announce the bytes of all its copies: of tensor copies \
+                 the whole box, of a multicast those that reach this CTA"
+            }
+            FaultKind::Arrivals => {
+                "mbarrier.init must count all who arrive in a phase (each lane that executes \
+                 mbarrier.arrive), and nobody may arrive twice in one"
+            }
+            FaultKind::Mbarrier => {
+                "mbarrier.init it once, pass a barrier, and leave its 8 bytes to mbarrier \
+                 instructions until mbarrier.inval"
+            }
+            FaultKind::PhaseReuse => {
+                "let nobody arrive for the phase after next before all waiters have seen this one \
+                 end: a second mbarrier that they arrive at says so"
+            }
+            FaultKind::Registers => {
+                "all four warps of a warpgroup execute the same setmaxnreg: .dec from what they hold \
+                 first, .inc for no more than others have given back"
+            }
+            FaultKind::PeerExited => {
+                "let no CTA exit before its peers are done with its shared memory: \
+                 barrier.cluster.arrive and .wait at the end"
+            }
             FaultKind::StepLimit => "a loop does not end, or waits for what nobody does",
-            _ => "",
+            FaultKind::Operand => "the operand is computed at run time: look where it comes from",
+            FaultKind::Trap => {
+                "the kernel's own check has failed: look at the condition of the branch to `trap`"
+            }
         }
     }
 }
@@ -88,6 +138,8 @@ pub struct Fault {
     /// What the instruction does, where there is another: `reads it`.
     pub does: String,
     pub other: Option<Party>,
+    /// As `other`, and what it did, before its CTA is numbered in the launch.
+    pub against: Option<(Who, String)>,
     /// The way out, empty for the kind's own.
     pub hint: String,
 }
@@ -100,8 +152,15 @@ impl Fault {
             message,
             does: String::new(),
             other: None,
+            against: None,
             hint: String::new(),
         })
+    }
+
+    /// With somebody who has a part in it: who, and what they did.
+    pub fn against(mut self: Box<Self>, other: Option<(Who, impl Into<String>)>) -> Box<Fault> {
+        self.against = other.map(|(who, does)| (who, does.into()));
+        self
     }
 
     pub fn hint(&self) -> &str {
@@ -203,6 +262,29 @@ impl Trap {
 }
 
 impl std::error::Error for Trap {}
+
+/// An instruction named in the message of a [`Fault`]: that of a [`Trap`] has its [`Place`] instead.
+pub struct At(pub usize);
+
+/// Stands on both sides of an instruction's number; no PTX has it.
+const MARK: char = '\u{1}';
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{MARK}{}{MARK}", self.0)
+    }
+}
+
+impl At {
+    /// A message with places instead of instructions.
+    pub fn placed(message: &str, place: impl Fn(usize) -> String) -> String {
+        let part = |(i, part): (usize, &str)| match part.parse() {
+            Ok(pc) if i % 2 == 1 => place(pc),
+            _ => part.to_owned(),
+        };
+        message.split(MARK).enumerate().map(part).collect()
+    }
+}
 
 /// `file.ptx:34 (PTX line 12)`
 pub struct Place<'a>(pub u32, pub Option<&'a (Arc<str>, u32)>);

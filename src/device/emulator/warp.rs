@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::access::Batch;
 use super::cta::{Barriers, Release};
-use super::events::{Events, Object, Ordering};
+use super::events::{Events, Object, Ordering, Who};
 use super::hopper::{Arrived, Engine, Flow, Peers};
 use super::memory::{Global, Shared, sectors};
 use super::program::{Bar, Class, Inst, Op, Program, Reduce, UNGUARDED};
@@ -197,8 +197,9 @@ pub struct Warp {
     pub id: u32,
     pub regs: Regs,
     pub groups: Vec<Group>,
-    /// Lanes that have not exited.
+    /// Lanes that have not exited, and the latest exit.
     pub alive: u32,
+    exit: usize,
     /// Lanes in which each tracked register is initialised.
     pub init: Vec<u32>,
     /// Local memory by word and lane.
@@ -239,6 +240,7 @@ impl Warp {
             regs: program.empty_regs(),
             groups: Vec::new(),
             alive: 0,
+            exit: 0,
             init: vec![0; program.tracked.len()],
             local: vec![[0; 32]; words],
             local_shadow: vec![[0; 32]; words],
@@ -259,14 +261,20 @@ impl Warp {
         }
     }
 
-    /// Ready for a new CTA, with the lanes of `alive`.
-    pub fn reset(&mut self, id: u32, alive: u32) {
+    /// Where its last lanes exited.
+    pub fn left(&self, cta: u32) -> Who {
+        Who { cta, warp: self.id, lanes: u32::MAX, pc: self.exit }
+    }
+
+    /// Ready for a new CTA, with the lanes of `alive`; `track` what has been written.
+    pub fn reset(&mut self, id: u32, alive: u32, track: bool) {
         self.id = id;
         self.alive = alive;
         self.groups.clear();
         self.groups.push(Group { pc: 0, mask: alive, wait: Wait::No, turn: 0 });
-        self.init.fill(0);
-        self.local_shadow.fill([0; 32]);
+        let (init, local) = if track { (0, 0) } else { (u32::MAX, 0xf) };
+        self.init.fill(init);
+        self.local_shadow.fill([local; 32]);
         self.spare.append(&mut self.copies);
         self.committed = [0; 32];
         self.copies_begun = 0;
@@ -392,8 +400,8 @@ impl Warp {
             }
             if inst.touch != 0 {
                 let touch = program.touches[usize::from(inst.touch)];
-                if !self.pending.touch(touch) {
-                    return Err(Faulted(self.in_flight(program, touch), pc));
+                if !self.pending.touch(touch, pc) && cx.events.order.checks.products {
+                    return Err(Faulted(self.in_flight(cx, touch), pc));
                 }
             }
             match inst.op {
@@ -524,6 +532,7 @@ impl Warp {
                 }
                 Op::Exit => {
                     self.alive &= !exec;
+                    self.exit = pc;
                     let late = self.arrived.late(exec, cx.engine.barrier.generation);
                     cx.engine.barrier.leave(exec.count_ones(), late);
                     cx.engine.progress += 1;
@@ -687,11 +696,8 @@ impl Warp {
         // Barriers count whole warps, of those that come whole.
         let arriving = if exec == self.alive { 32 } else { exec.count_ones() };
         let generation = cx.barriers.generation(id);
-        let release = cx
-            .barriers
-            .arrive(id, arriving, count, votes.map(|v| (v, exec)))
-            .map_err(|message| Fault::new(FaultKind::Divergence, lane, message))?;
         let who = self.who(cx.rank, exec, pc);
+        let release = cx.barriers.arrive(id, (who, arriving), count, votes.map(|v| (v, exec)))?;
         let object = Object::Bar { cta: cx.rank, id };
         cx.events.arrive(who, object, generation, Ordering::Cta);
         cx.engine.progress += 1;

@@ -144,7 +144,6 @@ impl<'a> Decoder<'a> {
             flip,
             name,
             sets: [0; 2],
-            line: self.line,
         });
         self.products.push(operands);
         self.push(Op::Warpgroup(WgOp::Product(at)));

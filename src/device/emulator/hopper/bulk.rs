@@ -209,7 +209,8 @@ impl Warp {
                 shared.locate_span(at, size, lane, WHAT)?;
                 let from = Block::plain(rank, at as u32, size);
                 source = Some(from);
-                let data = shared.begin_read(from, lane, WHAT)?;
+                let data = shared.begin_read(from, lane, WHAT);
+                let data = data.map_err(|f| cx.engine.explain(f, from))?;
                 let object = Object::Mbarrier { cta: bar_rank, at: bar_at as u32 };
                 cx.events.engine_reads(who, from.span(), object)?;
                 data
@@ -243,8 +244,8 @@ impl Warp {
         }
         for rank in lanes(ranks) {
             let to = Block { cta: rank, ..block };
-            if rank != cx.rank && cx.shared_of(rank).exited {
-                return Err(super::peer_exited(rank, lane, WHAT));
+            if rank != cx.rank {
+                cx.still_there(rank, lane, WHAT)?;
             }
             let shared = cx.shared_of(rank);
             shared.locate_span(to_at, block.bytes, lane, WHAT)?;
@@ -252,7 +253,8 @@ impl Warp {
             let phase = shared.mbarriers.get(at).map_or(0, |b| b.phase);
             let load = match b.reduce {
                 None => {
-                    shared.begin_write(to, lane, WHAT)?;
+                    let begun = shared.begin_write(to, lane, WHAT);
+                    begun.map_err(|f| cx.engine.explain(f, to))?;
                     Load::Bytes { to, data: data.clone(), from: source }
                 }
                 Some((op, ty)) => Load::Reduce {
@@ -340,7 +342,8 @@ impl Warp {
         }
         let shared = cx.shared_of(rank);
         shared.locate_span(at, block.bytes, lane, WHAT)?;
-        let data = Arc::new(shared.begin_read(block, lane, WHAT)?);
+        let data = shared.begin_read(block, lane, WHAT);
+        let data = Arc::new(data.map_err(|f| cx.engine.explain(f, block))?);
         let object = Object::BulkGroup { cta: cx.rank, warp: self.id, lane };
         let copy = cx.events.engine_reads(who, block.span(), object)?;
         cx.count_shared(pc, (u64::from(block.bytes).div_ceil(128), 0));

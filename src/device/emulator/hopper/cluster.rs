@@ -9,7 +9,7 @@ use crate::device::emulator::events::{Events, Object, Ordering, Who};
 use crate::device::emulator::launch::Runner;
 use crate::device::emulator::memory::Shared;
 use crate::device::emulator::order::Checks;
-use crate::device::emulator::program::{Op, Program};
+use crate::device::emulator::program::Program;
 use crate::device::emulator::timing::Trace;
 use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Faulted, Group, Turn, Wait, Warp};
@@ -68,6 +68,11 @@ impl ClusterBarrier {
             self.generation += 1;
             self.missing = self.alive;
         }
+    }
+
+    /// Threads that have not arrived, of those that have not exited.
+    pub fn missing(&self) -> (u32, u32) {
+        (self.missing, self.alive)
     }
 
     /// Threads exit; `late` of them had not arrived in this generation.
@@ -144,29 +149,6 @@ impl Warp {
     }
 }
 
-/// Warps of one CTA that wait for the same.
-struct Waiting {
-    cta: Option<usize>,
-    warps: [u32; 2],
-    mask: u32,
-    line: u32,
-    what: String,
-}
-
-impl Waiting {
-    fn line(&self) -> String {
-        let cta = self.cta.map_or(String::new(), |c| format!("CTA {c} "));
-        let [first, last] = self.warps;
-        let warps = if first == last {
-            format!("warp {first}")
-        } else {
-            format!("warps {first} to {last}")
-        };
-        let Waiting { mask, line, what, .. } = self;
-        format!("  {cta}{warps} lanes {mask:08x} at PTX line {line} for {what}")
-    }
-}
-
 /// A fault with its place.
 pub struct Halt {
     pub faulted: Faulted,
@@ -183,10 +165,10 @@ impl Halt {
 
 /// The CTAs of a cluster with their memories, reused from cluster to cluster.
 pub struct Cluster {
-    ctas: Vec<Cta>,
-    shared: Vec<Shared>,
-    engine: Engine,
-    events: Events,
+    pub(super) ctas: Vec<Cta>,
+    pub(super) shared: Vec<Shared>,
+    pub(super) engine: Engine,
+    pub(super) events: Events,
     dims: Dims,
 }
 
@@ -195,8 +177,8 @@ impl Cluster {
         let n = dims.cluster.iter().product::<u32>();
         Cluster {
             ctas: (0..n).map(|rank| Cta::new(program, dims, rank)).collect(),
-            shared: (0..n).map(|_| Shared::new(dims.total_shared)).collect(),
-            engine: Engine::default(),
+            shared: (0..n).map(|_| Shared::checked(dims.total_shared, checks)).collect(),
+            engine: Engine { checks, ..Engine::default() },
             events: Events::new(checks),
             dims,
         }
@@ -207,7 +189,7 @@ impl Cluster {
         let warps = self.dims.threads().div_ceil(32);
         for (cta, shared) in self.ctas.iter_mut().zip(&mut self.shared) {
             shared.reset();
-            cta.reset(program, index);
+            cta.reset(program, index, self.events.order.checks);
         }
         let number = oldest + index * u64::from(n);
         self.events.reset((n, warps), self.dims.total_shared, number, oldest);
@@ -233,12 +215,16 @@ impl Cluster {
         let explains = |halt: &Halt| {
             matches!(halt.faulted.0.kind, FaultKind::Race | FaultKind::Proxy | FaultKind::InFlight)
         };
-        match self.events.order.take_deferred() {
+        let done = match self.events.order.take_deferred() {
             Some((fault, who)) if !done.as_ref().is_err_and(explains) => {
                 Err(Halt::of((fault, who)))
             }
             _ => done,
-        }
+        };
+        done.map_err(|mut halt| {
+            self.events.order.name(&mut halt.faulted.0);
+            halt
+        })
     }
 
     /// What the latest run was, where that was asked for and could be kept.
@@ -265,7 +251,7 @@ impl Cluster {
                 moved |= self.round(rank, program, &mut runner, &mut parked)?;
                 let cta = &self.ctas[rank];
                 if cta.left == 0 {
-                    self.end(rank as u32, program, &runner)?;
+                    self.end(rank as u32, &runner)?;
                     left -= 1;
                     moved = true;
                 } else if cta.steps > limit {
@@ -335,6 +321,7 @@ impl Cluster {
                 Turn::Done => {
                     cta.done[w] = true;
                     cta.left -= 1;
+                    cta.last = w;
                     moved = true;
                     cta.barriers.leave();
                 }
@@ -346,19 +333,21 @@ impl Cluster {
     }
 
     /// A CTA has come to its end: nothing may use its memory any longer.
-    fn end(&mut self, rank: u32, program: &Program, runner: &Runner<'_>) -> Result<(), Halt> {
+    fn end(&mut self, rank: u32, runner: &Runner<'_>) -> Result<(), Halt> {
+        let cta = &self.ctas[rank as usize];
+        let exit = cta.warps[cta.last].left(rank);
+        let checks = self.events.order.checks;
         let lost = |who: Who, why: &str| {
             let message = format!("{why}; its memory is gone before it is done");
             let fault = Fault::new(FaultKind::InFlight, who.lanes.trailing_zeros(), message);
-            Err(Halt::of((fault, who)))
+            Err(Halt::of((fault.against(Some((exit, "exited, its CTA's last"))), who)))
         };
-        self.shared[rank as usize].exited = true;
+        self.shared[rank as usize].exited = Some(exit);
+        if !checks.in_flight {
+            self.engine.drop_flights(rank);
+        }
         for f in &self.engine.flights {
-            let from = match &f.load {
-                super::Load::Bytes { from: Some(from), .. }
-                | super::Load::Reduce { from: Some(from), .. } => from.cta,
-                _ => f.signal.0,
-            };
+            let from = f.load.from().map_or(f.signal.0, |from| from.cta);
             if matches!(f.load, super::Load::Copies { .. }) {
                 continue;
             }
@@ -375,7 +364,7 @@ impl Cluster {
         let mut i = 0;
         while i < self.engine.stores.len() {
             let s = &self.engine.stores[i];
-            if s.reading && s.from.cta == rank {
+            if s.reading && s.from.cta == rank && checks.in_flight {
                 return lost(
                     s.who,
                     "the CTA ends while a bulk store still reads its shared memory \
@@ -388,14 +377,16 @@ impl Cluster {
                 i += 1;
             }
         }
-        if let Some((group, warp, pc)) = self.engine.pools[rank as usize].uneven() {
+        if let Some((warp, ahead, pc)) = self.engine.pools[rank as usize].uneven() {
+            let group = warp / 4 * 4;
             let message = format!(
                 "setmaxnreg that warp {warp} never executed, but others of warps {group} to {} \
                  did: all warps of a warpgroup must",
                 group + 3
             );
+            let other = Who { cta: rank, warp: ahead as u32, lanes: u32::MAX, pc };
             let fault = Fault::new(FaultKind::Registers, None, message);
-            let _ = program;
+            let fault = fault.against(Some((other, "executed it")));
             return Err(Halt { faulted: Faulted(fault, pc), rank, warp: Some(warp as u32) });
         }
         Ok(())
@@ -474,125 +465,5 @@ impl Cluster {
             }
         }
         Ok(false)
-    }
-
-    /// Nobody can go on: says who waits where, and for what.
-    fn stuck(&self, program: &Program) -> Halt {
-        let mut waiting: Vec<Waiting> = Vec::new();
-        let mut first = None;
-        let mut kind = FaultKind::Deadlock;
-        let line = |pc: usize| program.insts.get(pc).map_or(0, |i| i.line);
-        for (c, cta) in self.ctas.iter().enumerate() {
-            for w in &cta.warps {
-                for g in &w.groups {
-                    let mut pc = g.pc;
-                    let mut found = FaultKind::Deadlock;
-                    let what = match g.wait {
-                        Wait::Barrier { id, .. } => {
-                            pc = g.pc.saturating_sub(1);
-                            cta.barriers.describe(id)
-                        }
-                        Wait::Lanes(members) => {
-                            found = FaultKind::Divergence;
-                            let missing = members & !g.mask;
-                            let what = match program.insts[g.pc].op {
-                                Op::Bar(_) => "a barrier of the whole warp",
-                                _ => "a warp-wide instruction",
-                            };
-                            format!("lanes {missing:08x} at {what}")
-                        }
-                        Wait::Mbarrier { cta: of, at, phase } => {
-                            let (text, why) = self.describe(w, (of, at), phase, c as u32, &line);
-                            found = why;
-                            text
-                        }
-                        Wait::Cluster { .. } => {
-                            let b = &self.engine.barrier;
-                            format!("barrier.cluster, {} of {} threads missing", b.missing, b.alive)
-                        }
-                        Wait::Registers { more } => {
-                            found = FaultKind::Registers;
-                            format!(
-                                "{more} registers a thread more, of which the CTA's pool has {}",
-                                self.engine.pools[c].free
-                            )
-                        }
-                        Wait::No => "its turn".into(),
-                    };
-                    let new = Waiting {
-                        cta: (self.ctas.len() > 1).then_some(c),
-                        warps: [w.id; 2],
-                        mask: g.mask,
-                        line: line(pc),
-                        what,
-                    };
-                    match waiting.last_mut() {
-                        // As the warp before it.
-                        Some(o)
-                            if o.warps[1] + 1 == w.id
-                                && (o.cta, o.mask, o.line) == (new.cta, new.mask, new.line)
-                                && o.what == new.what =>
-                        {
-                            o.warps[1] = w.id;
-                        }
-                        _ => waiting.push(new),
-                    }
-                    // The most telling one gives the fault its kind and place.
-                    if first.is_none() || kind == FaultKind::Deadlock && found != kind {
-                        (first, kind) = (Some((pc, c as u32, w.id)), found);
-                    }
-                }
-            }
-        }
-        let (pc, rank, warp) = first.unwrap_or((0, 0, 0));
-        let head = match kind {
-            FaultKind::Divergence => {
-                "threads that must execute an instruction together have parted for good"
-            }
-            FaultKind::Transaction => "deadlock: bytes that no copy brings are waited for",
-            FaultKind::PhaseReuse => {
-                "deadlock: a waiter has missed the phase that it waits for, and stands before a \
-                 later one of the same parity"
-            }
-            FaultKind::Registers => {
-                "deadlock: setmaxnreg waits for registers that nobody gives back"
-            }
-            _ => "deadlock",
-        };
-        let lines: Vec<String> = waiting.iter().map(Waiting::line).collect();
-        let message = format!("{head}; these wait:\n{}", lines.join("\n"));
-        let faulted = Faulted(Fault::new(kind, None, message), pc);
-        Halt { faulted, rank, warp: Some(warp) }
-    }
-
-    /// What a warp waits for at an mbarrier, and what that says of the fault.
-    fn describe(
-        &self,
-        warp: &Warp,
-        (rank, at): (u32, u32),
-        phase: u64,
-        own: u32,
-        line: &dyn Fn(usize) -> u32,
-    ) -> (String, FaultKind) {
-        let of = if rank == own { String::new() } else { format!(" of CTA {rank}") };
-        let mut text = format!("the mbarrier at shared address {at}{of}");
-        let Some(b) = self.shared[rank as usize].mbarriers.get(at) else {
-            return (text, FaultKind::Deadlock);
-        };
-        text += &format!(": {}", b.describe());
-        if let Some(who) = b.last {
-            let of = if self.ctas.len() > 1 { format!("CTA {} ", who.cta) } else { String::new() };
-            text += &format!("; {of}warp {} arrived last, at PTX line {}", who.warp, line(who.pc));
-        }
-        let seen = warp.seen.iter().find(|s| s.0 == (rank, at)).map_or(0, |s| s.1);
-        let kind = if seen < phase && seen & 1 == phase & 1 {
-            text += &format!("; this warp has not seen phase {seen}, of the same parity");
-            FaultKind::PhaseReuse
-        } else if b.pending == 0 && b.tx != 0 {
-            FaultKind::Transaction
-        } else {
-            FaultKind::Deadlock
-        };
-        (text, kind)
     }
 }

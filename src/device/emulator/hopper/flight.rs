@@ -8,7 +8,7 @@ use crate::device::Swizzle;
 use crate::device::emulator::access::combine;
 use crate::device::emulator::cta::Cta;
 use crate::device::emulator::events::{CopyId, Events, Object, Ordering, Span, Who};
-use crate::device::emulator::memory::{BUSY, Global, Region, Shared, WRITTEN};
+use crate::device::emulator::memory::{Global, Region, Shared, WRITTEN};
 use crate::device::emulator::program::{AtomOp, AtomTy};
 use crate::device::emulator::stream::Way;
 use crate::device::emulator::trap::{Fault, FaultKind};
@@ -117,12 +117,13 @@ pub struct Store {
 impl Shared {
     /// Whole words that a copy will write: nobody may touch them until it lands.
     pub fn begin_write(&mut self, block: Block, lane: u32, what: &str) -> Result<(), Box<Fault>> {
+        let busy = self.busy();
         for (at, bytes) in block.pieces() {
             let words = at / 4..(at + bytes) / 4;
             if self.shadow()[words.clone()].iter().any(|s| s >> 4 != 0) {
                 return Err(self.refuse_write(at, bytes as u32, lane, what));
             }
-            self.change(words).1.fill(BUSY);
+            self.change(words).1.fill(busy);
         }
         Ok(())
     }
@@ -185,7 +186,57 @@ fn elements(data: &[u8], ty: AtomTy) -> impl Iterator<Item = (u64, u64)> {
 /// Why something could not be, and who did it.
 pub type Failed = (Box<Fault>, Who);
 
+impl Load {
+    fn to(&self) -> Option<Block> {
+        match self {
+            Load::Bytes { to, .. } | Load::Reduce { to, .. } => Some(*to),
+            Load::Copies { .. } => None,
+        }
+    }
+
+    /// Shared memory that is read until it lands.
+    pub fn from(&self) -> Option<Block> {
+        match self {
+            Load::Bytes { from, .. } | Load::Reduce { from, .. } => *from,
+            Load::Copies { .. } => None,
+        }
+    }
+}
+
 impl Engine {
+    /// Who began a copy in flight that uses some of these bytes, and how.
+    fn user_of(&self, block: Block) -> Option<(Who, &'static str)> {
+        let meets = |b: Option<Block>| {
+            b.is_some_and(|b| {
+                let touch = |(at, n): (usize, usize)| {
+                    block.pieces().any(|(start, m)| at < start + m && start < at + n)
+                };
+                b.cta == block.cta && b.pieces().any(touch)
+            })
+        };
+        let writes = "began a copy that writes it and has not been waited for";
+        let reads = "began a copy that reads it and has not been waited for";
+        self.flights
+            .iter()
+            .find_map(|f| match () {
+                () if meets(f.load.to()) => Some((f.who, writes)),
+                () if meets(f.load.from()) => Some((f.who, reads)),
+                () => None,
+            })
+            .or_else(|| {
+                let store = self.stores.iter().find(|s| s.reading && meets(Some(s.from)))?;
+                Some((store.who, reads))
+            })
+    }
+
+    /// Says who uses what a memory refuses.
+    pub fn explain(&self, fault: Box<Fault>, block: Block) -> Box<Fault> {
+        match fault.kind {
+            FaultKind::InFlight => fault.against(self.user_of(block)),
+            _ => fault,
+        }
+    }
+
     /// Marks again what other copies still read, once one has given it back.
     fn relend(&self, shared: &mut Shared, given: Block) {
         let overlaps = |b: &Block| {
@@ -196,10 +247,7 @@ impl Engine {
                 && (given.at & !1023) < to
         };
         let of_stores = self.stores.iter().filter(|s| s.reading).map(|s| s.from);
-        let of_flights = self.flights.iter().filter_map(|f| match f.load {
-            Load::Bytes { from, .. } | Load::Reduce { from, .. } => from,
-            Load::Copies { .. } => None,
-        });
+        let of_flights = self.flights.iter().filter_map(|f| f.load.from());
         for b in of_stores.chain(of_flights).filter(overlaps) {
             for (at, bytes) in b.pieces() {
                 shared.lend(at / 4..(at + bytes) / 4);
@@ -229,8 +277,9 @@ impl Engine {
         let lane = f.who.lanes.trailing_zeros();
         let what = "an asynchronous copy";
         let fail = |kind, why: String| (Fault::new(kind, lane, format!("{what}: {why}")), f.who);
-        if shared[rank as usize].exited {
-            return Err((peer_exited(rank, lane, what), f.who));
+        let owner = &shared[rank as usize];
+        if let (Some(exit), true) = (owner.exited, owner.checks.exits) {
+            return Err((peer_exited(rank, exit, lane, what), f.who));
         }
         let mut from_block = None;
         let mut arrives = false;
@@ -273,22 +322,15 @@ impl Engine {
             events.arrive(f.who, object, phase, Ordering::Cta);
         }
         events.engine_done(f.copy, object, phase);
-        let done = if arrives { b.copies_arrived(f.who) } else { b.complete(f.bytes) };
+        let done = if arrives { b.copies_arrived(f.who) } else { b.complete(f.who, f.bytes) };
         done.and_then(|done| {
             if done {
                 self.leftover(rank, at, phase)?;
             }
             Ok(done)
         })
-        .map_err(|(kind, why)| {
-            (
-                Fault::new(
-                    kind,
-                    lane,
-                    format!("{what} to the mbarrier at shared address {at}: {why}"),
-                ),
-                f.who,
-            )
+        .map_err(|t| {
+            (t.fault(lane, &format!("{what} to the mbarrier at shared address {at}")), f.who)
         })
     }
 }

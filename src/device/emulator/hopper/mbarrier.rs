@@ -65,7 +65,10 @@ pub enum Phase {
     State(u16),
 }
 
-#[derive(Debug, Clone, Copy)]
+/// CTAs of a cluster, at most.
+const CTAS: usize = 16;
+
+#[derive(Debug, Clone)]
 pub struct Mbarrier {
     /// Number of the phase that is not yet complete, from 0.
     pub phase: u64,
@@ -73,86 +76,160 @@ pub struct Mbarrier {
     pub pending: u32,
     /// Bytes still to come; negative while more have come than were announced.
     pub tx: i64,
-    /// The latest arrival.
+    /// Bytes that do not agree are a fault.
+    strict: bool,
+    init: Who,
+    /// The latest arrival, announcement of bytes and copy, and who ended the phase before this.
     pub last: Option<Who>,
+    expects: Option<(Who, i64)>,
+    brought: Option<Who>,
+    pub ended: Option<Who>,
+    /// Warps of each CTA, one bit each, that have arrived in this phase, and in the one before.
+    here: [u32; CTAS],
+    before: [u32; CTAS],
 }
 
-type Trouble = (FaultKind, String);
+/// What is wrong at an mbarrier, and who else has a part in it.
+pub struct Trouble {
+    kind: FaultKind,
+    why: String,
+    other: Option<(Who, String)>,
+}
+
+impl Trouble {
+    /// `place` says what was done where.
+    pub fn fault(self, lane: u32, place: &str) -> Box<Fault> {
+        Fault::new(self.kind, lane, format!("{place}: {}", self.why)).against(self.other)
+    }
+}
 
 impl Mbarrier {
+    fn new(expected: u32, init: Who, strict: bool) -> Mbarrier {
+        Mbarrier {
+            phase: 0,
+            expected,
+            pending: expected,
+            tx: 0,
+            strict,
+            init,
+            last: None,
+            expects: None,
+            brought: None,
+            ended: None,
+            here: [0; CTAS],
+            before: [0; CTAS],
+        }
+    }
+
     fn state(&self) -> u64 {
         self.phase << 20 | u64::from(self.pending)
     }
 
-    /// Ends the phase if nothing is awaited any longer.
-    fn settle(&mut self) -> Result<bool, Trouble> {
-        if self.pending > 0 || self.tx > 0 {
+    /// Who announced bytes last.
+    pub fn announced(&self) -> Option<(Who, String)> {
+        self.expects.map(|(who, bytes)| (who, format!("announced {bytes} bytes, the last to")))
+    }
+
+    /// Who arrived last in this phase, or who said how many are to.
+    fn arrived(&self) -> (Who, String) {
+        match self.last {
+            Some(who) if self.pending < self.expected => (who, "arrived there last".into()),
+            _ => (self.init, format!("initialised it for {} arrivals", self.expected)),
+        }
+    }
+
+    /// Warps that have not arrived yet, by CTA; and true if they did in the phase before, else
+    /// others might as well.
+    pub fn late(&self) -> ([u32; CTAS], bool) {
+        let again = std::array::from_fn(|c| self.before[c] & !self.here[c]);
+        match again == [0; CTAS] {
+            false => (again, true),
+            true => (self.here.map(|h| !h), false),
+        }
+    }
+
+    /// `who` arrived, announced or brought bytes: ends the phase if nothing is awaited any longer.
+    fn settle(&mut self, who: Who) -> Result<bool, Trouble> {
+        if self.pending > 0 || self.tx > 0 || self.tx < 0 && !self.strict {
             return Ok(false);
         }
         if self.tx < 0 {
-            return Err((
-                FaultKind::Transaction,
-                format!(
-                    "all have arrived for phase {}, but copies have brought {} bytes more than \
-                     expect_tx announced",
-                    self.phase, -self.tx
-                ),
-            ));
+            let other = match self.brought {
+                Some(copy) if copy != who => Some((copy, "brought bytes, the last to".into())),
+                _ => self.announced().or(Some(self.arrived())),
+            };
+            let why = format!(
+                "all have arrived for phase {}, but copies have brought {} bytes more than expect_tx \
+                 announced",
+                self.phase, -self.tx
+            );
+            return Err(Trouble { kind: FaultKind::Transaction, why, other });
         }
         self.phase += 1;
         self.pending = self.expected;
+        self.ended = Some(who);
+        self.before = std::mem::take(&mut self.here);
         Ok(true)
     }
 
-    fn arrive(&mut self, count: u32, drop: bool, no_complete: bool) -> Result<bool, Trouble> {
+    fn arrive(
+        &mut self,
+        who: Who,
+        count: u32,
+        drop: bool,
+        no_complete: bool,
+    ) -> Result<bool, Trouble> {
+        let refuse = |b: &Mbarrier, why| {
+            Err(Trouble { kind: FaultKind::Arrivals, why, other: Some(b.arrived()) })
+        };
         if count > self.pending {
-            return Err((
-                FaultKind::Arrivals,
-                format!(
-                    "{count} arrivals, but phase {} awaits {} more of {}",
-                    self.phase, self.pending, self.expected
-                ),
-            ));
+            let why = format!(
+                "{count} arrivals, but phase {} awaits {} more of {}",
+                self.phase, self.pending, self.expected
+            );
+            return refuse(self, why);
         }
         if no_complete && count == self.pending {
-            return Err((
-                FaultKind::Arrivals,
-                format!(
-                    "these arrivals are the last of phase {}, which .noComplete forbids",
-                    self.phase
-                ),
-            ));
+            let why = format!(
+                "these arrivals are the last of phase {}, which .noComplete forbids",
+                self.phase
+            );
+            return refuse(self, why);
         }
+        self.last = Some(who);
+        self.here[who.cta as usize % CTAS] |= 1 << (who.warp % 32);
         self.pending -= count;
         if drop {
             self.expected -= count;
         }
-        self.settle()
+        self.settle(who)
     }
 
-    fn expect(&mut self, bytes: i64) -> Result<(), Trouble> {
+    fn expect(&mut self, who: Who, bytes: i64) -> Result<(), Trouble> {
         self.tx += bytes;
-        if self.tx.abs() > MOST.into() {
-            return Err((
-                FaultKind::Transaction,
-                format!(
-                    "{} bytes are expected in phase {}; an mbarrier counts to {MOST}",
-                    self.tx, self.phase
-                ),
-            ));
+        if self.tx.abs() > MOST.into() && self.strict {
+            let why = format!(
+                "{} bytes are expected in phase {}; an mbarrier counts to {MOST}",
+                self.tx, self.phase
+            );
+            let other = self.announced().unwrap_or_else(|| self.arrived());
+            return Err(Trouble { kind: FaultKind::Transaction, why, other: Some(other) });
+        }
+        if bytes > 0 {
+            self.expects = Some((who, bytes));
         }
         Ok(())
     }
 
-    pub fn complete(&mut self, bytes: u32) -> Result<bool, Trouble> {
-        self.expect(-i64::from(bytes))?;
-        self.settle()
+    pub fn complete(&mut self, who: Who, bytes: u32) -> Result<bool, Trouble> {
+        self.expect(who, -i64::from(bytes))?;
+        self.brought = Some(who);
+        self.settle(who)
     }
 
     /// A lane's `cp.async` have landed, and it arrives.
     pub fn copies_arrived(&mut self, who: Who) -> Result<bool, Trouble> {
-        self.last = Some(who);
-        self.arrive(1, false, false)
+        self.arrive(who, 1, false, false)
     }
 
     /// `phase 3, 1 of 4 arrivals and 8192 bytes missing`
@@ -229,22 +306,20 @@ impl Shared {
 impl Engine {
     /// Refuses that a phase ends while copies that began in it are still in flight.
     pub fn leftover(&self, rank: u32, at: u32, phase: u64) -> Result<(), Trouble> {
-        let left: u64 = self
-            .flights
-            .iter()
-            .filter(|f| f.signal == (rank, at) && f.phase == phase)
-            .map(|f| u64::from(f.bytes))
-            .sum();
-        if left == 0 {
+        if !self.checks.transactions {
             return Ok(());
         }
-        Err((
-            FaultKind::Transaction,
-            format!(
+        let began = |f: &&Flight| f.signal == (rank, at) && f.phase == phase && f.bytes > 0;
+        let left: u64 = self.flights.iter().filter(began).map(|f| u64::from(f.bytes)).sum();
+        let Some(copy) = self.flights.iter().find(began) else { return Ok(()) };
+        Err(Trouble {
+            kind: FaultKind::Transaction,
+            why: format!(
                 "phase {phase} ends while {left} bytes of copies that began in it are still to \
                  come: expect_tx announced too few"
             ),
-        ))
+            other: Some((copy.who, format!("began a copy of {} bytes of them", copy.bytes))),
+        })
     }
 }
 
@@ -265,25 +340,27 @@ impl Warp {
             let own = cx.rank;
             match m.op {
                 MbarOp::Init => {
-                    init(cx.shared_of(rank), at, value.unwrap_or(0), lane)?;
                     let who = self.who(own, 1 << lane, pc);
+                    init(cx.shared_of(rank), at, value.unwrap_or(0), who)?;
                     cx.events.order.init_mbarrier(who, rank, at as u32)?;
                 }
                 MbarOp::Inval => {
                     let shared = cx.shared_of(rank);
                     let at = shared.mbarrier(at, lane, what)?;
-                    let busy = cx.engine.flights.iter().any(|f| f.signal == (rank, at));
-                    let shared = cx.shared_of(rank);
-                    if busy {
+                    let busy = cx.engine.flights.iter().find(|f| f.signal == (rank, at));
+                    if let Some(copy) = busy {
                         let message = format!(
                             "{what} at shared address {at}: copies in flight will still complete \
                              on this mbarrier"
                         );
-                        return Err(Fault::new(FaultKind::Mbarrier, lane, message));
+                        let other = Some((copy.who, "began one of them"));
+                        return Err(Fault::new(FaultKind::Mbarrier, lane, message).against(other));
                     }
+                    let shared = cx.shared_of(rank);
+                    let fresh = shared.fresh();
                     shared.mbarriers.live.remove(&at);
                     shared.mbarriers.gone.insert(at);
-                    shared.change(at as usize / 4..at as usize / 4 + 2).1.fill(0);
+                    shared.change(at as usize / 4..at as usize / 4 + 2).1.fill(fresh);
                 }
                 op => {
                     let who = self.who(own, 1 << lane, pc);
@@ -295,10 +372,9 @@ impl Warp {
                     let state = b.state();
                     let phase = b.phase;
                     let done = match op {
-                        MbarOp::Expect => b.expect(value.unwrap_or(0).into()).map(|()| false),
-                        MbarOp::Complete => b.complete(value.unwrap_or(0)),
+                        MbarOp::Expect => b.expect(who, value.unwrap_or(0).into()).map(|()| false),
+                        MbarOp::Complete => b.complete(who, value.unwrap_or(0)),
                         MbarOp::Arrive { expect, drop, no_complete } => {
-                            b.last = Some(who);
                             let (bytes, count) = match value {
                                 Some(v) if expect => (v, 1),
                                 v => (0, v.unwrap_or(1)),
@@ -308,7 +384,8 @@ impl Warp {
                                     format!("{what} of {count} arrivals; 1 to {MOST} are possible");
                                 return Err(Fault::new(FaultKind::Operand, lane, message));
                             }
-                            b.expect(bytes.into()).and_then(|()| b.arrive(count, drop, no_complete))
+                            b.expect(who, bytes.into())
+                                .and_then(|()| b.arrive(who, count, drop, no_complete))
                         }
                         _ => Ok(false),
                     };
@@ -324,10 +401,8 @@ impl Warp {
                             if done { cx.engine.leftover(rank, at, phase) } else { Ok(()) }
                         },
                     )
-                    .map_err(|(kind, why)| {
-                        let place = whose(rank, own);
-                        let message = format!("{what} at shared address {at}{place}: {why}");
-                        Fault::new(kind, lane, message)
+                    .map_err(|t| {
+                        t.fault(lane, &format!("{what} at shared address {at}{}", whose(rank, own)))
                     })?;
                 }
             }
@@ -344,6 +419,7 @@ impl Warp {
         exec: u32,
     ) -> Result<Flow, Box<Fault>> {
         let what = "a wait for an mbarrier";
+        let strict = cx.events.order.checks.phases;
         let unread = done == SINK;
         let forced = self.forced == Some(pc);
         if forced {
@@ -373,7 +449,8 @@ impl Warp {
             let (rank, at) = cx.place(to.space, address[i], lane, what)?;
             let shared = cx.shared_of(rank);
             let at = shared.mbarrier(at, lane, what)?;
-            let Some(&b) = shared.mbarriers.get(at) else { continue };
+            let Some(b) = shared.mbarriers.get(at) else { continue };
+            let (now, ended) = (b.phase, b.ended);
             let who = self.who(cx.rank, 1 << lane, pc);
             cx.events.order.use_mbarrier(who, rank, at)?;
             let complete = match phase {
@@ -381,38 +458,39 @@ impl Warp {
                     let message = format!("{what} with parity {operand}; 0 or 1 is wanted");
                     return Err(Fault::new(FaultKind::Operand, lane, message));
                 }
-                Phase::Parity(_) => b.phase & 1 != operand,
+                Phase::Parity(_) => now & 1 != operand,
                 Phase::State(_) => {
                     let of = operand >> 20;
-                    if of > b.phase {
+                    if of > now {
                         let message = format!(
                             "{what} at shared address {at} with a state that this mbarrier has \
                              not given"
                         );
                         return Err(Fault::new(FaultKind::Operand, lane, message));
                     }
-                    if of + 2 <= b.phase {
-                        return Err(reused(at, of, b.phase, lane));
+                    if of + 2 <= now && strict {
+                        return Err(reused(at, of, (now, ended), lane));
                     }
-                    of < b.phase
+                    // An mbarrier knows no more of a phase than its parity.
+                    of & 1 != now & 1
                 }
             };
             if let Some(k) = self.parked.iter().position(|p| (p.0, p.1) == (pc, (rank, at))) {
                 let (.., of) = self.parked.swap_remove(k);
-                if b.phase >= of + 2 {
-                    return Err(reused(at, of, b.phase, lane));
+                if now >= of + 2 && strict {
+                    return Err(reused(at, of, (now, ended), lane));
                 }
             }
             before = Some((address[i], operand, complete));
             if complete {
                 yes |= 1 << lane;
-                if let Some((r, a, p, mask)) = seen.replace((rank, at, b.phase, 1 << lane))
+                if let Some((r, a, p, mask)) = seen.replace((rank, at, now, 1 << lane))
                     && !unread
                 {
                     self.observed(cx, (r, a, p), mask, order, pc);
                 }
             } else {
-                wait.get_or_insert(Wait::Mbarrier { cta: rank, at, phase: b.phase });
+                wait.get_or_insert(Wait::Mbarrier { cta: rank, at, phase: now });
             }
         }
         if let Some(wait @ Wait::Mbarrier { cta, at, phase }) = wait
@@ -471,7 +549,8 @@ impl Warp {
             if !noinc {
                 if b.pending == MOST {
                     let message = format!("{what}: more than {MOST} arrivals are pending");
-                    return Err(Fault::new(FaultKind::Arrivals, lane, message));
+                    let other = Some(b.arrived());
+                    return Err(Fault::new(FaultKind::Arrivals, lane, message).against(other));
                 }
                 b.pending += 1;
             }
@@ -483,9 +562,8 @@ impl Warp {
                 let object = Object::Mbarrier { cta: rank, at };
                 cx.events.arrive(who, object, phase, Ordering::Cta);
                 let left = |done| if done { cx.engine.leftover(rank, at, phase) } else { Ok(()) };
-                done.and_then(left).map_err(|(kind, why)| {
-                    let place = whose(rank, cx.rank);
-                    Fault::new(kind, lane, format!("{what} at shared address {at}{place}: {why}"))
+                done.and_then(left).map_err(|t| {
+                    t.fault(lane, &format!("{what} at shared address {at}{}", whose(rank, cx.rank)))
                 })?;
                 continue;
             }
@@ -498,31 +576,34 @@ impl Warp {
 }
 
 #[cold]
-fn reused(at: u32, of: u64, now: u64, lane: u32) -> Box<Fault> {
+fn reused(at: u32, of: u64, (now, ended): (u64, Option<Who>), lane: u32) -> Box<Fault> {
     let message = format!(
         "a wait for phase {of} of the mbarrier at shared address {at}, which is in phase {now}: \
          the waiter was left behind, and could take one phase for another of the same parity"
     );
-    Fault::new(FaultKind::PhaseReuse, lane, message)
+    let other = ended.map(|who| (who, format!("ended phase {}", now - 1)));
+    Fault::new(FaultKind::PhaseReuse, lane, message).against(other)
 }
 
-fn init(shared: &mut Shared, at: u64, count: u32, lane: u32) -> Result<(), Box<Fault>> {
+fn init(shared: &mut Shared, at: u64, count: u32, who: Who) -> Result<(), Box<Fault>> {
     let what = "mbarrier.init";
+    let lane = who.lanes.trailing_zeros();
     if !(1..=MOST).contains(&count) {
         let message = format!("{what} for {count} arrivals; 1 to {MOST} are possible");
         return Err(Fault::new(FaultKind::Operand, lane, message));
     }
     let offset = shared.locate(at, 8, lane, what)?;
     if let Some(there) = shared.mbarriers.within(offset as u32, 8) {
+        let first = shared.mbarriers.get(there).map(|b| (b.init, "initialised that one"));
         let message = format!(
             "{what} at shared address {offset}: the mbarrier at {there} is live; mbarrier.inval \
              ends it first"
         );
-        return Err(Fault::new(FaultKind::Mbarrier, lane, message));
+        return Err(Fault::new(FaultKind::Mbarrier, lane, message).against(first));
     }
     shared.note_write(offset, 8, lane, what)?;
     shared.change(offset / 4..offset / 4 + 2).1.fill(super::super::memory::BUSY);
-    let b = Mbarrier { phase: 0, expected: count, pending: count, tx: 0, last: None };
+    let b = Mbarrier::new(count, who, shared.checks.transactions);
     shared.mbarriers.live.insert(offset as u32, b);
     shared.mbarriers.gone.remove(&(offset as u32));
     Ok(())

@@ -6,6 +6,7 @@
 
 mod bulk;
 mod cluster;
+mod deadlock;
 mod flight;
 mod mapedit;
 mod mbarrier;
@@ -24,6 +25,7 @@ pub use tensormap::{FIELDS, Image, Map};
 
 use super::events::{Fence, Ordering, Who};
 use super::memory::{self, Shared};
+use super::order::Checks;
 use super::program::Base;
 use super::ptx::ast::Space;
 use super::trap::{Fault, FaultKind};
@@ -130,6 +132,7 @@ pub struct Engine {
     pub barrier: ClusterBarrier,
     /// Grows with whatever may let a poller go on.
     pub progress: u64,
+    pub checks: Checks,
 }
 
 impl Engine {
@@ -171,6 +174,19 @@ impl Engine {
         let store = self.stores.remove(i);
         self.carried -= store.data.len();
         store
+    }
+
+    /// Forgets flights to a CTA that has ended, and from it.
+    fn drop_flights(&mut self, rank: u32) {
+        let mut i = 0;
+        while i < self.flights.len() {
+            let f = &self.flights[i];
+            if f.signal.0 == rank || f.load.from().is_some_and(|from| from.cta == rank) {
+                self.end_flight(i);
+            } else {
+                i += 1;
+            }
+        }
     }
 
     fn not_too_many(&self, who: Who) -> Result<(), Box<Fault>> {
@@ -240,21 +256,30 @@ impl Context<'_> {
                      says .shared::cta; .shared::cluster reaches it"
                 ));
             }
-            if self.shared_of(rank).exited {
-                return Err(peer_exited(rank, lane, what));
-            }
+            self.still_there(rank, lane, what)?;
         }
         Ok((rank, offset))
     }
 }
 
+impl Context<'_> {
+    /// Refuses to use the memory of a CTA that is gone.
+    pub fn still_there(&mut self, rank: u32, lane: u32, what: &str) -> Result<(), Box<Fault>> {
+        let shared = self.shared_of(rank);
+        match shared.exited {
+            Some(exit) if shared.checks.exits => Err(peer_exited(rank, exit, lane, what)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A use of memory whose CTA is gone.
-pub fn peer_exited(rank: u32, lane: impl Into<Option<u32>>, what: &str) -> Box<Fault> {
+fn peer_exited(rank: u32, exit: Who, lane: u32, what: &str) -> Box<Fault> {
     let message = format!(
         "{what}: CTA {rank} of the cluster has exited and its shared memory with it; it must wait, \
          as at barrier.cluster, until nobody uses its memory any more"
     );
-    Fault::new(FaultKind::PeerExited, lane, message)
+    Fault::new(FaultKind::PeerExited, lane, message).against(Some((exit, "exited, its CTA's last")))
 }
 
 impl Warp {

@@ -66,7 +66,8 @@ impl Warp {
             let data = Arc::new(data);
             let load = match r.reduce {
                 None => {
-                    shared.begin_write(to, lane, what)?;
+                    let begun = shared.begin_write(to, lane, what);
+                    begun.map_err(|f| cx.engine.explain(f, to))?;
                     Load::Bytes { to, data, from: None }
                 }
                 Some((op, ty)) => Load::Reduce { to, data, from: None, op, ty },

@@ -42,6 +42,8 @@ pub struct Region {
     written: Vec<AtomicU32>,
     /// Who touched what in this launch. Absent where nothing may be written.
     pub order: Option<GlobalShadow>,
+    /// What nothing has written may be read.
+    pub lenient: bool,
     /// Something was stored here.
     pub dirty: AtomicBool,
 }
@@ -66,6 +68,7 @@ impl Region {
             read: zeros(sectors.div_ceil(32)),
             written: zeros(sectors.div_ceil(32)),
             order: None,
+            lenient: false,
             dirty: AtomicBool::new(false),
         }
     }
@@ -287,7 +290,7 @@ impl Region {
         let sector = (at / 32) as usize;
         if let Some(init) = &self.init {
             let wanted = span(at, bytes);
-            if init[sector].load(Relaxed) & wanted != wanted {
+            if init[sector].load(Relaxed) & wanted != wanted && !self.lenient {
                 return false;
             }
         }

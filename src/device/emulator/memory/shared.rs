@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::aligned;
+use crate::device::emulator::events::Who;
 use crate::device::emulator::hopper::Mbarriers;
+use crate::device::emulator::order::Checks;
 use crate::device::emulator::trap::{Fault, FaultKind};
 
 /// A CTA's shared memory.
@@ -15,8 +17,9 @@ pub struct Shared {
     changes: Changes,
     pub bytes: u32,
     pub mbarriers: Mbarriers,
-    /// Its CTA has come to its end.
-    pub exited: bool,
+    /// Its CTA has come to its end, by this last exit of a warp.
+    pub exited: Option<Who>,
+    pub checks: Checks,
 }
 
 /// Words whose changes are told together.
@@ -37,7 +40,13 @@ pub const BUSY: u8 = 0xf0;
 pub const LENT: u8 = 0xff;
 
 impl Shared {
+    #[cfg(test)]
     pub fn new(bytes: u32) -> Shared {
+        Shared::checked(bytes, Checks::ALL)
+    }
+
+    /// With these of the checks that have to do with it.
+    pub fn checked(bytes: u32, checks: Checks) -> Shared {
         let n = bytes.div_ceil(4) as usize;
         Shared {
             words: vec![0; n],
@@ -45,15 +54,32 @@ impl Shared {
             changes: Changes { chunks: vec![0; n.div_ceil(CHUNK)], ..Changes::default() },
             bytes,
             mbarriers: Mbarriers::default(),
-            exited: false,
+            exited: None,
+            checks,
         }
     }
 
     pub fn reset(&mut self) {
-        let all = self.words.len();
-        self.change(0..all).1.fill(0);
+        let (all, fresh, lenient) = (self.words.len(), self.fresh(), !self.checks.uninitialised);
+        let (words, shadow) = self.change(0..all);
+        shadow.fill(fresh);
+        if lenient {
+            // The same in each CTA, for want of something better.
+            words.fill(0);
+        }
         self.mbarriers.clear();
-        self.exited = false;
+        self.exited = None;
+    }
+
+    /// The shadow of what nothing has written.
+    pub fn fresh(&self) -> u8 {
+        if self.checks.uninitialised { 0 } else { WRITTEN }
+    }
+
+    /// The shadow of what a copy in flight will write.
+    #[inline(always)]
+    pub fn busy(&self) -> u8 {
+        if self.checks.in_flight { BUSY } else { WRITTEN }
     }
 
     #[inline(always)]
@@ -77,12 +103,16 @@ impl Shared {
 
     /// Marks words that may be read as being read by a copy.
     pub fn lend(&mut self, words: Range<usize>) {
-        self.shadow[words].fill(LENT);
+        if self.checks.in_flight {
+            self.shadow[words].fill(LENT);
+        }
     }
 
     /// Undoes [`Shared::lend`].
     pub fn give_back(&mut self, words: Range<usize>) {
-        self.shadow[words].iter_mut().for_each(|s| *s &= WRITTEN);
+        if self.checks.in_flight {
+            self.shadow[words].iter_mut().for_each(|s| *s &= WRITTEN);
+        }
     }
 
     /// A time for [`Shared::changed_since`].
@@ -233,7 +263,8 @@ impl Shared {
     #[inline(always)]
     pub fn depart(&mut self, at: usize, bytes: u32) {
         let n = bytes as usize / 4;
-        self.change(at / 4..at / 4 + n).1.fill(BUSY);
+        let busy = self.busy();
+        self.change(at / 4..at / 4 + n).1.fill(busy);
     }
 
     /// Refuses that a copy writes what another reads, or an mbarrier.

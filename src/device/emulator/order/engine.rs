@@ -77,7 +77,8 @@ impl Order {
             Ok(()) => Ok(id),
             Err(clash) => {
                 let fault = self.clash(who, span.cta, ENGINE, &clash);
-                Err(if write { fault } else { report::now_reads(fault) })
+                let fault = if write { fault } else { report::now_reads(fault) };
+                self.let_pass::<()>(fault).map(|()| id)
             }
         }
     }
@@ -124,7 +125,9 @@ impl Order {
         let known = std::mem::replace(&mut self.views[a].known[a], self.clocks[a]);
         let seen = memory.product(&Actor::engine(entry, &self.views[a], self.checks), pieces);
         self.views[a].known[a] = known;
-        seen.map_err(|clash| report::now_multiplies(self.clash(who, who.cta, ENGINE, &clash)))
+        seen.or_else(|clash| {
+            self.let_pass(report::now_multiplies(self.clash(who, who.cta, ENGINE, &clash)))
+        })
     }
 
     pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {

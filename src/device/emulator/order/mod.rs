@@ -33,7 +33,7 @@ pub use global::{GlobalShadow, MAX_CTA};
 pub use publish::{Place, Published};
 
 use super::events::{CopyId, Fence, Object, Ordering, Span, Who};
-use super::trap::Fault;
+use super::trap::{Fault, FaultKind, Party};
 use bulk::MapFence;
 use entry::{Entry, LAST_CLOCK, MAX_ACTORS};
 use shared::{Actor, Clash, Shadow};
@@ -136,7 +136,7 @@ impl Order {
     /// Before a cluster's first instruction: `ctas` of `warps` each, with `shared` bytes.
     pub fn reset(&mut self, ctas: u32, warps: u32, shared: u32) {
         self.next = 0;
-        self.on = self.checks.any();
+        self.on = self.checks.ordered();
         self.exhausted = false;
         (self.ctas, self.warps) = (ctas, warps);
         self.deferred = None;
@@ -326,7 +326,7 @@ impl Order {
         }
     }
 
-    fn with<T>(
+    fn with<T: Default>(
         &mut self,
         who: Who,
         flags: u64,
@@ -346,7 +346,28 @@ impl Order {
             lanes: self.checks.lanes,
             proxies: self.checks.proxies,
         };
-        f(memory, &actor).map_err(|clash| self.clash(who, cta, flags, &clash))
+        f(memory, &actor).or_else(|clash| self.let_pass(self.clash(who, cta, flags, &clash)))
+    }
+
+    /// What is still in flight may be used where that is not checked.
+    fn let_pass<T: Default>(&self, fault: Box<Fault>) -> Result<T, Box<Fault>> {
+        match fault.kind {
+            FaultKind::InFlight if !self.checks.in_flight => Ok(T::default()),
+            _ => Err(fault),
+        }
+    }
+
+    /// Numbers the CTA of who else has a part in a fault.
+    pub fn name(&self, fault: &mut Fault) {
+        if let Some((who, does)) = fault.against.take() {
+            fault.other.get_or_insert(Party {
+                does,
+                cta: self.number - self.oldest + u64::from(who.cta),
+                warp: who.warp,
+                lane: (who.lanes.count_ones() == 1).then(|| who.lanes.trailing_zeros()),
+                pc: Some(who.pc),
+            });
+        }
     }
 
     /// Lanes read `bytes` each of the shared memory of CTA `cta`, inside of it.

@@ -246,7 +246,10 @@ fn deadlocks_name_their_waiters() {
         &[
             "warp 0 lanes ffffffff",
             "the mbarrier at shared address 0: phase 0 (parity 0), 1 of 2 arrivals missing",
-            "warp 0 arrived last, at PTX line",
+            "warp 0 arrived last, at raw.ptx:10 (PTX line 10)",
+            "they wait for each other: warp 0 waits at the mbarrier at shared address 0, raw.ptx:12",
+            "perhaps for warp 1, which waits at barrier 1, raw.ptx:11",
+            "began to wait at barrier 1",
             "warp 1 lanes ffffffff",
             "barrier 1, 32 of 64 threads",
         ],

@@ -335,7 +335,7 @@ fn refused(body: &str, kind: FaultKind, words: &[&str]) {
     let t = group(body).expect_err(body);
     assert_eq!(t.kind, kind, "{body}: {t}");
     for w in words {
-        assert!(t.message.contains(w), "{body}: {t} lacks {w:?}");
+        assert!(t.to_string().contains(w), "{body}: {t} lacks {w:?}");
     }
 }
 
@@ -356,18 +356,22 @@ fn right_use_is_no_fault() {
 #[test]
 fn registers_in_flight_are_not_touched() {
     let kind = FaultKind::RegistersInFlight;
-    refused("FENCE PRODUCT COMMIT mov.b32 x, d1;", kind, &["`d0` and others", "PTX line"]);
+    refused(
+        "FENCE PRODUCT COMMIT mov.b32 x, d1;",
+        kind,
+        &["`d0` and others", "warp 3 began that product"],
+    );
     refused("FENCE PRODUCT COMMIT @yes mov.b32 d1, 0;", kind, &["no wgmma.wait_group"]);
     refused("FENCE PRODUCT COMMIT mov.b32 a2, 0;", kind, &["`a0` and others"]);
     // A wait covers only what has been committed, and all but the latest groups.
-    refused("FENCE PRODUCT WAIT 0; mov.b32 x, d0;", kind, &["PTX line"]);
-    refused("FENCE PRODUCT COMMIT WAIT 1; mov.b32 x, d0;", kind, &["PTX line"]);
+    refused("FENCE PRODUCT WAIT 0; mov.b32 x, d0;", kind, &["began that product"]);
+    refused("FENCE PRODUCT COMMIT WAIT 1; mov.b32 x, d0;", kind, &["began that product"]);
     // Accumulators as another product's fragment.
     refused(
         "FENCE PRODUCT wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16
              {a0, a1, a2, a3}, {d0, d1, d2, d3}, b, yes, 1, 1, 0;",
         kind,
-        &["product at PTX line"],
+        &["by a product", "began that product"],
     );
     // Accumulators of another shape.
     refused(

@@ -17,7 +17,7 @@ use super::lockstep::{LEAD, Lockstep};
 use super::program::{Inst, Op, Program};
 use super::regs::Row;
 use super::tensor::{Accumulators, Scratch, Sum};
-use super::trap::{Fault, FaultKind};
+use super::trap::{At, Fault, FaultKind};
 use super::warp::{Context, Warp};
 use operand::{Met, Taken, gather};
 
@@ -62,7 +62,6 @@ pub struct Wgmma {
     pub name: &'static str,
     /// Sets of registers: accumulators, A fragment. See [`Touch`].
     pub sets: [u64; 2],
-    pub line: u32,
 }
 
 impl Wgmma {
@@ -88,6 +87,8 @@ pub struct Pending {
     fragments: u64,
     /// Sets used by other instructions since the last fence.
     touched: u64,
+    /// The first of those of each set: instructions.
+    first: Vec<(u64, usize)>,
     fenced: bool,
     /// Products that nothing has waited for, each instruction once: with the number of its latest
     /// group, in order of these.
@@ -103,8 +104,12 @@ impl Pending {
 
     /// Whether an instruction may use these registers; notes that it did.
     #[inline(always)]
-    pub fn touch(&mut self, t: Touch) -> bool {
-        self.touched |= t.reads | t.writes;
+    pub fn touch(&mut self, t: Touch, pc: usize) -> bool {
+        let new = (t.reads | t.writes) & !self.touched;
+        if new != 0 {
+            self.touched |= new;
+            self.first.push((new, pc));
+        }
         (t.reads | t.writes) & self.accumulators | t.writes & self.fragments == 0
     }
 
@@ -184,7 +189,7 @@ impl Warpgroups {
     }
 
     /// Warp `warp` makes its next step.
-    fn step(&mut self, program: &Program, warp: u32, step: Step) -> Result<(), Box<Fault>> {
+    fn step(&mut self, warp: u32, step: Step) -> Result<(), Box<Fault>> {
         let fail = |message: String| Err(Fault::new(FaultKind::Divergence, None, message));
         let first = warp / 4 * 4;
         if first + 4 > self.warps {
@@ -195,13 +200,12 @@ impl Warpgroups {
         }
         let log = self.log(warp);
         let w = warp as usize % 4;
-        let line = |pc: usize| program.insts.get(pc).map_or(0, |i| i.line);
         if let Some(other) = log.steps.next(w) {
             if other.pc != step.pc {
                 return fail(format!(
                     "the four warps of a warpgroup must execute the same wgmma instructions, but \
-                     another of them is at PTX line {} where this one is",
-                    line(other.pc)
+                     another of them is at {} where this one is",
+                    At(other.pc)
                 ));
             }
             if other.operands != step.operands {
@@ -257,21 +261,22 @@ impl Warp {
             WgOp::Product(at) => {
                 let w = &program.wgmmas[at as usize];
                 step.operands = self.operands(w)?;
-                cx.warpgroups.step(program, self.id, step)?;
-                self.may_start(program, w)?;
+                cx.warpgroups.step(self.id, step)?;
+                self.may_start(cx, w)?;
                 self.product(cx, w, step.operands, pc)?;
                 self.pending.begin(pc, w);
             }
             WgOp::Fence => {
-                cx.warpgroups.step(program, self.id, step)?;
+                cx.warpgroups.step(self.id, step)?;
                 (self.pending.touched, self.pending.fenced) = (0, true);
+                self.pending.first.clear();
             }
             WgOp::Commit => {
-                cx.warpgroups.step(program, self.id, step)?;
+                cx.warpgroups.step(self.id, step)?;
                 self.pending.commits += 1;
             }
             WgOp::Wait(n) => {
-                cx.warpgroups.step(program, self.id, step)?;
+                cx.warpgroups.step(self.id, step)?;
                 self.pending.wait(program, n);
                 let below = self.pending.commits.saturating_sub(n.into());
                 let object = Object::Products { cta: cx.rank, warp: self.id / 4 * 4 };
@@ -290,9 +295,9 @@ impl Warp {
                 FaultKind::Divergence,
                 None,
                 format!(
-                    "the warp exits, but another of its warpgroup has executed PTX line {}, which \
-                     all four must execute together",
-                    cx.program.insts[pc].line
+                    "the warp exits, but another of its warpgroup has executed {}, which all four \
+                     must execute together",
+                    At(pc)
                 ),
             )),
         }
@@ -347,8 +352,11 @@ impl Warp {
 
     /// Registers handed over, and not in the hands of another product but for accumulators of the
     /// same shape.
-    fn may_start(&self, program: &Program, w: &Wgmma) -> Result<(), Box<Fault>> {
-        let p = &self.pending;
+    fn may_start(&self, cx: &Context<'_>, w: &Wgmma) -> Result<(), Box<Fault>> {
+        if !cx.events.order.checks.products {
+            return Ok(());
+        }
+        let (p, program) = (&self.pending, cx.program);
         let [d, a] = w.sets;
         if !p.fenced || p.touched & (d | a) != 0 {
             let why = if p.fenced {
@@ -359,16 +367,23 @@ impl Warp {
             } else {
                 "none has been executed yet".into()
             };
+            let other = p.first.iter().find(|(sets, _)| sets & (d | a) != 0).map(|&(sets, pc)| {
+                let writes = program.touches[usize::from(program.insts[pc].touch)].writes;
+                let did = if writes & sets & (d | a) != 0 { "wrote" } else { "read" };
+                let names = program.set_names(sets & (d | a));
+                (cx.who(self.id, u32::MAX, pc), format!("{did} {names}"))
+            });
             return Err(Fault::new(
                 FaultKind::MissingFence,
                 None,
                 format!("wgmma.fence is missing before this product: {why}"),
-            ));
+            )
+            .against(other));
         }
         if (p.accumulators | p.fragments) & d == 0 && p.accumulators & a == 0 {
             return Ok(());
         }
-        for other in p.in_flight().filter_map(|pc| program.wgmma(pc)) {
+        for (pc, other) in p.in_flight().filter_map(|pc| Some((pc, program.wgmma(pc)?))) {
             let [od, oa] = other.sets;
             let same = other.d == w.d && other.sum.half == w.sum.half && other.sum.k == w.sum.k;
             let clash = od & a | oa & d | if same { 0 } else { od & d };
@@ -377,12 +392,12 @@ impl Warp {
                     FaultKind::RegistersInFlight,
                     None,
                     format!(
-                        "{} are in use by the product at PTX line {}, which has not been waited \
-                         for (only accumulators of the same shape may follow each other)",
-                        program.set_names(clash),
-                        other.line
+                        "{} are in use by a product that has not been waited for (only \
+                         accumulators of the same shape may follow each other)",
+                        program.set_names(clash)
                     ),
-                ));
+                )
+                .against(Some((cx.who(self.id, u32::MAX, pc), "began that product"))));
             }
         }
         Ok(())
@@ -390,22 +405,24 @@ impl Warp {
 
     /// An instruction uses registers of a product in flight.
     #[cold]
-    pub fn in_flight(&self, program: &Program, t: Touch) -> Box<Fault> {
+    pub fn in_flight(&self, cx: &Context<'_>, t: Touch) -> Box<Fault> {
+        let program = cx.program;
         let clash = |w: &Wgmma| (t.reads | t.writes) & w.sets[0] | t.writes & w.sets[1];
-        let (names, line) = self
+        let product = self
             .pending
             .in_flight()
-            .filter_map(|pc| program.wgmma(pc))
-            .find(|w| clash(w) != 0)
-            .map_or((String::new(), 0), |w| (program.set_names(clash(w)), w.line));
+            .filter_map(|pc| Some((pc, clash(program.wgmma(pc)?))))
+            .find(|(_, clash)| *clash != 0);
+        let names = product.map_or(String::new(), |(_, clash)| program.set_names(clash));
         Fault::new(
             FaultKind::RegistersInFlight,
             None,
             format!(
-                "this uses a register of {names}, which the product at PTX line {line} still works \
-                 on: no wgmma.wait_group has covered it"
+                "this uses a register of {names}, which a product still works on: no \
+                 wgmma.wait_group has covered it"
             ),
         )
+        .against(product.map(|(pc, _)| (cx.who(self.id, u32::MAX, pc), "began that product")))
     }
 
     /// This warp's 16 rows.
