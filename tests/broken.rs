@@ -295,9 +295,16 @@ mod cut {
 
     #[test]
     fn waits_for_copies() {
+        let mut within = Vec::new();
         for trial in without("waits", |l, _| l.contains("cp.async.wait")) {
             caught(&trial, Check::Trap, &[]);
+            let traps = trial.faults.iter().filter_map(|f| f.trap.as_ref());
+            within.extend(traps.filter_map(|t| t.at.within.clone()));
         }
+        // Macros read what is not there yet: the report says which, and where they are called.
+        let told =
+            |w: &String| w.starts_with("lib/") && w.contains("(), called at attention/prefill");
+        assert!(within.iter().any(told), "{within:?}");
     }
 
     #[test]

@@ -82,7 +82,13 @@ fn job(text: String, n: usize, launches: Vec<Launch>) -> Job {
     let buffer =
         |name: &str, role| Buffer { name: name.into(), role, dtype: DType::Fp32, shape: vec![n] };
     Job {
-        ptx: Ptx { kernel: "gpu/copy".into(), text, origin: Vec::new(), sha256: String::new() },
+        ptx: Ptx {
+            kernel: "gpu/copy".into(),
+            text,
+            origin: Vec::new(),
+            sha256: String::new(),
+            macros: Default::default(),
+        },
         buffers: vec![buffer("x", BufferRole::Input(0)), buffer("y", BufferRole::Output(0))],
         launches,
     }

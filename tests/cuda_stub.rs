@@ -75,7 +75,13 @@ fn job(entry: &str, body: &str) -> Job {
         shape: vec![ELEMENTS],
     };
     Job {
-        ptx: Ptx { kernel: "stub/copy".into(), text, origin, sha256: String::new() },
+        ptx: Ptx {
+            kernel: "stub/copy".into(),
+            text,
+            origin,
+            sha256: String::new(),
+            macros: Default::default(),
+        },
         buffers: vec![
             buffer("x", BufferRole::Input(0)),
             buffer("y", BufferRole::Output(0)),

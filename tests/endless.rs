@@ -111,6 +111,7 @@ fn run(before: &str, within: &str, how: How, steps: u64) {
         text: text(before, within),
         origin: Vec::new(),
         sha256: String::new(),
+        macros: Default::default(),
     };
     let buffer = |name: &str, role| Buffer {
         name: name.into(),

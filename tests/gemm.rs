@@ -91,6 +91,7 @@ impl Size {
                 text: ptx.into(),
                 origin: Vec::new(),
                 sha256: String::new(),
+                macros: Default::default(),
             },
             buffers: vec![
                 buffer("A", BufferRole::Input(0), self.m, self.k),

@@ -323,7 +323,13 @@ fn small(text: &str, cluster: u32, entries: &[(&str, u32, &[usize])], roles: &[B
     };
     let text = format!(".version 8.1\n.target sm_90\n.address_size 64\n{text}");
     Job {
-        ptx: Ptx { kernel: "small".into(), text, origin: vec![], sha256: String::new() },
+        ptx: Ptx {
+            kernel: "small".into(),
+            text,
+            origin: vec![],
+            sha256: String::new(),
+            macros: Default::default(),
+        },
         buffers: roles.iter().enumerate().map(buffer).collect(),
         launches: entries.iter().map(launch).collect(),
     }

@@ -8,6 +8,7 @@ pub mod open;
 pub mod sample;
 mod tensormap;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -28,6 +29,31 @@ pub struct Ptx {
     pub origin: Vec<(Arc<str>, u32)>,
     /// SHA-256 of `text`, hex. Names the variant.
     pub sha256: String,
+    /// Of lines that macros brought, where they stand in these; `origin` is the outermost call.
+    pub macros: Macros,
+}
+
+/// By line of the PTX from 1: `lib/mma.ptx:31 in mma.step(), called at attention/prefill.sm90a.ptx:104`.
+type Within = BTreeMap<u32, String>;
+
+/// Where lines stand that macros brought, found out when somebody asks: it takes its time.
+#[derive(Clone, Default)]
+pub struct Macros(Option<Arc<dyn Fn() -> Within + Send + Sync>>);
+
+impl Macros {
+    pub fn new(find: impl Fn() -> Within + Send + Sync + 'static) -> Macros {
+        Macros(Some(Arc::new(find)))
+    }
+
+    pub fn find(&self) -> Within {
+        self.0.as_ref().map(|find| find()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Macros {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Macros")
+    }
 }
 
 /// What a buffer of a launch is.

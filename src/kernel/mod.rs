@@ -3,6 +3,7 @@
 
 pub mod expr;
 pub mod job;
+mod macros;
 pub mod manifest;
 pub mod registry;
 pub mod render;

@@ -6,8 +6,8 @@ use minijinja::value::Value;
 use sha2::{Digest, Sha256};
 
 use super::expr::{Context, Evaluator, environment, value};
-use super::{Kernel, KernelError, Tile};
-use crate::device::Ptx;
+use super::{Kernel, KernelError, Tile, macros};
+use crate::device::{Macros, Ptx};
 use crate::op::{DType, Problem};
 
 impl Kernel {
@@ -243,9 +243,16 @@ impl Kernel {
             origin.push(place.unwrap_or_else(|| (Arc::from(path.as_str()), 0)));
         }
         let text = lines.join("\n") + "\n";
-        let sha256 = Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
-        Ok(Ptx { kernel: self.name.clone(), text, origin, sha256 })
+        let sha256 = hash(&text);
+        let (sources, rendered) = (self.sources.clone(), sha256.clone());
+        let macros = Macros::new(move || macros::within(&sources, &path, &context, &rendered));
+        Ok(Ptx { kernel: self.name.clone(), text, origin, sha256, macros })
     }
+}
+
+/// SHA-256 in hex.
+pub(super) fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// minijinja's error with the chain of templates it went through.

@@ -136,6 +136,7 @@ fn job() -> Job {
         text: String::new(),
         origin: Vec::new(),
         sha256: String::new(),
+        macros: Default::default(),
     };
     Job { ptx, buffers: Vec::new(), launches: Vec::new() }
 }

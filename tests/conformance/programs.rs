@@ -66,6 +66,7 @@ fn program(
         text,
         origin: Vec::new(),
         sha256: String::new(),
+        macros: Default::default(),
     };
     let job = Job { ptx, buffers, launches: vec![launch] };
     Program { name: name.into(), job, inputs: tensors }

@@ -137,6 +137,7 @@ ptxas info    : Used 168 registers, used 1 barriers, 400 bytes cmem[0]";
             text: ".version 7.0\n  mov.u32 %a, %b;\n".into(),
             origin: vec![(file.clone(), 1), (file, 42)],
             sha256: String::new(),
+            macros: Default::default(),
         };
         let log = "ptxas application ptx input, line 2; error   : Unknown symbol '%b'\n";
         let text = explain(log, &ptx);

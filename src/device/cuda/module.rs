@@ -329,6 +329,7 @@ impl Tools {
             text: include_str!("tools.ptx").into(),
             origin: Vec::new(),
             sha256: String::new(),
+            macros: Default::default(),
         };
         let module: Arc<Module> =
             context.module(&ptx.text, || Module::compile(context, &ptx, compute_capability))?;

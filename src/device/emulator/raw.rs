@@ -7,7 +7,9 @@ use super::trap::Site;
 use super::{Emulator, FaultKind, LaunchProfile, Trap};
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
-use crate::device::{Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Ptx, TensorMap};
+use crate::device::{
+    Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Macros, Ptx, TensorMap,
+};
 use crate::op::{DType, Tensor};
 
 /// How a small program is run.
@@ -156,7 +158,13 @@ pub fn run_raw_checked(
         Launch { entry: entry.into(), grid, block, cluster, shared_bytes: shared, args: list };
     let file: Arc<str> = "raw.ptx".into();
     let origin = (1..=text.lines().count() as u32).map(|line| (file.clone(), line)).collect();
-    let ptx = Ptx { kernel: "raw".into(), text: text.into(), origin, sha256: String::new() };
+    let ptx = Ptx {
+        kernel: "raw".into(),
+        text: text.into(),
+        origin,
+        sha256: String::new(),
+        macros: Macros::default(),
+    };
     let job = Job { ptx, buffers, launches: vec![launch] };
     let refuse = |e: DeviceError| {
         Box::new(Trap {
@@ -172,6 +180,7 @@ pub fn run_raw_checked(
                 line: 0,
                 source: String::new(),
                 origin: None,
+                within: None,
             },
             other: None,
             hint: String::new(),

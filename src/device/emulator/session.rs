@@ -469,6 +469,7 @@ impl Loaded for Session<'_> {
 
 fn trap(job: &Job, r: &Ready, stop: &Stop) -> Box<Trap> {
     let fault = &stop.fault;
+    let macros = job.ptx.macros.find();
     let ctas: u64 = r.dims.cluster.iter().map(|&n| u64::from(n)).product();
     let site = |does: &str, cta, warp: Option<u32>, lane: Option<u32>, pc: Option<usize>| {
         let line = pc.and_then(|pc| r.program.insts.get(pc)).map_or(0, |i| i.line);
@@ -481,6 +482,7 @@ fn trap(job: &Job, r: &Ready, stop: &Stop) -> Box<Trap> {
             line,
             source: job.ptx.text.lines().nth(at).unwrap_or("").trim().to_owned(),
             origin: job.ptx.origin.get(at).cloned(),
+            within: macros.get(&line).cloned(),
         }
     };
     Box::new(Trap {

@@ -182,6 +182,9 @@ pub struct Site {
     /// Template file and line.
     #[serde(serialize_with = "origin")]
     pub origin: Option<(Arc<str>, u32)>,
+    /// Of a line that a macro brought, its place there and the calls that led to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
 }
 
 /// As `"file:line"`.
@@ -214,7 +217,11 @@ impl Site {
         if self.line == 0 {
             return "at an instruction that is no longer known".into();
         }
-        format!("at {}: {}", Place(self.line, self.origin.as_ref()), self.source)
+        let mut text = format!("at {}: {}", Place(self.line, self.origin.as_ref()), self.source);
+        if let Some(within) = &self.within {
+            text += &format!("\n      which is {within}");
+        }
+        text
     }
 }
 
