@@ -1,15 +1,28 @@
 //! Every variant of every kernel through NVIDIA's assembler, without spills and without lost
 //! performance (C75xx lines).
 //!
+//! Each legal tile is assembled at each head dimension
+//!
+//! - causal and not, with each state on and off;
+//! - with each extra alone (soft cap, packed lengths, windows narrower and wider than a block), with
+//!   all of them and, in turns, with one of the combinations of some ([`TURNS`]);
+//! - in the first precision. Where another gives the same PTX but for the type's name, as fp16 and
+//!   bf16 mostly do, it is assembled with one tile of each of these combinations, and must take the
+//!   registers of the first; elsewhere with every tile.
+//!
+//! `CROSSOVER_ASSEMBLE_ALL=1` leaves nothing out.
+//!
 //! ptxas is found through `PTXAS`, else on the path. Where there is none the test says that it
 //! was skipped; with `CROSSOVER_REQUIRE_PTXAS=1` that is a failure.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use crossover::device::Ptx;
-use crossover::kernel::{Kernel, Registry};
+use crossover::kernel::{Kernel, Registry, Tile};
+use crossover::op::attention::Shape;
 use crossover::op::{Op, Problem};
 use crossover::verify::suite;
 use rayon::prelude::*;
@@ -30,23 +43,38 @@ fn ptxas() -> Option<PathBuf> {
     None
 }
 
-/// The problem with every combination of its flags, as far as templates are specialised for them.
-fn flags(kernel: &Kernel, problem: Problem) -> Vec<Problem> {
+/// Of the combinations of some extras, each tile meets one in so many; there are six.
+const TURNS: usize = 6;
+
+/// The problem with every combination of its flags, as far as templates are specialised for them. A
+/// number: a combination that only every so many tiles are assembled for.
+fn flags(kernel: &Kernel, problem: Problem) -> Vec<(Problem, Option<usize>)> {
     let special = |name: &str| kernel.manifest.specialise.iter().any(|s| s == name);
     let on = |name: &str| if special(name) { vec![false, true] } else { vec![false] };
-    let mut all = Vec::new();
+    let (mut all, mut some) = (Vec::new(), 0);
     match problem {
         Problem::Attention(s) => {
             for causal in on("causal") {
-                let plain = crossover::op::attention::Shape { causal, ..s.clone() };
-                all.push(Problem::Attention(plain.clone()));
-                // All extras at once take the most registers; types differ in none.
-                if special("packed") && s.dtype == kernel.manifest.dtypes[0] {
-                    let mut full = plain;
-                    full.extras.softcap = Some(30.0);
-                    full.extras.window = causal.then_some(100);
-                    full.pack(vec![[5, 5], [100, 70]]);
-                    all.push(Problem::Attention(full));
+                // Less than any block of keys and 64 more, and more than that.
+                let windows = [None, Some(100), Some(1000)];
+                let windows = &windows[..if causal && special("window") { 3 } else { 1 }];
+                let (caps, packs) = (on("softcap"), on("packed"));
+                let cells = windows.iter().flat_map(|w| caps.iter().map(move |c| (w, c)));
+                for ((&window, &capped), packed) in
+                    cells.flat_map(|cell| packs.iter().map(move |p| (cell, *p)))
+                {
+                    let mut s = Shape { causal, ..s.clone() };
+                    s.extras.window = window;
+                    s.extras.softcap = capped.then_some(30.0);
+                    if packed {
+                        s.pack(vec![[5, 5], [100, 70]]);
+                    }
+                    let extras = [window.is_some(), capped, packed].iter().filter(|x| **x).count();
+                    let most =
+                        if causal { window == Some(100) && extras == 3 } else { extras == 2 };
+                    let turn = (extras > 1 && !most).then_some(some);
+                    some += usize::from(turn.is_some());
+                    all.push((Problem::Attention(s), turn));
                 }
             }
         }
@@ -54,10 +82,11 @@ fn flags(kernel: &Kernel, problem: Problem) -> Vec<Problem> {
             for initial_state in on("initial_state") {
                 for final_state in on("final_state") {
                     let s = crossover::op::delta::Shape { initial_state, final_state, ..s.clone() };
-                    all.push(match problem.op() {
+                    let problem = match problem.op() {
                         Op::Kda => Problem::Kda(s),
                         _ => Problem::GatedDeltaRule(s),
-                    });
+                    };
+                    all.push((problem, None));
                 }
             }
         }
@@ -65,30 +94,76 @@ fn flags(kernel: &Kernel, problem: Problem) -> Vec<Problem> {
     all
 }
 
-/// Every distinct PTX that the kernel can be rendered to.
-fn variants(kernel: &Kernel) -> Vec<(String, Ptx)> {
-    let mut seen = HashSet::new();
+/// A PTX that the kernel can be rendered to.
+struct Variant {
+    name: String,
+    ptx: Ptx,
+    /// The hash of the one of the first precision that is the same but for the type's name.
+    twin: Option<String>,
+}
+
+/// A problem whose tiles are assembled.
+struct Group {
+    problem: Problem,
+    /// The same in the first precision, if this is another.
+    first: Option<Problem>,
+    turn: Option<usize>,
+    number: usize,
+}
+
+fn groups(kernel: &Kernel) -> Vec<Group> {
     let mut all = Vec::new();
-    for &dtype in &kernel.manifest.dtypes {
+    let of = |dtype, dims| flags(kernel, suite::plain(kernel.manifest.op, dtype, dims, 256));
+    for (place, &dtype) in kernel.manifest.dtypes.iter().enumerate() {
         for dims in suite::head_dims(kernel) {
-            let problem = suite::plain(kernel.manifest.op, dtype, dims, 256);
-            for problem in flags(kernel, problem) {
-                for tile in kernel.tiles(&problem).expect("legal tiles") {
-                    let name = format!("{} {tile} {problem}", kernel.name);
-                    let ptx =
-                        kernel.render(&problem, &tile).unwrap_or_else(|e| panic!("{name}: {e}"));
-                    if seen.insert(ptx.sha256.clone()) {
-                        all.push((name, ptx));
-                    }
-                }
+            let firsts = of(kernel.manifest.dtypes[0], dims);
+            for ((problem, turn), (first, _)) in of(dtype, dims).into_iter().zip(firsts) {
+                let (first, number) = ((place > 0).then_some(first), all.len());
+                all.push(Group { problem, first, turn, number });
             }
         }
     }
     all
 }
 
-/// What is wrong with one variant on one architecture.
-fn assemble(ptxas: &Path, name: &str, ptx: &Ptx, arch: &str) -> Option<String> {
+impl Group {
+    fn variant(&self, kernel: &Kernel, tile: &Tile) -> Variant {
+        let name = format!("{} {tile} {}", kernel.name, self.problem);
+        let ptx = kernel.render(&self.problem, tile).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let first = self.first.as_ref().and_then(|first| kernel.render(first, tile).ok());
+        let one_type = |ptx: &Ptx| ptx.text.replace("bf16", "f16").replace("fp16", "f16");
+        let twin = first.filter(|first| one_type(first) == one_type(&ptx)).map(|p| p.sha256);
+        Variant { name, ptx, twin }
+    }
+
+    fn variants(&self, kernel: &Kernel, all: bool) -> Vec<Variant> {
+        // The same turn for a tile in every group, and turns spread over the values of each axis.
+        let number = |tile: &Tile| tile.to_string().bytes().map(usize::from).sum::<usize>();
+        let meets = |tile: &Tile| {
+            all || self.turn.is_none_or(|turn| (number(tile) + turn).is_multiple_of(TURNS))
+        };
+        let mut tiles = kernel.tiles(&self.problem).expect("legal tiles");
+        tiles.retain(meets);
+        if !all && self.first.is_some() && !tiles.is_empty() {
+            let one = self.variant(kernel, &tiles[self.number * 7 % tiles.len()]);
+            if one.twin.is_some() {
+                return vec![one];
+            }
+        }
+        tiles.iter().map(|tile| self.variant(kernel, tile)).collect()
+    }
+}
+
+/// The distinct PTX of a kernel that are assembled; every one there is if `all` are wanted.
+fn variants(kernel: &Kernel, all: bool) -> Vec<Variant> {
+    let groups = groups(kernel);
+    let found: Vec<Vec<Variant>> = groups.par_iter().map(|g| g.variants(kernel, all)).collect();
+    let mut seen = HashSet::new();
+    found.into_iter().flatten().filter(|v| seen.insert(v.ptx.sha256.clone())).collect()
+}
+
+/// The registers of each entry of a variant on one architecture, or what is wrong with it.
+fn assemble(ptxas: &Path, name: &str, ptx: &Ptx, arch: &str) -> Result<Vec<u64>, String> {
     let file = tempfile::Builder::new().suffix(".ptx").tempfile().expect("a temporary file");
     std::fs::write(file.path(), &ptx.text).expect("a written file");
     let output = Command::new(ptxas)
@@ -99,41 +174,59 @@ fn assemble(ptxas: &Path, name: &str, ptx: &Ptx, arch: &str) -> Option<String> {
     let log = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     let bad: Vec<&str> = log.lines().filter(|l| costs(l)).collect();
     if output.status.success() && bad.is_empty() {
-        return None;
+        return Ok(log.lines().filter_map(|l| before(l, "registers")).collect());
     }
     let lines: Vec<&str> =
         if output.status.success() { bad } else { log.lines().take(8).collect() };
-    Some(format!("{name} for {arch}:\n  {}", lines.join("\n  ")))
+    Err(format!("{name} for {arch}:\n  {}", lines.join("\n  ")))
+}
+
+/// The number in front of some words of a line.
+fn before(line: &str, what: &str) -> Option<u64> {
+    let words = line.split(what).next().filter(|_| line.contains(what))?;
+    words.split_whitespace().last()?.parse().ok()
 }
 
 /// Whether a line of the log tells of spills, local memory or serialised instructions.
 fn costs(line: &str) -> bool {
-    let number = |what: &str| {
-        let words = line.split(what).next().filter(|_| line.contains(what))?;
-        words.split_whitespace().last()?.parse::<u64>().ok()
-    };
     ["bytes stack frame", "bytes spill stores", "bytes spill loads"]
         .iter()
-        .any(|what| number(what).is_some_and(|n| n > 0))
+        .any(|what| before(line, what).is_some_and(|n| n > 0))
         || line.contains("C75")
 }
 
 #[test]
 fn every_variant_assembles_cleanly() {
     let Some(ptxas) = ptxas() else { return };
+    let all = std::env::var_os("CROSSOVER_ASSEMBLE_ALL").is_some_and(|x| x == "1");
     let registry = Registry::embedded().expect("the embedded kernels");
     let mut work = Vec::new();
     for kernel in registry.kernels() {
         // PTX for sm_80 runs on later devices too, compiled for them by the driver.
         let archs: &[&str] =
             if kernel.manifest.target == "sm_80" { &["sm_80", "sm_90a"] } else { &["sm_90a"] };
-        for (name, ptx) in variants(kernel) {
-            work.extend(archs.iter().map(|&arch| (name.clone(), ptx.clone(), arch)));
+        for variant in variants(kernel, all).into_iter().map(Arc::new) {
+            work.extend(archs.iter().map(|&arch| (variant.clone(), arch)));
         }
     }
     assert!(!work.is_empty());
-    let bad: Vec<String> =
-        work.par_iter().filter_map(|(name, ptx, arch)| assemble(&ptxas, name, ptx, arch)).collect();
+    let done: Vec<_> =
+        work.par_iter().map(|(v, arch)| assemble(&ptxas, &v.name, &v.ptx, arch)).collect();
+    let mut bad: Vec<String> = done.iter().filter_map(|d| d.clone().err()).collect();
+    let registers: HashMap<_, _> =
+        work.iter().zip(&done).map(|((v, arch), d)| ((v.ptx.sha256.as_str(), *arch), d)).collect();
+    let mut twins = 0;
+    for ((v, arch), own) in work.iter().zip(&done) {
+        if let (Some(twin), Ok(own)) = (&v.twin, own)
+            && let Some(Ok(first)) = registers.get(&(twin.as_str(), *arch))
+        {
+            twins += 1;
+            if own != first || own.is_empty() {
+                let (name, of) = (&v.name, "the other precision takes");
+                bad.push(format!("{name} for {arch}: {own:?} registers, {of} {first:?}"));
+            }
+        }
+    }
     assert!(
         bad.is_empty(),
         "{} of {} variants:\n{}",
@@ -141,14 +234,49 @@ fn every_variant_assembles_cleanly() {
         work.len(),
         bad.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
     );
-    println!("{} variants assembled", work.len());
+    assert!(twins > 0, "no precision has a twin");
+    println!("{} variants assembled, {twins} of them beside one of another precision", work.len());
 }
 
 #[test]
 fn the_log_is_read_right() {
     let clean = "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads";
+    let used = "ptxas info    : Used 168 registers, 400 bytes cmem[0]";
+    assert_eq!((before(used, "registers"), before(clean, "registers")), (Some(168), None));
     assert!(!costs(clean) && !costs("ptxas info    : Used 168 registers, 400 bytes cmem[0]"));
     assert!(costs("    8 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads"));
     assert!(costs("    0 bytes stack frame, 12 bytes spill stores, 16 bytes spill loads"));
     assert!(costs("ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async ..."));
+}
+
+/// What is left out by turns is met by other tiles, and nothing else is left out.
+#[test]
+fn every_combination_is_assembled() {
+    let registry = Registry::embedded().expect("the embedded kernels");
+    let kernel = registry.get("attention/prefill.sm90a").expect("a kernel");
+    let groups = groups(kernel);
+    let dims = suite::head_dims(kernel).len();
+    assert_eq!(groups.len(), kernel.manifest.dtypes.len() * dims * (4 + 12));
+    let turns: HashSet<_> = groups.iter().filter_map(|g| g.turn).collect();
+    assert_eq!(turns.len(), TURNS);
+    let tiles = |g: &Group| {
+        let all = kernel.tiles(&g.problem).expect("legal tiles");
+        all.iter().map(Tile::to_string).collect::<HashSet<_>>()
+    };
+    // Those that each combination of some has, and those that have met one.
+    let (mut common, mut met) = (None, HashSet::new());
+    for group in &groups[..4 + 12] {
+        let found = group.variants(kernel, false);
+        let of = |v: &Variant| v.name.split(' ').nth(1).expect("a tile").to_string();
+        let (found, legal): (HashSet<_>, _) = (found.iter().map(of).collect(), tiles(group));
+        match group.turn {
+            None => assert_eq!(found, legal, "{}", group.problem),
+            Some(_) => {
+                assert!(found.len() * TURNS * 2 > legal.len(), "{}: {found:?}", group.problem);
+                met.extend(found);
+                common = Some(common.map_or_else(|| legal.clone(), |c| &c & &legal));
+            }
+        }
+    }
+    assert!(common.expect("combinations of some").is_subset(&met));
 }

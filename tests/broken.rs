@@ -20,9 +20,6 @@ fn registry() -> Registry {
     Registry::from_dir(&folder).expect("the broken kernels")
 }
 
-/// A kernel here is done in a few thousand warp instructions a CTA.
-const STEPS: u64 = 5_000_000;
-
 /// Two sequences and two heads of ragged length, causal: enough for every fault to show.
 fn attention(change: impl FnOnce(&mut crossover::op::attention::Shape)) -> Problem {
     let Problem::Attention(mut s) =
@@ -57,12 +54,14 @@ fn checked(kernel: &str, fault: i64, problem: Problem, family: &str, checks: Che
         kernel: kernel.name.clone(),
         tile: Tile([("FAULT".to_string(), fault)].into_iter().collect()),
         prefix: suite::has_prefix_property(&problem),
+        multiprocessors: None,
+        most_steps: None,
         problem,
         family: family.parse().expect("a family"),
         seed: 11,
     };
     let model = DeviceModel::named("h200").expect("a described device");
-    let emulator = Emulator::new(model).with_step_limit(STEPS).with_checks(checks);
+    let emulator = Emulator::new(model).with_checks(checks);
     run(kernel, &case, &emulator, None)
 }
 
@@ -169,7 +168,8 @@ fn a_barrier_that_a_warp_never_reaches() {
 
 #[test]
 fn a_loop_without_end() {
-    attention_fault(12, Check::Timeout, &[]);
+    let words = ["the limit is 5", "a check allows a CTA 5 million", "--steps N"];
+    attention_fault(12, Check::Timeout, &words);
 }
 
 #[test]
@@ -282,9 +282,11 @@ mod cut {
                 family: Default::default(),
                 seed: 1,
                 prefix: false,
+                multiprocessors: None,
+                most_steps: None,
             };
             let model = DeviceModel::named("h200").expect("a described device");
-            let emulator = Emulator::new(model).with_step_limit(STEPS);
+            let emulator = Emulator::new(model);
             let trial = run_job(&job, &case, &emulator, None);
             assert_eq!(trial.verdict, Verdict::Failed, "{} without {what} passes", kernel.name);
             trials.push(trial);

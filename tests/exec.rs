@@ -373,3 +373,78 @@ fn hostile_arguments_are_refused() {
         .code(2)
         .stderr(contains("prefill.sm80.ptx: is no regular file"));
 }
+
+/// On an H200 the Hopper kernel, where it can do the problem; elsewhere the portable one.
+#[test]
+fn a_name_without_target_is_the_best_for_device_and_problem() {
+    const ANY: &str = "attention/prefill";
+    let f = Fixture::new(attention(), |_| {});
+    for (device, picked) in [
+        ("emulator:h200", "attention/prefill.sm90a"),
+        ("emulator:laptop", "attention/prefill.sm80"),
+    ] {
+        let note = format!("note: {ANY} is {picked} here ({device}, ");
+        f.exec(ANY, &["--causal", "--verify", "--device", device])
+            .assert()
+            .success()
+            .stderr(contains(note))
+            .stdout(contains(format!("{picked} ")));
+        near(&f);
+        assert_eq!(read(&f.path("out.safetensors")).1["kernel"], picked);
+        std::fs::remove_file(f.path("out.safetensors")).expect("outputs");
+    }
+    // No kernel that a laptop runs has a window: each says why.
+    f.refused(
+        ANY,
+        &["--causal", "--window", "20", "--device", "emulator:laptop"],
+        &[
+            "in.safetensors",
+            "no kernel of attention/prefill does",
+            "on emulator:laptop",
+            "attention/prefill.sm80: plain attention alone",
+            "attention/prefill.sm90a needs sm_90a",
+        ],
+    );
+    f.refused(
+        "attention/decode",
+        &[],
+        &["unknown kernel `attention/decode`", "without its target"],
+    );
+
+    let kernels = |problem: &str, device: &str, more: &str| {
+        let args = ["kernels", ANY, "--problem", problem, "--device", device, more];
+        let run = crossover().args(args).assert().success();
+        String::from_utf8(run.get_output().stdout.clone()).expect("text")
+    };
+    assert!(kernels("D=64", "emulator", "--render").contains(".target sm_90a"));
+    assert!(kernels("D=64,dtype=tf32", "emulator", "--render").contains(".target sm_80"));
+    assert!(kernels("D=64", "emulator:laptop", "--render").contains(".target sm_80"));
+    // Far more units of work than multiprocessors: the grid is that of the device.
+    let job = kernels("D=64,B=64,Hq=4,Hkv=4,T=384", "emulator:h100", "--job");
+    assert!(job.contains("\"grid\":[132,1,1]"), "{job}");
+    crossover()
+        .args(["profile", ANY, "-p", "T=64,D=64,softcap=20", "--summary"])
+        .assert()
+        .success()
+        .stderr(contains("is attention/prefill.sm90a here"));
+    crossover()
+        .args(["check", ANY, "--list"])
+        .assert()
+        .success()
+        .stdout(contains("attention/prefill.sm80 BM").and(contains("attention/prefill.sm90a WG")))
+        .stdout(contains(" sms=3 ").and(contains(" sms=5 ")));
+}
+
+#[test]
+fn a_check_that_does_not_end_says_what_it_was_allowed() {
+    const TILE: &str = "BM=64,BN=32,WARPS=4,STAGES=2,QREG=0";
+    let of = ["check", ATTENTION, "--device", "emulator", "--problem", "T=256,D=64"];
+    crossover().args(of).args(["--tile", TILE]).assert().success();
+    crossover()
+        .args(of)
+        .args(["--tile", TILE, "--steps", "100"])
+        .assert()
+        .code(1)
+        .stdout(contains("the limit is 100").and(contains("5 million")).and(contains("--steps N")))
+        .stdout(contains("--family 'random' --steps 100"));
+}

@@ -24,7 +24,7 @@ use crate::verify::trial::{self, Case, Trial, Verdict};
 /// tile unless --tile names one. Exit code 1 if a case fails or none could run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernels, such as attention/* or *.sm80.
+    /// Kernels, such as attention/* or *.sm80; attention/prefill is those of every target.
     #[arg(default_value = "*")]
     glob: String,
     /// auto, cuda:N or emulator[:MODEL].
@@ -52,6 +52,14 @@ pub struct Args {
     /// Input family of --problem: random, gate=slow keys=identical, logits=huge, ...
     #[arg(long, requires = "problem")]
     family: Option<Family>,
+    /// Make grids that fill the device for N multiprocessors, if it has more. The suite says it of
+    /// each case (sms=N in --list).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    sms: Option<u32>,
+    /// On the emulator, warp instructions after which a CTA is taken to hang; by default 5 million,
+    /// and one for each 16 FLOPs of the problem.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
     /// Leave out checks of the emulator: races, lanes, proxies, in_flight, products,
     /// uninitialised, transactions, phases, setmaxnreg, exits, or all of these.
     #[arg(long, value_name = "CHECK,..", value_delimiter = ',')]
@@ -123,7 +131,12 @@ fn work<'k>(args: &Args, kernels: &[&'k Kernel]) -> Result<Vec<(&'k Kernel, Case
             },
         };
         let only = |c: &Case| args.tile.as_ref().is_none_or(|t| same_tile(t, &c.tile));
-        work.extend(cases.into_iter().filter(only).map(|c| (kernel, c)));
+        let given = |c: Case| Case {
+            multiprocessors: args.sms.or(c.multiprocessors),
+            most_steps: args.steps,
+            ..c
+        };
+        work.extend(cases.into_iter().filter(only).map(|c| (kernel, given(c))));
     }
     if let Some(filter) = &args.filter {
         let wanted: Vec<&str> = filter.split([' ', ',']).filter(|w| !w.is_empty()).collect();
@@ -175,6 +188,8 @@ fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Case>, Stri
         family: args.family.unwrap_or_default(),
         seed: args.seed,
         prefix: suite::has_prefix_property(&problem),
+        multiprocessors: None,
+        most_steps: None,
     };
     Ok(tiles.into_iter().map(case).collect())
 }
@@ -199,6 +214,7 @@ fn object(case: &Case, trial: &Trial, repeat: &Repeat) -> Value {
         "problem": case.problem,
         "family": case.family,
         "seed": case.seed,
+        "sms": case.multiprocessors,
         "device": repeat.device,
         "status": trial.verdict,
         "faults": trial.faults,

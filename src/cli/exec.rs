@@ -21,7 +21,8 @@ use crate::verify::{self, trial};
 /// Shapes and precision come from the tensors; docs/exec.md lists names and layouts.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel, such as attention/prefill.sm80.
+    /// Kernel, such as attention/prefill.sm80; without its target (attention/prefill) the best
+    /// that device and problem admit.
     kernel: String,
     /// File with q, k, v and for the delta rules g, beta and perhaps initial_state.
     #[arg(long, value_name = "FILE")]
@@ -53,12 +54,15 @@ pub struct Args {
 }
 
 pub fn run(args: Args, registry: &Registry) -> Result {
-    let kernel = registry.get(&args.kernel)?;
+    let named = registry.named(&args.kernel)?;
     let (problem, inputs) =
-        file::read(&args.inputs, kernel.manifest.op, &args.options).map_err(Failure::Usage)?;
+        file::read(&args.inputs, named.op(), &args.options).map_err(Failure::Usage)?;
     let in_file = |e: crate::kernel::KernelError| {
         Failure::Usage(format!("{}: {problem}: {}", args.inputs.display(), e.0))
     };
+    let device = open_with(&args.device, Checks::ALL)?;
+    let facts = device.facts();
+    let kernel = super::pick(&named, facts, &problem).map_err(in_file)?;
     kernel.supports(&problem).map_err(in_file)?;
     let tile = match &args.tile {
         Some(tile) => tile.clone(),
@@ -67,8 +71,6 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     kernel.check_tile(&problem, &tile)?;
     file::writable(&args.out).map_err(Failure::Usage)?;
 
-    let device = open_with(&args.device, Checks::ALL)?;
-    let facts = device.facts();
     if let Some(why) = kernel.unfit(facts) {
         return Err(Failure::Usage(why));
     }

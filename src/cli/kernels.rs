@@ -6,12 +6,13 @@ use serde_json::json;
 
 use super::{Failure, Result, problem};
 use crate::device::{BufferRole, Job};
-use crate::kernel::{Registry, Tile};
+use crate::kernel::{Named, Registry, Tile};
 
 /// List kernels and legal tiles; print rendered PTX.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel, such as attention/prefill.sm80; all if missing.
+    /// Kernel, such as attention/prefill.sm80, or without its target (attention/prefill) the best
+    /// that --device and problem admit; all if missing.
     name: Option<String>,
     /// Print the rendered PTX of one variant.
     #[arg(long, requires = "name")]
@@ -19,9 +20,12 @@ pub struct Args {
     /// Print the launches of one variant on the problem as JSON: buffers, grids, arguments.
     #[arg(long, requires = "name", conflicts_with = "render")]
     job: bool,
-    /// Multiprocessors that --job is for.
-    #[arg(long, default_value_t = 132)]
-    sms: u32,
+    /// Device that a name without target is for: auto, cuda:N or emulator[:MODEL].
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Multiprocessors that --job is for; 132, or for a name without target those of --device.
+    #[arg(long, value_name = "N")]
+    sms: Option<u32>,
     /// Tile of --render and --job; the default tile if missing.
     #[arg(long, value_name = "AXIS=N,..")]
     tile: Option<Tile>,
@@ -49,13 +53,24 @@ fn text(args: Args, registry: &Registry) -> Result<String> {
             })
             .collect());
     };
-    let kernel = registry.get(name)?;
-    let mut problem = problem::default(kernel.manifest.op);
+    let named = registry.named(name)?;
+    let mut problem = problem::default(named.op());
     problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
+    let (kernel, sms) = match named {
+        Named::Kernel(kernel) => (kernel, 132),
+        Named::Best { .. } => {
+            let facts = super::facts(&args.device)?;
+            (super::pick(&named, &facts, &problem)?, facts.multiprocessors)
+        }
+    };
     kernel.supports(&problem)?;
     let default = kernel.default_tile(&problem)?;
     if args.job {
-        let job = kernel.job_on(&problem, args.tile.as_ref().unwrap_or(&default), args.sms)?;
+        let job = kernel.job_on(
+            &problem,
+            args.tile.as_ref().unwrap_or(&default),
+            args.sms.unwrap_or(sms),
+        )?;
         return Ok(describe(&job) + "\n");
     }
     if args.render {

@@ -22,7 +22,8 @@ use clap::{Parser, Subcommand};
 use crate::device::model::DeviceModel;
 use crate::device::open::{self, DEFAULT_MODEL};
 use crate::device::{DeviceError, Facts, SampleCtas};
-use crate::kernel::{KernelError, Registry};
+use crate::kernel::{Kernel, KernelError, Named, Registry};
+use crate::op::Problem;
 use crate::sweep::SweepError;
 
 /// Benchmarks and autotunes attention kernels written by hand in PTX.
@@ -95,6 +96,19 @@ fn registry(dir: Option<&PathBuf>) -> Result<Registry> {
 /// `1 case`, `2 cases`.
 fn cases(n: usize) -> String {
     format!("{n} case{}", if n == 1 { "" } else { "s" })
+}
+
+/// The kernel of a name; of a name without target it is said which one that is.
+fn pick<'r>(
+    named: &Named<'r>,
+    facts: &Facts,
+    problem: &Problem,
+) -> Result<&'r Kernel, KernelError> {
+    let kernel = named.pick(facts, problem)?;
+    if let Named::Best { .. } = named {
+        eprintln!("note: {named} is {} here ({}, {problem})", kernel.name, facts.id);
+    }
+    Ok(kernel)
 }
 
 /// Refuses a number of CTAs for a device that executes them all.

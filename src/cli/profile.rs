@@ -8,7 +8,7 @@ use crate::device::SampleCtas;
 use crate::device::emulator::Emulator;
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
-use crate::kernel::{Kernel, Registry, Tile};
+use crate::kernel::{Registry, Tile};
 use crate::measure::profile::{Profile, profile};
 use crate::op::Family;
 use crate::report::profile::{HEAD, annotated, annotated_ptx, html, summary};
@@ -21,7 +21,8 @@ use crate::verify;
 /// never measured; docs/profile.md tells how.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Kernel, such as attention/prefill.sm80.
+    /// Kernel, such as attention/prefill.sm80; without its target (attention/prefill) the best
+    /// that device and problem admit.
     kernel: String,
     /// Problem, over a small default one: B=4,T=8192,Hq=32,causal=true.
     #[arg(long, short, value_name = "VAR=VALUE,..", default_value = "")]
@@ -67,17 +68,22 @@ pub struct Args {
 }
 
 pub fn run(args: Args, registry: &Registry) -> Result {
-    let kernel = registry.get(&args.kernel)?;
-    let mut problem = problem::default(kernel.manifest.op);
+    let named = registry.named(&args.kernel)?;
+    let mut problem = problem::default(named.op());
     problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
     problem::fits_memory(&problem).map_err(Failure::Usage)?;
+    let emulator = emulator(&args)?;
+    let facts = emulator.model().facts();
+    let kernel = super::pick(&named, &facts, &problem)?;
     kernel.supports(&problem)?;
+    if let Some(why) = kernel.unfit(&facts) {
+        return Err(Failure::Usage(why));
+    }
     let tile = match &args.tile {
         Some(tile) => tile.clone(),
         None => kernel.default_tile(&problem)?,
     };
     kernel.check_tile(&problem, &tile)?;
-    let emulator = emulator(&args, kernel)?;
     let inputs = (&args.family, args.seed);
     let found = profile(kernel, &problem, &tile, inputs, &emulator, args.cold_l2, args.sample_ctas)
         .map_err(Failure::Negative)?;
@@ -102,7 +108,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
 }
 
 /// The emulator that `--device` names; profiles of a GPU are for other tools.
-fn emulator(args: &Args, kernel: &Kernel) -> Result<Emulator> {
+fn emulator(args: &Args) -> Result<Emulator> {
     let model = match args.device.split_once(':') {
         None if args.device == "emulator" => DEFAULT_MODEL,
         Some(("emulator", model)) => model,
@@ -115,9 +121,6 @@ fn emulator(args: &Args, kernel: &Kernel) -> Result<Emulator> {
         }
     };
     let emulator = Emulator::new(DeviceModel::named(model)?).with_timing();
-    if let Some(why) = kernel.unfit(&emulator.model().facts()) {
-        return Err(Failure::Usage(why));
-    }
     Ok(if args.no_l2 { emulator } else { emulator.with_l2() })
 }
 

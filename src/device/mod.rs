@@ -289,6 +289,12 @@ pub trait Loaded {
         Ok(())
     }
 
+    /// How many warp instructions a CTA of the next runs may execute before it is taken to hang. A
+    /// device that is present has a time limit of its own.
+    fn limit_steps(&mut self, steps: u64) {
+        let _ = steps;
+    }
+
     /// Poisons outputs and workspaces, runs every launch once, checks canaries and inputs.
     fn run(&mut self) -> Result<Outcome, DeviceError>;
 

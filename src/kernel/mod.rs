@@ -5,11 +5,13 @@ pub mod expr;
 pub mod job;
 mod macros;
 pub mod manifest;
+pub mod named;
 pub mod registry;
 pub mod render;
 pub mod tile;
 
 pub use manifest::Manifest;
+pub use named::Named;
 pub use registry::{Kernel, Registry};
 pub use tile::Tile;
 

@@ -45,15 +45,34 @@ impl Kernel {
         self.sources.get(path).map(String::as_str)
     }
 
-    /// Why PTX of this target cannot run on a device, if it cannot.
-    pub fn unfit(&self, facts: &Facts) -> Option<String> {
-        let target = &self.manifest.target;
-        let digits = target.trim_start_matches("sm_");
+    /// `attention/prefill`: what all kernels of an operator's phase are called.
+    pub fn without_target(&self) -> String {
+        format!("{}/{}", self.manifest.op, self.manifest.phase)
+    }
+
+    /// The compute capability of the target, and whether it runs on that one alone.
+    pub fn architecture(&self) -> ((u32, u32), bool) {
+        let digits = self.manifest.target.trim_start_matches("sm_");
         let (digits, exact) = match digits.strip_suffix('a') {
             Some(digits) => (digits, true),
             None => (digits, false),
         };
-        let need = digits.parse::<u32>().map(|n| (n / 10, n % 10)).unwrap_or((u32::MAX, 0));
+        (digits.parse::<u32>().map(|n| (n / 10, n % 10)).unwrap_or((u32::MAX, 0)), exact)
+    }
+
+    /// Whether grids or parameters depend on how many multiprocessors the device has.
+    pub fn fills_device(&self) -> bool {
+        let text = self.source(&self.manifest_path()).unwrap_or_default();
+        let code = text.lines().filter_map(|line| line.split('#').next());
+        let mut words =
+            code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
+        words.any(|word| word == "SMS")
+    }
+
+    /// Why PTX of this target cannot run on a device, if it cannot.
+    pub fn unfit(&self, facts: &Facts) -> Option<String> {
+        let target = &self.manifest.target;
+        let (need, exact) = self.architecture();
         let has = facts.compute_capability;
         if if exact { has == need } else { has >= need } {
             return None;
@@ -127,16 +146,23 @@ impl Registry {
     pub fn get(&self, name: &str) -> Result<&Kernel, KernelError> {
         self.kernels.iter().find(|k| k.name == name).ok_or_else(|| {
             let known: Vec<_> = self.kernels.iter().map(|k| k.name.as_str()).collect();
-            KernelError(format!("unknown kernel `{name}`: there are {}", known.join(", ")))
+            KernelError(format!(
+                "unknown kernel `{name}`: there are {}; without its target, as attention/prefill, \
+                 commands that run one kernel take the best for device and problem",
+                known.join(", ")
+            ))
         })
     }
 
-    /// The kernels whose name matches a glob such as `attention/*` or `*.sm80`.
+    /// The kernels whose name, or name without target, matches a glob such as `attention/*`,
+    /// `attention/prefill` or `*.sm80`.
     pub fn matching(&self, glob: &str) -> Result<Vec<&Kernel>, KernelError> {
         let matcher = Glob::new(glob)
             .map_err(|e| KernelError(format!("`{glob}` is no glob: {e}")))?
             .compile_matcher();
-        let found: Vec<_> = self.kernels.iter().filter(|k| matcher.is_match(&k.name)).collect();
+        let matches =
+            |k: &&Kernel| matcher.is_match(&k.name) || matcher.is_match(k.without_target());
+        let found: Vec<_> = self.kernels.iter().filter(matches).collect();
         if found.is_empty() {
             let known: Vec<_> = self.kernels.iter().map(|k| k.name.as_str()).collect();
             return Err(KernelError(format!(

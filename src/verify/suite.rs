@@ -4,6 +4,8 @@
 //! heads, states and input families are spread over those variants so that values of any two
 //! axes meet wherever the number of cases allows.
 
+use std::collections::HashSet;
+
 use crate::kernel::{Kernel, KernelError, Tile};
 use crate::op::{DType, Family, Op, Problem, attention, delta};
 
@@ -41,6 +43,11 @@ const HEADS: [(usize, usize); 4] = [(1, 1), (2, 1), (4, 2), (3, 1)];
 const BATCHES: [usize; 2] = [1, 2];
 /// Tq beside Tkv: as many, fewer, more, one.
 const CROSS: usize = 4;
+/// Multiprocessors, in turns, of kernels whose grid fills the device: on all of them a case's CTAs
+/// have one unit of work each, on few they have several.
+const FEW: [Option<u32>; 4] = [Some(2), Some(5), None, Some(3)];
+/// Multiprocessors beside the query and key heads of [`uneven`] cases.
+const UNEVEN: [(u32, (usize, usize)); 3] = [(5, (2, 1)), (7, (2, 1)), (9, (3, 1))];
 /// Off and on.
 const FLAG: usize = 2;
 
@@ -48,6 +55,7 @@ const FLAG: usize = 2;
 pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Case>, KernelError> {
     let variants = variants(kernel)?;
     let axes = Axes::new(kernel, &variants);
+    let fills = kernel.fills_device();
     let per_variant = (CASES / variants.len().max(1)).max(LEAST_PER_VARIANT);
     let mut covering = Covering::new(axes.sizes());
     let mut cases: Vec<Case> = Vec::new();
@@ -71,11 +79,59 @@ pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Case>, KernelError> {
             let problem = if does { more } else { plain };
             let family = axes.families[free[1]];
             let prefix = has_prefix_property(&problem) && cases.len().is_multiple_of(3);
+            let multiprocessors = fills.then(|| FEW[cases.len() % FEW.len()]).flatten();
             let (kernel, tile) = (kernel.name.clone(), v.tile.clone());
-            cases.push(Case { kernel, tile, problem, family, seed, prefix });
+            let most_steps = None;
+            cases.push(Case {
+                kernel,
+                tile,
+                problem,
+                family,
+                seed,
+                prefix,
+                multiprocessors,
+                most_steps,
+            });
         }
     }
+    if fills {
+        cases.extend(uneven(kernel, &variants, seed));
+    }
     Ok(cases)
+}
+
+/// Long causal cases of a kernel whose grid fills the device, on numbers of multiprocessors among
+/// which whole pairs of tiles, one long and one short, cannot be shared out evenly. For tiles that
+/// have each value of each axis between them.
+fn uneven(kernel: &Kernel, variants: &[Variant], seed: u64) -> Vec<Case> {
+    let mut met = HashSet::new();
+    let mut cases = Vec::new();
+    for v in variants {
+        let new = v.tile.0.iter().filter(|value| met.insert(*value)).count();
+        let problem = |(many, few)| {
+            let mut problem = plain(kernel.manifest.op, v.dtype, v.dims, 1000);
+            if let Problem::Attention(s) = &mut problem {
+                (s.hq, s.hkv, s.causal) = (many, few, true);
+            }
+            problem
+        };
+        for (multiprocessors, heads) in UNEVEN {
+            let problem = problem(heads);
+            if new > 0 && kernel.check_tile(&problem, &v.tile).is_ok() {
+                cases.push(Case {
+                    kernel: kernel.name.clone(),
+                    tile: v.tile.clone(),
+                    problem,
+                    family: Family::default(),
+                    seed,
+                    prefix: false,
+                    multiprocessors: Some(multiprocessors),
+                    most_steps: None,
+                });
+            }
+        }
+    }
+    cases
 }
 
 /// The problem in turns as it is, with a window, a soft cap, packed lengths, and all of them.
@@ -347,7 +403,9 @@ impl Covering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::HashMap;
+
+    use crate::device::Arg;
 
     #[test]
     fn pairs_are_covered() {
@@ -384,5 +442,49 @@ mod tests {
     fn lengths_surround_the_blocks() {
         let tile: Tile = "BM=128,BN=32,STAGES=2".parse().unwrap();
         assert_eq!(lengths(&tile), [1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000]);
+    }
+
+    /// On the emulated 132 multiprocessors every CTA of an unpacked case has one unit of work: what a
+    /// persistent kernel hands over from one to the next is met on fewer.
+    #[test]
+    fn persistent_ctas_have_several_units() {
+        let registry = crate::kernel::Registry::embedded().unwrap();
+        for kernel in registry.kernels() {
+            let all = cases(kernel, 1).unwrap();
+            let few: Vec<_> = all.iter().filter(|c| c.multiprocessors.is_some()).collect();
+            if !kernel.fills_device() {
+                assert!(few.is_empty(), "{}", kernel.name);
+                continue;
+            }
+            // CTAs of two units at least, of three, and pairs taken apart so that all have as much.
+            let mut met: HashMap<String, [usize; 3]> = HashMap::new();
+            for case in &few {
+                let Problem::Attention(s) = &case.problem else { unreachable!("attention") };
+                let launch = |sms: u32| {
+                    let job = kernel.job_on(&case.problem, &case.tile, sms).unwrap();
+                    job.launches.last().unwrap().clone()
+                };
+                let own = launch(case.multiprocessors.unwrap());
+                let (ctas, units) = (own.grid[0], launch(1 << 14).grid[0]);
+                let entry = kernel.manifest.entry.iter().find(|e| e.name == own.entry).unwrap();
+                let rest = entry.params.iter().position(|p| p.name == "rest").unwrap();
+                let apart = s.causal && own.args[rest] != Arg::U32(0);
+                let tile = |axis: &str| format!("{axis}={}", case.tile.0[axis]);
+                let mut kinds = vec![format!("packed={}", !s.extras.lens.is_empty())];
+                kinds.extend(["CLUSTER", "PINGPONG", "QREGS", "WG"].map(tile));
+                for kind in kinds {
+                    let all = met.entry(format!("causal={} {kind}", s.causal)).or_default();
+                    all[0] += usize::from(units > ctas);
+                    all[1] += usize::from(units > 2 * ctas);
+                    all[2] += usize::from(units > ctas && apart);
+                }
+            }
+            assert_eq!(met.len(), 20, "{met:?}");
+            for (kind, [two, three, apart]) in &met {
+                assert!(*two >= 20 && *three >= 10, "{kind}: {met:?}");
+                let whole = kind.contains("causal=false") || kind.contains("packed=true");
+                assert!(whole || *apart >= 2, "{kind}: {met:?}");
+            }
+        }
     }
 }

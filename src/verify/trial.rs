@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
-use crate::device::emulator::{FaultKind, Trap};
-use crate::device::{Device, DeviceError, Job};
+use crate::device::emulator::{Emulator, FaultKind, Trap};
+use crate::device::{Device, DeviceError, Job, Loaded};
 use crate::kernel::{Kernel, Tile};
 use crate::op::{Family, Problem, Role, Scalar, Tensor};
 use crate::record::Verification;
@@ -24,7 +24,18 @@ pub struct Case {
     pub seed: u64,
     /// Check as well that other inputs after some token leave all outputs before it as they are.
     pub prefix: bool,
+    /// Grids that fill the device are made for so many multiprocessors if it has more: each CTA
+    /// then has more to do.
+    pub multiprocessors: Option<u32>,
+    /// Warp instructions after which the emulator takes a CTA to hang, if not [`Case::steps`].
+    pub most_steps: Option<u64>,
 }
+
+/// What a check allows a CTA whatever its problem, and FLOPs of the problem for each warp
+/// instruction more. Of the suite's CTAs none takes more than a tenth of it; a CTA that did a
+/// problem alone, one FLOP a lane, would take half of what the FLOPs allow.
+const STEPS: u64 = 5_000_000;
+const FLOPS_A_STEP: f64 = 16.0;
 
 impl Case {
     /// The problem as `crossover check --problem` reads it.
@@ -41,19 +52,45 @@ impl Case {
             false => format!(" --tile {}", self.tile),
         };
         format!(
-            "crossover {folder}check {} --device {device} --seed {}{tile} --problem {} --family '{}'",
+            "crossover {folder}check {} --device {device} --seed {}{tile} --problem {} --family '{}'{}{}",
             self.kernel,
             self.seed,
             self.problem_text(),
-            self.family
+            self.family,
+            self.multiprocessors.map_or_else(String::new, |n| format!(" --sms {n}")),
+            self.most_steps.map_or_else(String::new, |n| format!(" --steps {n}")),
         )
+    }
+
+    /// Warp instructions that a CTA may execute before the emulator takes it to hang.
+    pub fn steps(&self) -> u64 {
+        let usual = STEPS + (self.problem.flops() / FLOPS_A_STEP) as u64;
+        self.most_steps.unwrap_or(usual.min(Emulator::STEP_LIMIT))
+    }
+
+    /// Multiprocessors that the job is made for on a device that has `all`.
+    fn multiprocessors(&self, all: u32) -> u32 {
+        self.multiprocessors.map_or(all, |n| n.min(all))
+    }
+
+    /// Compiles the job of this case.
+    fn load<'d>(
+        &self,
+        job: &Job,
+        inputs: &[Tensor],
+        device: &'d dyn Device,
+    ) -> Result<Box<dyn Loaded + 'd>, DeviceError> {
+        let mut loaded = device.load(job, inputs)?;
+        loaded.limit_steps(self.steps());
+        Ok(loaded)
     }
 
     /// One line, of words that a filter can name.
     pub fn label(&self) -> String {
         let tile = self.tile.to_string().replace(',', " ");
         let problem = self.problem_text().replace(',', " ");
-        format!("{} {tile} {problem} {}", self.kernel, self.family)
+        let sms = self.multiprocessors.map_or_else(String::new, |n| format!(" sms={n}"));
+        format!("{} {tile} {problem}{sms} {}", self.kernel, self.family)
     }
 }
 
@@ -186,6 +223,13 @@ impl Trial {
         self.fatal |= check != Check::Build;
         self.fault(check, format!("{context}{error}"));
         if let (DeviceError::Trap(t), Some(fault)) = (error, self.faults.last_mut()) {
+            if t.kind == FaultKind::StepLimit {
+                fault.message += &format!(
+                    "\n  a check allows a CTA {} million warp instructions and one more for each \
+                     {FLOPS_A_STEP} FLOPs of the problem; --steps N allows it N",
+                    STEPS / 1_000_000
+                );
+            }
             fault.trap = Some(t.clone());
         }
     }
@@ -201,7 +245,8 @@ pub fn run(
     if let Some(why) = kernel.unfit(device.facts()) {
         return Trial::skip(why);
     }
-    match kernel.job_on(&case.problem, &case.tile, device.facts().multiprocessors) {
+    let multiprocessors = case.multiprocessors(device.facts().multiprocessors);
+    match kernel.job_on(&case.problem, &case.tile, multiprocessors) {
         Ok(job) => run_job(&job, case, device, against),
         Err(e) => {
             let mut trial = Trial::new();
@@ -245,7 +290,8 @@ fn twice(
     device: &dyn Device,
     trial: &mut Trial,
 ) -> Option<Vec<Tensor>> {
-    let runs = device.load(job, inputs).and_then(|mut loaded| Ok((loaded.run()?, loaded.run()?)));
+    let runs =
+        case.load(job, inputs, device).and_then(|mut loaded| Ok((loaded.run()?, loaded.run()?)));
     let (first, second) = match runs {
         Ok(runs) => runs,
         Err(e) => {
@@ -309,7 +355,7 @@ fn prefix(
             mixed
         })
         .collect();
-    let run = device.load(job, &mixed).and_then(|mut loaded| loaded.run());
+    let run = case.load(job, &mixed, device).and_then(|mut loaded| loaded.run());
     match run {
         Err(e) => trial.device_fault(&format!("with other inputs from token {cut} on: "), &e),
         Ok(run) => {
@@ -379,7 +425,7 @@ fn compare(
     other: &dyn Device,
     trial: &mut Trial,
 ) {
-    match other.load(job, inputs).and_then(|mut loaded| loaded.run()) {
+    match case.load(job, inputs, other).and_then(|mut loaded| loaded.run()) {
         Err(e) => trial.device_fault(&format!("on {}: ", other.facts().id), &e),
         Ok(run) => {
             trial.agreement = agreement(&case.problem, outputs, &run.outputs);

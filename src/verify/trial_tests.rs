@@ -127,6 +127,8 @@ fn case() -> Case {
         family: Family::default(),
         seed: 3,
         prefix: true,
+        multiprocessors: None,
+        most_steps: None,
     }
 }
 

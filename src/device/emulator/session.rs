@@ -72,6 +72,7 @@ pub struct Session<'d> {
     /// CTAs launched so far.
     ctas: u64,
     copies: u64,
+    step_limit: u64,
     /// L2 is empty at the start of each launch.
     cold: bool,
     /// Of each launch, the clusters that are executed if not all are.
@@ -170,6 +171,7 @@ impl<'d> Session<'d> {
             fresh: true,
             ctas: 0,
             copies: 1,
+            step_limit: emulator.step_limit,
             cold: false,
             picks: vec![None; job.launches.len()],
             sample: None,
@@ -237,8 +239,9 @@ impl<'d> Session<'d> {
                         region.fill(&self.inputs[i].bytes);
                     }
                 }
-                BufferRole::ZeroedWorkspace => region.fill(&vec![0; buffer.bytes()]),
-                BufferRole::Output(_) | BufferRole::Workspace => region.fill(&[]),
+                BufferRole::ZeroedWorkspace | BufferRole::Output(_) | BufferRole::Workspace => {
+                    region.reset();
+                }
             }
         }
         for (var, region) in self.module_vars.iter().zip(&mut self.global.modules) {
@@ -301,7 +304,7 @@ impl<'d> Session<'d> {
                 r.dims,
                 launch::Memory { global: &self.global, params: &r.params },
                 launch::Ordering {
-                    steps: self.emulator.step_limit,
+                    steps: self.step_limit,
                     checks,
                     number,
                     serial,
@@ -442,6 +445,10 @@ impl Loaded for Session<'_> {
         let variables = self.module_vars.iter().any(|v| !v.constant);
         (self.picks, self.sample) = sample::plan(sampling, &self.job, &launches, variables)?;
         Ok(())
+    }
+
+    fn limit_steps(&mut self, steps: u64) {
+        self.step_limit = steps;
     }
 
     fn run(&mut self) -> Result<Outcome, DeviceError> {

@@ -48,8 +48,15 @@ pub struct Region {
     pub dirty: AtomicBool,
 }
 
+/// Zeros whose pages take memory once they are written.
 fn zeros(n: usize) -> Vec<AtomicU32> {
-    (0..n).map(|_| AtomicU32::new(0)).collect()
+    bytemuck::zeroed_vec(n)
+}
+
+/// Of each byte of a word whether it was written, from the bits of its sector: all ones or zeros.
+fn bytes_written(init: u32, word: usize) -> u32 {
+    let bits = init >> (4 * (word % 8));
+    (0..4).filter(|byte| bits >> byte & 1 != 0).map(|byte| 0xff << (8 * byte)).sum()
 }
 
 impl Region {
@@ -84,7 +91,24 @@ impl Region {
         ((index as u64 + 1) << REGION_BITS) + REGION_START
     }
 
-    /// Contents before a run: `bytes` from the start, or poison.
+    /// Makes the region as before a run that nothing initialises: zeroed, or unwritten.
+    pub fn reset(&mut self) {
+        match &mut self.init {
+            // What the words still hold cannot be read: poison stands for it. Where it can, it is
+            // put there.
+            Some(init) => {
+                *init = zeros(init.len());
+                if self.lenient {
+                    self.words.iter_mut().for_each(|w| *w.get_mut() = u32::MAX);
+                }
+            }
+            None if *self.dirty.get_mut() => self.words = zeros(self.words.len()),
+            None => {}
+        }
+        *self.dirty.get_mut() = false;
+    }
+
+    /// Contents before a run of a region that is initialised; poison behind `bytes`.
     pub fn fill(&mut self, bytes: &[u8]) {
         for (i, w) in self.words.iter_mut().enumerate() {
             let mut b = [0xff; 4];
@@ -93,15 +117,23 @@ impl Region {
             b[..part.len()].copy_from_slice(part);
             *w.get_mut() = u32::from_le_bytes(b);
         }
-        if let Some(init) = &mut self.init {
-            init.iter_mut().for_each(|w| *w.get_mut() = 0);
-        }
         *self.dirty.get_mut() = false;
     }
 
+    /// The contents, with poison where nothing was written.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out: Vec<u8> =
-            self.words.iter().flat_map(|w| w.load(Relaxed).to_le_bytes()).collect();
+        let mut out = vec![0xff; 4 * self.words.len()];
+        for (sector, words) in self.words.chunks(8).enumerate() {
+            let have = self.init.as_ref().map_or(u32::MAX, |init| init[sector].load(Relaxed));
+            if have == 0 {
+                continue;
+            }
+            let to = out[32 * sector..].as_chunks_mut::<4>().0;
+            for (i, (to, word)) in to.iter_mut().zip(words).enumerate() {
+                let written = if have == u32::MAX { have } else { bytes_written(have, i) };
+                *to = (word.load(Relaxed) | !written).to_le_bytes();
+            }
+        }
         out.truncate(self.bytes as usize);
         out
     }
@@ -112,9 +144,12 @@ impl Region {
         let take = |bits: &mut [AtomicU32], into: &mut [u32]| {
             let mut n = 0;
             for (b, i) in bits.iter_mut().zip(into) {
-                let b = std::mem::take(b.get_mut());
-                n += u64::from(b.count_ones());
-                *i |= b;
+                let b = b.get_mut();
+                // Most are zero, and pages of zeros that nothing writes take no memory.
+                if *b != 0 {
+                    n += u64::from(b.count_ones());
+                    *i |= std::mem::take(b);
+                }
             }
             n
         };
