@@ -66,6 +66,10 @@ pub struct DeviceModel {
     /// rest. That of matrix products follows from `tensor`, that of special functions from
     /// `special_ops`.
     pub pipe_cycles: IndexMap<String, f64>,
+    /// Of instructions of a class that products of warpgroups slow down, while these run: cycles of a
+    /// port of the sub-core that all such classes share, and of the class's own pipe.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub beside_wgmma_cycles: IndexMap<String, [f64; 2]>,
 }
 
 /// Tensor-core FLOPs per multiprocessor and clock, by operand type.
@@ -174,6 +178,9 @@ impl DeviceModel {
         }
         let waits = self.latency_cycles.iter().chain(&self.pipe_cycles);
         let waits = waits.map(|(class, c)| (class.as_str(), *c));
+        let beside = self.beside_wgmma_cycles.iter();
+        let beside = beside.flat_map(|(class, c)| c.iter().map(|c| (class.as_str(), *c)));
+        let waits = waits.chain(beside);
         let more = [("launch_ns", self.launch_ns), ("memory_latency_ns", self.memory_latency_ns)];
         for (field, value) in waits.chain(more) {
             if !(value.is_finite() && value >= 0.0) {
@@ -240,6 +247,11 @@ impl DeviceModel {
     /// See [`DeviceModel::latency_cycles`].
     pub fn latency(&self, class: &str) -> f64 {
         of_class(&self.latency_cycles, class)
+    }
+
+    /// See [`DeviceModel::beside_wgmma_cycles`].
+    pub fn beside_wgmma(&self, class: &str) -> Option<[f64; 2]> {
+        self.beside_wgmma_cycles.get(class).copied()
     }
 
     /// Cycles that a warp instruction keeps its pipe of its sub-core. `tensor` is the type and the

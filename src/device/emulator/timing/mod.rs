@@ -2,10 +2,11 @@
 //!
 //! While a cluster is executed, its warps' instructions and what passes between warps and engines
 //! are written down ([`trace`]). Afterwards each sub-core issues one instruction a cycle, of the
-//! youngest warp that can go on. An instruction waits for its operands, its pipe and its slot. A
+//! warp that has waited longest. An instruction waits for its operands, its pipe and its slot. A
 //! product begins when all four warps have issued it and the tensor cores are free; warpgroups take
-//! turns there, and a warp goes on once its latest product has begun. `wait_group`, mbarriers, named
-//! barriers and bulk copies hold a warp until what they wait for has happened. Within a region without synchronisation instructions are taken in
+//! turns there, and the warps go on ([`products`]). While products run, maxima, conversions and
+//! exponentials take longer. `wait_group`, mbarriers, named barriers and bulk copies hold a warp until
+//! what they wait for has happened. Within a region without synchronisation instructions are taken in
 //! the order that a list scheduler gives them ([`plan`]), as an assembler reorders them.
 //!
 //! A cycle of the last warp to end is counted as what that warp, or whoever it waited for, did
@@ -13,8 +14,10 @@
 
 mod path;
 mod plan;
+mod products;
 mod sm;
 mod trace;
+mod turn;
 
 pub use trace::Trace;
 
@@ -49,10 +52,14 @@ pub fn timing(
     let missed = bulk().map(|(_, l)| l.l2_miss_sectors).sum::<u64>();
     let missed = (missed as f64 / read.max(1) as f64).min(1.0);
     let memory = device.memory_gbps / ghz / active.max(1) as f64;
+    // A tile of queries is always new, keys and values seldom.
+    let part = |l: &Line| l.l2_miss_sectors as f64 / (l.read_sectors * copies).max(1) as f64;
+    let latency = |l: &Line| load + part(l).min(1.0) * device.memory_latency_ns * ghz;
+    let load_latency = lines.iter().map(latency).collect();
     let ports = Ports {
         l2,
         load: l2.min(memory / missed.max(1e-9)),
-        load_latency: load + missed * device.memory_latency_ns * ghz,
+        load_latency,
         // Without the way to L2 and back.
         store_latency: (load - device.latency("load_global")).max(0.0),
         barrier_latency: device.latency("barrier"),
@@ -60,7 +67,7 @@ pub fn timing(
         remote_latency: device.latency("cluster"),
         product_latency: device.latency("wgmma"),
     };
-    let run = |copies: u64| Simulation::new(&plan, trace, ports, copies as usize).run(MOST);
+    let run = |copies: u64| Simulation::new(&plan, trace, ports.clone(), copies as usize).run(MOST);
     let alone = run(1);
     let full = if resident > 1 { run(resident) } else { alone.clone() };
     Timing {

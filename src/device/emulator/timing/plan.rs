@@ -4,12 +4,18 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 
+use super::products::Product;
 use crate::device::emulator::hopper::{Async, Mbar, MbarOp};
 use crate::device::emulator::launch::tensor_work;
 use crate::device::emulator::program::{Class, Inst, Op, Program};
 use crate::device::emulator::warp::Line;
-use crate::device::emulator::wgmma::WgOp;
+use crate::device::emulator::wgmma::{From, WgOp};
 use crate::device::model::DeviceModel;
+
+/// Cycles that issuing a product takes a warp, beside a part of those that it keeps the tensor cores:
+/// on an H200 products of 64 columns (32 cycles each) are issued every 10, of 128 (64) every 14.
+const PRODUCT_ISSUE: f64 = 6.0;
+const PRODUCT_ISSUE_OF_CYCLES: f64 = 0.125;
 
 /// Number of classes of instructions.
 pub const CLASSES: usize = Class::Other as usize + 1;
@@ -28,8 +34,8 @@ pub enum Kind {
     CopiesCommit,
     /// Waits for all groups of copies but the latest.
     CopiesWait(u32),
-    /// Keeps the tensor core of its sub-core for so many cycles while the warp goes on.
-    Product(f64),
+    /// Keeps the tensor cores while the warp goes on.
+    Product(Product),
     ProductsCommit,
     ProductsWait(u32),
 }
@@ -44,6 +50,10 @@ pub struct Cost {
     pub pipe: f64,
     /// Cycles until its result can be used.
     pub latency: f64,
+    /// Cycles until the warp may issue again, if more than its slots.
+    pub issue: f64,
+    /// Beside products of warpgroups, cycles of the port that pipes share and of its pipe.
+    pub beside: Option<(f64, f64)>,
 }
 
 /// A program with its costs.
@@ -304,7 +314,11 @@ fn cost(program: &Program, at: usize, line: &Line, device: &DeviceModel) -> Cost
     let pipe = device.pipe(inst.class.name(), work, asynchronous) * values;
     let kind = match (inst.op, inst.class) {
         // One in four warps counts what all of the warpgroup read.
-        (Op::Warpgroup(WgOp::Product(_)), _) => Kind::Product(pipe.max(4.0 * shared)),
+        (Op::Warpgroup(WgOp::Product(w)), _) => {
+            let a = program.wgmmas.get(w as usize).map(|w| &w.a);
+            let registers = matches!(a, Some(From::Registers(_)));
+            Kind::Product(Product { cycles: pipe.max(4.0 * shared), registers })
+        }
         (Op::Warpgroup(WgOp::Commit), _) => Kind::ProductsCommit,
         (Op::Warpgroup(WgOp::Wait(n)), _) => Kind::ProductsWait(n),
         (Op::CommitGroup, _) => Kind::CopiesCommit,
@@ -319,11 +333,18 @@ fn cost(program: &Program, at: usize, line: &Line, device: &DeviceModel) -> Cost
         _ => Kind::Plain,
     };
     let slots = f64::from(u8::from(!inst.continued));
+    let issue = match kind {
+        Kind::Product(_) => PRODUCT_ISSUE + pipe * PRODUCT_ISSUE_OF_CYCLES,
+        _ => slots,
+    };
+    let beside = device.beside_wgmma(inst.class.name()).filter(|_| slots > 0.0);
     Cost {
         class: inst.class,
         kind,
         slots,
         pipe: if inst.continued || asynchronous { 0.0 } else { pipe },
         latency: device.latency(inst.class.name()),
+        issue,
+        beside: beside.map(|[port, pipe]| (port, pipe * values)),
     }
 }

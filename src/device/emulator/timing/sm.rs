@@ -6,30 +6,27 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use super::path::{Cause, Path};
 use super::plan::{CLASSES, Kind, Plan};
+use super::products::Group;
 use super::trace::{NOBODY, Step, Trace};
+use super::turn::Turn;
 use crate::device::emulator::program::Class;
 use crate::device::model::SUB_CORES;
 
-/// Cycles that an arithmetic instruction takes longer while products of warpgroups run. Their
-/// accumulators are registers: a product of n columns reads and writes n / 2 of each warp in n / 2
-/// cycles, and so keeps one of the two read ports of the sub-core's register file; an instruction
-/// of two operands then needs two cycles for them.
-const CROWDED: f64 = 1.0;
-
 /// What a multiprocessor has beside its pipes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ports {
     /// Bytes a cycle that it takes from L2, and gives to it.
     pub l2: f64,
     /// The same of bulk loads, some of which L2 does not hold.
     pub load: f64,
-    /// Cycles from the start of a bulk copy to the end of its phase.
-    pub load_latency: f64,
+    /// Of each instruction, cycles from the start of a bulk load to the end of its phase.
+    pub load_latency: Vec<f64>,
     /// The same until a bulk store has read shared memory.
     pub store_latency: f64,
     pub barrier_latency: f64,
+    /// Cycles until an arrival at an mbarrier counts, and again until a waiter knows.
     pub mbarrier_latency: f64,
-    /// Cycles until another multiprocessor of the cluster learns of an arrival.
+    /// Cycles more until another multiprocessor of the cluster learns of an arrival.
     pub remote_latency: f64,
     pub product_latency: f64,
 }
@@ -43,11 +40,11 @@ pub struct Ran {
 }
 
 /// Register files and queues of one warp.
-struct Warp {
+pub struct Warp {
     trace: usize,
     /// CTA among all that run here, for its events.
     copy: usize,
-    sm: usize,
+    pub sm: usize,
     core: usize,
     step: usize,
     /// The run that it is in, if it is in one, and its next place there.
@@ -55,8 +52,9 @@ struct Warp {
     place: u32,
     /// What instructions of the run do beside, in order of place.
     beside: VecDeque<(u32, Step)>,
-    /// When it may issue its next instruction.
+    /// When it may issue its next instruction, and when it first might have.
     now: f64,
+    since: f64,
     /// When each register can be read, and why not before.
     ready: Vec<(f64, Cause)>,
     path: Path,
@@ -70,24 +68,6 @@ struct Warp {
     commits: VecDeque<usize>,
 }
 
-/// Four warps that multiply together.
-#[derive(Default)]
-struct Group {
-    sm: usize,
-    /// Warps of it.
-    warps: u32,
-    /// Of each product, the warps that have issued it; cycles that it takes.
-    issued: Vec<(u32, f64)>,
-    /// When each product that has begun is done.
-    done: Vec<(f64, Path)>,
-    /// Path of the last warp to issue the product that is to begin next.
-    path: Path,
-    /// Its next product could begin; and the turn of its last one.
-    ready: bool,
-    turn: u64,
-    asleep: Vec<u32>,
-}
-
 struct Gate {
     missing: u32,
     at: f64,
@@ -99,15 +79,16 @@ struct Gate {
 struct Core {
     slot: f64,
     pipes: [f64; CLASSES],
+    /// What pipes share while products run.
+    port: f64,
 }
 
 #[derive(Clone)]
-struct Multiprocessor {
+pub struct Multiprocessor {
     cores: Vec<Core>,
     /// When the tensor cores are free, and whether somebody looks then.
-    tensor: f64,
-    watched: bool,
-
+    pub tensor: f64,
+    pub watched: bool,
     shared: f64,
     read: f64,
     write: f64,
@@ -121,40 +102,18 @@ enum Issue {
     Asleep,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-struct Turn {
-    at: f64,
-    /// Youngest first, as schedulers of recent GPUs do.
-    warp: Reverse<u32>,
-}
-
-impl Eq for Turn {}
-
-impl PartialOrd for Turn {
-    fn partial_cmp(&self, o: &Turn) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(o))
-    }
-}
-
-impl Ord for Turn {
-    fn cmp(&self, o: &Turn) -> std::cmp::Ordering {
-        let at = self.at.total_cmp(&o.at);
-        at.then(self.warp.cmp(&o.warp))
-    }
-}
-
 /// Runs `copies` of the CTAs of a trace side by side: each CTA of a cluster with its copies on a
 /// multiprocessor of its own.
 pub struct Simulation<'a> {
     plan: &'a Plan<'a>,
     trace: &'a Trace,
-    ports: Ports,
-    warps: Vec<Warp>,
-    groups: Vec<Group>,
+    pub ports: Ports,
+    pub warps: Vec<Warp>,
+    pub groups: Vec<Group>,
     gates: Vec<Gate>,
-    sms: Vec<Multiprocessor>,
+    pub sms: Vec<Multiprocessor>,
     turns: BinaryHeap<Reverse<Turn>>,
-    issued: u64,
+    pub issued: u64,
 }
 
 impl<'a> Simulation<'a> {
@@ -176,6 +135,7 @@ impl<'a> Simulation<'a> {
                     place: 0,
                     beside: VecDeque::new(),
                     now: 0.0,
+                    since: 0.0,
                     ready: vec![(0.0, Cause::Results); registers],
                     path: Path::default(),
                     copies_open: 0.0,
@@ -197,7 +157,7 @@ impl<'a> Simulation<'a> {
             .flat_map(|_| &trace.events)
             .map(|e| Gate { missing: e.needs, at: 0.0, path: Path::default(), waiting: Vec::new() })
             .collect();
-        let core = Core { slot: 0.0, pipes: [0.0; CLASSES] };
+        let core = Core { slot: 0.0, pipes: [0.0; CLASSES], port: 0.0 };
         let sm = Multiprocessor {
             cores: vec![core; SUB_CORES as usize],
             tensor: 0.0,
@@ -206,8 +166,8 @@ impl<'a> Simulation<'a> {
             read: 0.0,
             write: 0.0,
         };
-        let turns =
-            (0..warps.len() as u32).map(|w| Reverse(Turn { at: 0.0, warp: Reverse(w) })).collect();
+        let first = |w| Reverse(Turn { at: 0.0, since: 0.0, warp: Reverse(w) });
+        let turns = (0..warps.len() as u32).map(first).collect();
         Simulation {
             plan,
             trace,
@@ -303,6 +263,7 @@ impl<'a> Simulation<'a> {
             self.issued += 1;
             let warp = &mut self.warps[w];
             warp.place += 1;
+            warp.since = warp.now;
             while let Some(&(at, step)) = self.warps[w].beside.front()
                 && at == pc
             {
@@ -349,18 +310,30 @@ impl<'a> Simulation<'a> {
     fn engage(&mut self, w: usize, step: Step) {
         let warp = &self.warps[w];
         let (now, mut path) = (warp.now, warp.path.clone());
+        let before = self.trace.warps[warp.trace][..warp.step].iter().rev();
+        let pc = before
+            .filter_map(|s| if let Step::Run(_, to) = s { Some(*to as usize - 1) } else { None })
+            .next()
+            .unwrap_or(0);
         let sm = &mut self.sms[warp.sm];
         let (event, at) = match step {
             Step::Arrive(event) => {
                 let owner = self.trace.events[event as usize].cta;
-                let remote = owner.is_some_and(|cta| cta as usize != warp.sm);
-                let latency = if remote { self.ports.remote_latency } else { 0.0 };
+                let latency = match owner {
+                    Some(cta) if cta as usize != warp.sm => {
+                        self.ports.mbarrier_latency + self.ports.remote_latency
+                    }
+                    Some(_) => self.ports.mbarrier_latency,
+                    None => 0.0,
+                };
                 path.spend(Cause::Barriers, latency);
                 (event, now + latency)
             }
             Step::Load { event, bytes } | Step::Store { event, bytes } => {
                 let (port, rate, latency) = match step {
-                    Step::Load { .. } => (&mut sm.read, self.ports.load, self.ports.load_latency),
+                    Step::Load { .. } => {
+                        (&mut sm.read, self.ports.load, self.ports.load_latency[pc])
+                    }
                     _ => (&mut sm.write, self.ports.l2, self.ports.store_latency),
                 };
                 *port = now.max(*port) + f64::from(bytes) / rate;
@@ -373,37 +346,9 @@ impl<'a> Simulation<'a> {
         self.contribute(w, event, at, path);
     }
 
-    /// Begins the next product of a multiprocessor, if it can: warpgroups take turns.
-    fn multiply(&mut self, sm: usize, now: f64) {
-        let waiting = self.groups.iter().enumerate().filter(|(_, g)| g.sm == sm && g.ready);
-        let Some(next) = waiting.min_by_key(|(_, g)| g.turn).map(|(i, _)| i) else { return };
-        let m = &mut self.sms[sm];
-        if m.tensor > now {
-            if !m.watched {
-                m.watched = true;
-                let at = m.tensor;
-                let watcher = self.warps.len() + sm;
-                self.come_back(watcher, at);
-            }
-            return;
-        }
-        let group = &mut self.groups[next];
-        let n = group.done.len();
-        m.tensor = now + group.issued[n].1;
-        let end = m.tensor + self.ports.product_latency;
-        group.path.wait_until(end, Cause::Products);
-        group.done.push((end, group.path.clone()));
-        // The warps may have issued the one behind it already.
-        group.ready = group.issued.get(n + 1).is_some_and(|i| i.0 == group.warps);
-        group.turn = self.issued;
-        for w in std::mem::take(&mut group.asleep) {
-            self.come_back(w as usize, now);
-        }
-        self.multiply(sm, now);
-    }
-
-    fn come_back(&mut self, w: usize, at: f64) {
-        self.turns.push(Reverse(Turn { at, warp: Reverse(w as u32) }));
+    pub fn come_back(&mut self, w: usize, at: f64) {
+        let since = self.warps.get(w).map_or(0.0, |warp| warp.since);
+        self.turns.push(Reverse(Turn { at, since, warp: Reverse(w as u32) }));
     }
 
     fn gate(&self, w: usize, event: u32) -> usize {
@@ -472,14 +417,11 @@ impl<'a> Simulation<'a> {
         if cost.slots > 0.0 {
             consider(core.slot, Cause::Issue);
             consider(core.pipes[class], Cause::of_pipe(cost.class));
+            if cost.beside.is_some() {
+                consider(core.port, Cause::of_pipe(cost.class));
+            }
         }
         match cost.kind {
-            // Behind a product that has not begun there is no room for another.
-            Kind::Product(_) if warp.products > group.done.len() => {
-                warp.slept = true;
-                group.asleep.push(w as u32);
-                return Issue::Asleep;
-            }
             Kind::CopiesWait(n) => {
                 if let Some(&at) = warp
                     .copies
@@ -520,12 +462,13 @@ impl<'a> Simulation<'a> {
         let slept = std::mem::take(&mut warp.slept);
         warp.path.wait_until(now, if slept { Cause::Products } else { cause });
         if cost.slots > 0.0 {
-            let arithmetic = matches!(cost.class, Class::Fma | Class::Alu);
-            let crowded = if arithmetic && sm.tensor > now { CROWDED } else { 0.0 };
-            core.slot = now + cost.slots + crowded;
-            core.pipes[class] = now + cost.pipe + crowded;
+            core.slot = now + cost.slots;
+            core.pipes[class] = now + cost.pipe;
+            if let Some((port, pipe)) = cost.beside.filter(|_| sm.tensor > now) {
+                (core.port, core.pipes[class]) = (now + port, now + pipe);
+            }
         }
-        warp.now = now + cost.slots;
+        warp.now = now + cost.slots.max(cost.issue);
         warp.path.wait_until(warp.now, Cause::Issue);
         let mut result = (now + cost.latency, Cause::Results);
         match cost.kind {
@@ -559,16 +502,11 @@ impl<'a> Simulation<'a> {
                     warp.copies.pop_front();
                 }
             }
-            Kind::Product(cycles) => {
+            Kind::Product(product) => {
                 let n = warp.products;
                 warp.products += 1;
-                if group.issued.len() <= n {
-                    group.issued.push((0, cycles));
-                }
-                group.issued[n].0 += 1;
-                if group.issued[n].0 == group.warps {
-                    (group.ready, group.path) = (true, warp.path.clone());
-                    let sm = warp.sm;
+                let (sm, path) = (warp.sm, warp.path.clone());
+                if group.issue(n, product, path) {
                     self.multiply(sm, now);
                 }
                 return Issue::Done;
