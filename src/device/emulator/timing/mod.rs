@@ -2,12 +2,13 @@
 //!
 //! While a cluster is executed, its warps' instructions and what passes between warps and engines
 //! are written down ([`trace`]). Afterwards each sub-core issues one instruction a cycle, of the
-//! warp that has waited longest. An instruction waits for its operands, its pipe and its slot. A
+//! youngest warp that can go on. An instruction waits for its operands, its pipe and its slot. A
 //! product begins when all four warps have issued it and the tensor cores are free; warpgroups take
 //! turns there, and the warps go on ([`products`]). While products run, maxima, conversions and
-//! exponentials take longer. `wait_group`, mbarriers, named barriers and bulk copies hold a warp until
-//! what they wait for has happened. Within a region without synchronisation instructions are taken in
-//! the order that a list scheduler gives them ([`plan`]), as an assembler reorders them.
+//! exponentials take longer; for exponentials, and for what these share then, warps queue.
+//! `wait_group`, mbarriers, named barriers and bulk copies hold a warp until what they wait for has
+//! happened. Within a region without synchronisation instructions are taken in the order that a list
+//! scheduler gives them ([`plan`]), as an assembler reorders them.
 //!
 //! A cycle of the last warp to end is counted as what that warp, or whoever it waited for, did
 //! then: the critical path ([`path`]).

@@ -52,9 +52,10 @@ pub struct Warp {
     place: u32,
     /// What instructions of the run do beside, in order of place.
     beside: VecDeque<(u32, Step)>,
-    /// When it may issue its next instruction, and when it first might have.
+    /// When it may issue its next instruction.
     now: f64,
-    since: f64,
+    /// Since when it queues for the special function unit or the port; infinite if it does not.
+    queued: f64,
     /// When each register can be read, and why not before.
     ready: Vec<(f64, Cause)>,
     path: Path,
@@ -135,7 +136,7 @@ impl<'a> Simulation<'a> {
                     place: 0,
                     beside: VecDeque::new(),
                     now: 0.0,
-                    since: 0.0,
+                    queued: f64::INFINITY,
                     ready: vec![(0.0, Cause::Results); registers],
                     path: Path::default(),
                     copies_open: 0.0,
@@ -263,7 +264,7 @@ impl<'a> Simulation<'a> {
             self.issued += 1;
             let warp = &mut self.warps[w];
             warp.place += 1;
-            warp.since = warp.now;
+            warp.queued = f64::INFINITY;
             while let Some(&(at, step)) = self.warps[w].beside.front()
                 && at == pc
             {
@@ -347,7 +348,7 @@ impl<'a> Simulation<'a> {
     }
 
     pub fn come_back(&mut self, w: usize, at: f64) {
-        let since = self.warps.get(w).map_or(0.0, |warp| warp.since);
+        let since = self.warps.get(w).map_or(0.0, |warp| warp.queued.min(at));
         self.turns.push(Reverse(Turn { at, since, warp: Reverse(w as u32) }));
     }
 
@@ -457,6 +458,9 @@ impl<'a> Simulation<'a> {
                 warp.path.wait_until(at, cause);
             }
             warp.now = at;
+            let queues = cost.class == Class::Special && at == core.pipes[class]
+                || cost.beside.is_some() && at == core.port;
+            warp.queued = if queues { warp.queued.min(now) } else { f64::INFINITY };
             return Issue::Later(at);
         }
         let slept = std::mem::take(&mut warp.slept);

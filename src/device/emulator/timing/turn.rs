@@ -6,10 +6,10 @@ use std::cmp::{Ordering, Reverse};
 #[derive(Clone, Copy, PartialEq)]
 pub struct Turn {
     pub at: f64,
-    /// When it first might have issued what it wants to: who has waited longest goes first, so that
-    /// warps share a busy pipe evenly.
+    /// Since when it queues for a special function or for what pipes share beside products; `at` if it
+    /// does not. Who waits longest goes first there, so that warps share them evenly: an estimate.
     pub since: f64,
-    /// Then the youngest.
+    /// Else the youngest, as schedulers of recent GPUs do.
     pub warp: Reverse<u32>,
 }
 
