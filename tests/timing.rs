@@ -19,7 +19,13 @@ fn cycles(body: &str, threads: u32, cluster: u32) -> f64 {
          {body}\n@first st.global.f32 [out], f0;\nret;\n}}\n"
     );
     let job = Job {
-        ptx: Ptx { kernel: "k".into(), text, origin: Vec::new(), sha256: String::new() },
+        ptx: Ptx {
+            kernel: "k".into(),
+            text,
+            origin: Vec::new(),
+            sha256: String::new(),
+            macros: Default::default(),
+        },
         buffers: vec![Buffer {
             name: "out".into(),
             role: BufferRole::Output(0),
