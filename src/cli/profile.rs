@@ -85,8 +85,16 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     };
     kernel.check_tile(&problem, &tile)?;
     let inputs = (&args.family, args.seed);
-    let found = profile(kernel, &problem, &tile, inputs, &emulator, args.cold_l2, args.sample_ctas)
-        .map_err(Failure::Negative)?;
+    let found = profile(
+        kernel,
+        &problem,
+        &tile,
+        inputs,
+        &emulator,
+        (args.cold_l2, false),
+        args.sample_ctas,
+    )
+    .map_err(Failure::Negative)?;
     let words = problem::short(&problem);
     let source = |path: &str| kernel.source(path);
     if let Some(path) = &args.html {

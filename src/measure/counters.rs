@@ -75,8 +75,8 @@ pub fn compare(
         let kernel = registry.get(kernel).map_err(|e| of_case(e.0))?;
         let inputs = (&Family::default(), 1);
         let every = SampleCtas::All;
-        let found =
-            profile(kernel, &problem, &tile, inputs, emulator, true, every).map_err(of_case)?;
+        let found = profile(kernel, &problem, &tile, inputs, emulator, (true, true), every)
+            .map_err(of_case)?;
         if rows.len() != found.launches.len() {
             let (n, m) = (rows.len(), found.launches.len());
             return Err(format!("{csv}: {n} launches, but {} has {m}", kernel.name));

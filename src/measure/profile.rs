@@ -74,8 +74,9 @@ pub struct Spot {
     pub line: Line,
 }
 
-/// Executes one head group of the problem, or of its CTAs those that `sample` says, verifies it and
-/// models the whole. `cold` empties the modelled L2 before each launch, as profilers of GPUs do.
+/// Executes one head group of the problem, or all of it if `whole`, or of its CTAs those that `sample`
+/// says, verifies it and models the whole. Head groups count alike but for tensors such as
+/// \[B,T,HV\], of which neighbouring heads share sectors. `cold` empties the modelled L2 before each launch, as profilers of GPUs do.
 ///
 /// # Errors
 /// A tile or problem that the kernel does not take, and whatever the emulator finds wrong.
@@ -85,10 +86,10 @@ pub fn profile(
     tile: &Tile,
     (family, seed): (&Family, u64),
     emulator: &Emulator,
-    cold: bool,
+    (cold, whole): (bool, bool),
     sample: SampleCtas,
 ) -> Result<Profile, String> {
-    let (executed, times) = problem.one_head_group();
+    let (executed, times) = if whole { (problem.clone(), 1) } else { problem.one_head_group() };
     let times = times as u64;
     let device = emulator.model();
     let job = kernel.job_on(&executed, tile, device.multiprocessors).map_err(|e| e.0)?;

@@ -60,6 +60,10 @@ pub fn write_model_check(
     for (kernel, (n, why)) in &checked.missing {
         let _ = writeln!(text, "\n`{kernel}`: {n} variants could not be executed: {why}");
     }
+    // What people say of it stays.
+    if let Ok(notes) = std::fs::read_to_string(out.join("notes.md")) {
+        let _ = writeln!(text, "\n{}", notes.trim());
+    }
     if let Some(svg) = plot::draw(title, &panels(&checked.points)) {
         files.push(put(out.join("scatter.svg"), &svg.standalone())?);
         text += "\n![Modelled against measured time](scatter.svg)\n";
