@@ -13,15 +13,15 @@ pub struct Program {
     pub inputs: Vec<Tensor>,
 }
 
-const HEAD: &str = ".version 8.4\n.target sm_90a\n.address_size 64\n";
+pub const HEAD: &str = ".version 8.4\n.target sm_90a\n.address_size 64\n";
 
-fn generator(name: &str) -> Pcg64 {
+pub fn generator(name: &str) -> Pcg64 {
     let seed = name.bytes().fold(1u64, |h, b| h.wrapping_mul(0x100_0000_01b3) ^ u64::from(b));
     Pcg64::seed_from_u64(seed)
 }
 
 /// A program of one entry `k`. Its parameters are `maps`, then each input, then the output.
-fn program(
+pub fn program(
     name: &str,
     text: String,
     (grid, block, shared): (u32, u32, u32),
@@ -72,225 +72,9 @@ fn program(
     Program { name: name.into(), job, inputs: tensors }
 }
 
-/// Instructions of one lane: form, `result = sources`, and operands where they are not `d, a, b, c`
-/// in turn. Result `d`, sources `a`, `b`, `c`, a scratch predicate `z`.
-const LANES: &[(&str, &str, &[&str])] = &[
-    ("add.f32", "f32 = f32 f32", &[]),
-    ("sub.f32", "f32 = f32 f32", &[]),
-    ("mul.f32", "f32 = f32 f32", &[]),
-    ("fma.rn.f32", "f32 = f32 f32 f32", &[]),
-    ("min.f32", "f32 = f32 f32", &[]),
-    ("max.f32", "f32 = f32 f32", &[]),
-    ("neg.f32", "f32 = f32", &[]),
-    ("add.s32", "s32 = s32 s32", &[]),
-    ("add.u32", "u32 = u32 u32", &[]),
-    ("add.u64", "u64 = u64 u64", &[]),
-    ("sub.s32", "s32 = s32 s32", &[]),
-    ("sub.u32", "u32 = u32 u32", &[]),
-    ("sub.u64", "u64 = u64 u64", &[]),
-    ("mul.lo.u32", "u32 = u32 u32", &[]),
-    ("mul.lo.u64", "u64 = u64 u64", &[]),
-    ("mul.wide.u32", "u64 = u32 u32", &[]),
-    ("mad.lo.s32", "s32 = s32 s32 s32", &[]),
-    ("mad.lo.u32", "u32 = u32 u32 u32", &[]),
-    ("mad.lo.u64", "u64 = u64 u64 u64", &[]),
-    ("mad.wide.u32", "u64 = u32 u32 u64", &[]),
-    // The result of a division by zero is anything.
-    ("div.s32", "s32 = s32 pos", &[]),
-    ("div.u32", "u32 = u32 pos", &[]),
-    ("rem.u32", "u32 = u32 pos", &[]),
-    ("min.s32", "s32 = s32 s32", &[]),
-    ("max.s32", "s32 = s32 s32", &[]),
-    ("min.u32", "u32 = u32 u32", &[]),
-    ("max.u32", "u32 = u32 u32", &[]),
-    ("and.b32", "b32 = b32 b32", &[]),
-    ("or.b32", "b32 = b32 b32", &[]),
-    ("xor.b32", "b32 = b32 b32", &[]),
-    ("not.b32", "b32 = b32", &[]),
-    ("not.pred", "pred = pred", &[]),
-    ("and.pred", "pred = pred pred", &[]),
-    ("or.pred", "pred = pred pred", &[]),
-    ("shl.b32", "b32 = b32 few", &[]),
-    ("shl.b64", "b64 = b64 few", &[]),
-    ("shr.u32", "u32 = u32 few", &[]),
-    ("shr.s32", "s32 = s32 few", &[]),
-    ("bfe.u32", "u32 = u32 few few", &[]),
-    ("selp.b32", "b32 = b32 b32 pred", &[]),
-    ("selp.f32", "f32 = f32 f32 pred", &[]),
-    ("mov.b32", "b32 = b32", &[]),
-    ("mov.f32", "f32 = f32", &[]),
-    ("mov.s32", "s32 = s32", &[]),
-    ("mov.u32", "u32 = u32", &[]),
-    ("mov.b64", "b64 = b64", &["d, a", "d, {a, w}"]),
-    ("mov.u64", "u64 = u64", &[]),
-    ("cvt.u64.u32", "u64 = u32", &[]),
-    ("cvt.u32.u64", "u32 = u64", &[]),
-    ("cvt.f32.f16", "f32 = b16", &[]),
-    ("cvt.f32.bf16", "f32 = b16", &[]),
-    ("cvt.rn.f32.s32", "f32 = s32", &[]),
-    ("cvt.rn.bf16x2.f32", "b32 = f32 f32", &[]),
-    ("cvt.rn.f16x2.f32", "b32 = f32 f32", &[]),
-    ("cvt.rna.tf32.f32", "b32 = f32", &[]),
-    ("setp.eq.f32", "pred = f32 f32", &[]),
-    ("setp.gt.f32", "pred = f32 f32", &[]),
-    ("setp.lt.f32", "pred = f32 f32", &[]),
-    ("setp.eq.s32", "pred = s32 s32", &[]),
-    ("setp.eq.u32", "pred = u32 u32", &[]),
-    ("setp.eq.u64", "pred = u64 u64", &[]),
-    ("setp.ge.s32", "pred = s32 s32", &[]),
-    ("setp.ge.u32", "pred = u32 u32", &[]),
-    ("setp.gt.s32", "pred = s32 s32", &[]),
-    ("setp.gt.u32", "pred = u32 u32", &[]),
-    ("setp.le.s32", "pred = s32 s32", &[]),
-    ("setp.le.u32", "pred = u32 u32", &[]),
-    ("setp.lt.s32", "pred = s32 s32", &[]),
-    ("setp.lt.u32", "pred = u32 u32", &[]),
-    ("setp.ne.s32", "pred = s32 s32", &[]),
-    ("setp.ne.u32", "pred = u32 u32", &[]),
-    ("setp.ne.u64", "pred = u64 u64", &[]),
-    ("setp.eq.and.u32", "pred = u32 u32 pred", &[]),
-    ("setp.gt.or.u32", "pred = u32 u32 pred", &[]),
-    ("setp.ge.or.s32", "pred = s32 s32 pred", &[]),
-    ("setp.le.and.s32", "pred = s32 s32 pred", &[]),
-    ("setp.lt.and.u32", "pred = u32 u32 pred", &[]),
-    (
-        "shfl.sync.bfly.b32",
-        "b32 = b32",
-        &["d, a, 1, 0x1f, 0xffffffff", "d, a, 2, 0x1f, 0xffffffff", "d, a, 16, 0x0f, 0xffffffff"],
-    ),
-    (
-        "shfl.sync.idx.b32",
-        "b32 = b32 few",
-        &["d, a, 0, 0x1f, 0xffffffff", "d, a, b, 0x181f, 0xffffffff"],
-    ),
-    ("shfl.sync.up.b32", "b32 = b32 few", &["d, a, 1, 0, 0xffffffff", "d, a, 9, 0, 0xffffffff"]),
-    ("shfl.sync.down.b32", "b32 = b32 few", &["d, a, 3, 0x1f, 0xffffffff"]),
-    ("vote.sync.all.pred", "pred = most", &["d, a, 0xffffffff", "d, !a, 0xffffffff"]),
-    ("vote.sync.any.pred", "pred = most", &["d, a, 0xffffffff", "d, !a, 0xffffffff"]),
-    ("vote.sync.ballot.b32", "b32 = pred", &["d, a, 0xffffffff"]),
-    ("movmatrix.sync.aligned.m8n8.trans.b16", "b32 = b32", &[]),
-];
-
-/// Approximate functions, which the emulator computes as the special-function unit does.
-const APPROXIMATE: &[&str] = &[
-    "ex2.approx.ftz.f32",
-    "lg2.approx.ftz.f32",
-    "rcp.approx.ftz.f32",
-    "rsqrt.approx.ftz.f32",
-    "tanh.approx.f32",
-];
-
-fn special_floats() -> [u32; 16] {
-    [
-        0,
-        0x8000_0000,
-        0x3f80_0000,
-        0xbf80_0000,
-        0x7f80_0000,
-        0xff80_0000,
-        0x7fc0_0000,
-        0x0080_0000,
-        0x8080_0000,
-        1,
-        0x807f_ffff,
-        0x7f7f_ffff,
-        0xff7f_ffff,
-        0x3f00_0000,
-        0x477f_f000,
-        0x3380_0000,
-    ]
-}
-
-/// Bits of an operand of a type.
-fn operand(ty: &str, r: &mut Pcg64) -> u64 {
-    let ints = [0u32, 1, 2, 31, 32, 33, 0x7fff_ffff, 0x8000_0000, u32::MAX, u32::MAX - 1];
-    let word = |r: &mut Pcg64| match r.random_range(0..4) {
-        0 => ints[r.random_range(0..ints.len())],
-        1 => r.random_range(0..64),
-        _ => r.random(),
-    };
-    match ty {
-        "f32" => match r.random_range(0..4) {
-            0 => special_floats()[r.random_range(0..16)].into(),
-            1 => r.random::<u32>().into(),
-            // Exponents near each other.
-            _ => u64::from(r.random::<u32>() & 0x807f_ffff | r.random_range(120..134u32) << 23),
-        },
-        "few" => r.random_range(0..40),
-        "pos" => match r.random_range(0..2) {
-            0 => r.random_range(1..64),
-            _ => u64::from((r.random::<u32>() >> 1).max(1)),
-        },
-        "u64" | "b64" => u64::from(word(r)) | u64::from(word(r)) << 32,
-        "b16" => r.random::<u16>().into(),
-        "pred" => r.random_range(0..2),
-        "most" => u64::from(r.random_range(0..40) > 0),
-        _ => word(r).into(),
-    }
-}
-
-/// Threads of a lane program, in CTAs of 128.
-const CASES: u32 = 512;
-
-fn lane(form: &str, signature: &str, operands: &str, turn: usize) -> Program {
-    let (to, from) = signature.split_once(" = ").expect("a signature");
-    let from: Vec<&str> = from.split_whitespace().collect();
-    let declared = |ty: &str| {
-        match ty {
-            "few" | "pos" => "u32",
-            "most" => "pred",
-            other => other,
-        }
-        .to_owned()
-    };
-    let (mut regs, mut loads) = (String::new(), String::new());
-    for (i, ty) in from.iter().enumerate() {
-        let name = ["a", "b", "c"][i];
-        regs += &format!(".reg .{} {name}; ", declared(ty));
-        loads += &match declared(ty).as_str() {
-            "pred" => format!("ld.global.b32 w, [p+{}]; setp.ne.u32 {name}, w, 0; ", 8 * i),
-            "u64" | "b64" => format!("ld.global.b64 {name}, [p+{}]; ", 8 * i),
-            "b16" => format!("ld.global.b16 {name}, [p+{}]; ", 8 * i),
-            _ => format!("ld.global.b32 {name}, [p+{}]; ", 8 * i),
-        };
-    }
-    let store = match to {
-        "pred" => {
-            "selp.b32 w, 1, 0, d; st.global.b32 [q], w; mov.b32 w, 0; st.global.b32 [q+4], w;"
-        }
-        "u64" | "b64" => "st.global.b64 [q], d;",
-        _ => "st.global.b32 [q], d; mov.b32 w, 0; st.global.b32 [q+4], w;",
-    };
-    let plain = ["d, a", "d, a, b", "d, a, b, c"][from.len() - 1];
-    let operands = if operands.is_empty() { plain } else { operands };
-    let text = format!(
-        "{HEAD}.visible .entry k(.param .u64 in, .param .u64 out)\n{{
-    .reg .b32 i, w; .reg .u64 p, q, off; .reg .{to} d; {regs}
-    ld.param.u64 p, [in]; ld.param.u64 q, [out];
-    mov.u32 i, %ctaid.x; mov.u32 w, %tid.x; mad.lo.u32 i, i, 128, w;
-    mul.wide.u32 off, i, {stride}; add.u64 p, p, off;
-    mul.wide.u32 off, i, 8; add.u64 q, q, off;
-    {loads}
-    {form} {operands};
-    {store}
-    ret;\n}}\n",
-        stride = 8 * from.len(),
-    );
-    let name = if turn == 0 { form.to_owned() } else { format!("{form}#{turn}") };
-    let mut r = generator(&name);
-    let mut words = Vec::new();
-    for _ in 0..CASES {
-        for ty in &from {
-            let x = operand(ty, &mut r);
-            words.extend([x as u32, (x >> 32) as u32]);
-        }
-    }
-    program(&name, text, (CASES / 128, 128, 0), vec![words], 2 * CASES as usize, Vec::new())
-}
-
 /// A program of `threads` threads with `t` the thread, `s` shared memory, `p` the input and `q`
 /// the output.
-fn cta(
+pub fn cta(
     name: &str,
     threads: u32,
     shared: u32,
@@ -312,7 +96,7 @@ fn cta(
     program(name, text, (1, threads, shared), vec![input], output, Vec::new())
 }
 
-fn random_words(name: &str, n: usize) -> Vec<u32> {
+pub fn random_words(name: &str, n: usize) -> Vec<u32> {
     let mut r = generator(name);
     (0..n).map(|_| r.random()).collect()
 }
@@ -436,7 +220,7 @@ $end:
 }
 
 /// Numbers of a normal distribution, more or less, in a type of operand.
-fn numbers(name: &str, ty: &str, n: usize) -> Vec<u32> {
+pub fn numbers(name: &str, ty: &str, n: usize) -> Vec<u32> {
     let mut r = generator(name);
     let mut one = || (0..4).map(|_| r.random_range(-1.0..1.0f32)).sum::<f32>();
     match ty {
@@ -453,7 +237,7 @@ fn numbers(name: &str, ty: &str, n: usize) -> Vec<u32> {
     }
 }
 
-fn list(name: &str, range: std::ops::Range<usize>) -> String {
+pub fn list(name: &str, range: std::ops::Range<usize>) -> String {
     let all: Vec<_> = range.map(|i| format!("{name}{i}")).collect();
     format!("{{{}}}", all.join(", "))
 }
@@ -543,12 +327,12 @@ $fill:
     cta(&form, 128, (words * 4) as u32, &regs, &body, input, if whole { 128 * nd } else { 128 })
 }
 
-/// Until the first phase of the mbarrier at `s + at`.
-fn wait(at: u32) -> String {
+/// Until the first phase of the mbarrier at `s + at`; what waits for too long stops.
+pub fn wait(at: u32) -> String {
     format!(
-        "{{ .reg .pred d;
+        "{{ .reg .pred d; .reg .b32 n; mov.u32 n, 0;
 $again: mbarrier.try_wait.parity.shared::cta.b64 d, [s+{at}], 0;
-    @d bra $through; bra $again; $through: }}"
+    @d bra $through; add.u32 n, n, 1; setp.lt.u32 d, n, 100000; @d bra $again; trap; $through: }}"
     )
 }
 
@@ -697,32 +481,25 @@ $words:
     program
 }
 
-pub fn all() -> Vec<Program> {
-    let mut all = Vec::new();
-    for (form, signature, operands) in LANES {
-        if operands.is_empty() {
-            all.push(lane(form, signature, "", 0));
-        }
-        // A pair moves two of 32 bits.
-        for (turn, o) in operands.iter().enumerate() {
-            let signature = if o.contains("{a, w}") { "b64 = b32" } else { signature };
-            all.push(lane(form, signature, o, turn));
-        }
-    }
-    all.extend(APPROXIMATE.iter().map(|form| lane(form, "f32 = f32", "", 0)));
-    all.extend([
-        memory(),
-        parameters(),
-        copies(),
-        matrices(),
-        barriers(),
-        tensor_copies(),
-        cluster(),
-    ]);
+/// All programs by family: programs of which one may stop a GPU stand apart.
+pub fn families() -> Vec<(&'static str, Vec<Program>)> {
+    let mut kernels =
+        vec![memory(), parameters(), copies(), matrices(), barriers(), tensor_copies(), cluster()];
     for ty in ["bf16", "f16"] {
-        all.push(mma("m16n8k16", ty));
-        all.extend((8..=256).step_by(8).map(|n| wgmma(n, ty)));
+        kernels.push(mma("m16n8k16", ty));
+        kernels.extend((8..=256).step_by(8).map(|n| wgmma(n, ty)));
     }
-    all.push(mma("m16n8k8", "tf32"));
-    all
+    kernels.push(mma("m16n8k8", "tf32"));
+    vec![
+        ("lanes", super::lanes::all()),
+        ("kernels", kernels),
+        ("products", super::products::all()),
+        ("bulk", super::bulk::all()),
+        ("atomics", super::atomics::all()),
+        ("clusters", super::atomics::clusters()),
+    ]
+}
+
+pub fn all() -> Vec<Program> {
+    families().into_iter().flat_map(|(_, programs)| programs).collect()
 }

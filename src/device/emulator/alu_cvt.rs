@@ -72,8 +72,35 @@ impl Cvt {
         }
     }
 
+    /// To or from fp64 a NaN keeps its sign and what fits of its payload, and is made quiet.
+    fn nan(self, x: u64) -> Option<u64> {
+        // Bits of all and of the mantissa.
+        let format = |ty| match ty {
+            Ty::F16 => Some((16, 10)),
+            Ty::Bf16 => Some((16, 7)),
+            Ty::F32 => Some((32, 23)),
+            Ty::F64 => Some((64, 52)),
+            _ => None,
+        };
+        let ((bits, mantissa), (to_bits, to_mantissa)) = (format(self.from)?, format(self.to)?);
+        if self.sat || self.from != Ty::F64 && self.to != Ty::F64 {
+            return None;
+        }
+        let exponent = |bits: u32, mantissa: u32| ((1u64 << (bits - 1 - mantissa)) - 1) << mantissa;
+        let size = x & ((1 << (bits - 1)) - 1);
+        if size <= exponent(bits, mantissa) {
+            return None;
+        }
+        let payload = (x & ((1 << mantissa) - 1)) << (52 - mantissa) | 1 << 51;
+        let sign = (x >> (bits - 1) & 1) << (to_bits - 1);
+        Some(sign | exponent(to_bits, to_mantissa) | payload >> (52 - to_mantissa))
+    }
+
     /// The bits of `x` converted.
     pub fn apply(self, x: u64) -> u64 {
+        if let Some(nan) = self.nan(x) {
+            return nan;
+        }
         let value = match self.from {
             Ty::U8 | Ty::B8 => Err(i128::from(x as u8)),
             Ty::U16 | Ty::B16 => Err(i128::from(x as u16)),
@@ -115,8 +142,12 @@ impl Cvt {
 
     fn int_of_float(self, f: f64) -> u64 {
         if f.is_nan() {
-            // What the hardware gives: the top bit for 64 bits, zero below.
-            return if self.to.bits() == 64 { 1 << 63 } else { 0 };
+            // What the hardware gives: the top bit for 64 bits and from them, else zero.
+            return match self.to.bits() {
+                64 => 1 << 63,
+                32 if self.from == Ty::F64 => 1 << 31,
+                _ => 0,
+            };
         }
         let (low, high) = range(self.to);
         cut((self.integral(f) as i128).clamp(low, high), self.to)

@@ -1,9 +1,13 @@
-//! Rarer arithmetic: directed rounding, `.xorsign.abs`, pairs of 16-bit whole numbers, `cvt.pack`,
-//! products of 24 bits.
+//! Rarer arithmetic: directed rounding, `.xorsign.abs`, `fma.oob`, pairs of 16-bit whole numbers,
+//! `cvt.pack`, products of 24 bits.
 
+use std::marker::PhantomData;
+
+use super::alu_float::{Bf16, F16, FmaH, Half, HalfOp, X1, X2};
 use super::alu_int::lanes;
 use super::num::{self, canon, flush};
-use super::regs::Lane;
+use super::ptx::ast::Ty;
+use super::regs::{AluFn, Lane, alu};
 
 /// Of the immediate of [`Directed`]: what is computed, and how.
 pub const ADD: u32 = 0;
@@ -24,6 +28,10 @@ pub const PAIR_RELU: u32 = 8;
 
 lanes! {
     Directed(a: u32, b: u32, c: u32; imm) -> u32 = directed([a, b, c].map(f32::from_bits), imm);
+    DirectedDiv(a: u32, b: u32; imm) -> u32 =
+        directed_of([a, b], imm, |a, b| f64::from(a) / f64::from(b));
+    DirectedRcp(a: u32; imm) -> u32 = directed_of([a, 0], imm, |a, _| 1.0 / f64::from(a));
+    DirectedSqrt(a: u32; imm) -> u32 = directed_of([a, 0], imm, |a, _| f64::from(a).sqrt());
     /// `imm`: 1 the larger, 2 `.NaN`, 4 `.ftz`.
     XorSign(a: u32, b: u32; imm) -> u32 = xor_sign(a, b, imm);
     Pair(a: u32, b: u32; imm) -> u32 = pair(a, b, imm);
@@ -37,6 +45,68 @@ lanes! {
         (mul24(a, b, imm & 1 != 0) as u32).wrapping_add(c);
     Mad24Hi(a: u32, b: u32, c: u32; imm) -> u32 =
         ((mul24(a, b, imm & 1 != 0) >> 16) as u32).wrapping_add(c);
+    Mad24HiSat(a: u32, b: u32, c: u32) -> u32 =
+        ((mul24(a, b, true) >> 16) as i32).saturating_add(c as i32) as u32;
+    MadHiSat(a: u32, b: u32, c: u32) -> u32 = {
+        let high = (i64::from(a as i32) * i64::from(b as i32)) >> 32;
+        (high as i32).saturating_add(c as i32) as u32
+    };
+    MadHiU64(a: u64, b: u64, c: u64) -> u64 =
+        (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(c);
+    MadHiS64(a: u64, b: u64, c: u64) -> u64 =
+        (((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64).wrapping_add(c);
+    SadU16(a: u32, b: u32, c: u32) -> u32 =
+        u32::from((a as u16).abs_diff(b as u16).wrapping_add(c as u16));
+    SadS16(a: u32, b: u32, c: u32) -> u32 =
+        u32::from((a as i16).abs_diff(b as i16).wrapping_add(c as u16));
+    SadU64(a: u64, b: u64, c: u64) -> u64 = a.abs_diff(b).wrapping_add(c);
+    SadS64(a: u64, b: u64, c: u64) -> u64 = (a as i64).abs_diff(b as i64).wrapping_add(c);
+    /// Infinities become the largest finite number, and an H200 takes as much off a NaN.
+    Tf32Finite(a: u32) -> u32 = {
+        let y = num::f32_to_tf32_away(a);
+        if y & 0x7f80_0000 == 0x7f80_0000 { y - 0x2000 } else { y }
+    };
+}
+
+/// `.xorsign.abs` of halves; `imm`: 1 the larger, 2 `.NaN`, 4 `.ftz`.
+pub struct XorSignH<H>(PhantomData<H>);
+impl<H: Half> HalfOp for XorSignH<H> {
+    type B = u32;
+    type C = ();
+    #[inline(always)]
+    fn h(a: u32, b: u32, _: u32, imm: u32) -> u32 {
+        let sign = (a ^ b) & 0x8000;
+        let size = |x: u32| {
+            let x = x & 0x7fff;
+            if imm & 4 != 0 && x < 0x400 { 0 } else { x }
+        };
+        let (a, b) = (size(a), size(b));
+        let (na, nb) = (H::to(a).is_nan(), H::to(b).is_nan());
+        if na && nb || imm & 2 != 0 && (na || nb) {
+            return num::NAN16;
+        }
+        // Of numbers >= 0 the bits are in order, and NaN lies above them.
+        sign | if imm & 1 == 0 || na || nb { a.min(b) } else { a.max(b) }
+    }
+}
+
+/// The function of a form of halves by type.
+macro_rules! by_type {
+    ($op:ident, $ty:expr) => {
+        match $ty {
+            Ty::F16 => Some(alu::<X1<$op<F16>>> as AluFn),
+            Ty::F16x2 => Some(alu::<X2<$op<F16>>> as AluFn),
+            Ty::Bf16 => Some(alu::<X1<$op<Bf16>>> as AluFn),
+            Ty::Bf16x2 => Some(alu::<X2<$op<Bf16>>> as AluFn),
+            _ => None,
+        }
+    };
+}
+
+/// `fma.oob` and `.xorsign.abs` by type. The NaN that `fma.oob` takes for zero is not known: an H200
+/// does so with none of 0x7fff, 0xffff and those of other payloads that were tried.
+pub fn half_fn(ty: Ty, oob: bool) -> Option<AluFn> {
+    if oob { by_type!(FmaH, ty) } else { by_type!(XorSignH, ty) }
 }
 
 fn directed(mut x: [f32; 3], imm: u32) -> u32 {
@@ -53,6 +123,16 @@ fn directed(mut x: [f32; 3], imm: u32) -> u32 {
     };
     let y = if imm & FTZ != 0 { flush(y) } else { y };
     if imm & SAT != 0 { num::saturate(y).to_bits() } else { canon(y) }
+}
+
+/// A quotient or root: of 24 bits each, so that fp64 holds on which side of an fp32 it lies.
+fn directed_of(x: [u32; 2], imm: u32, f: impl Fn(f32, f32) -> f64) -> u32 {
+    let arg = |x: u32| {
+        let x = f32::from_bits(x);
+        if imm & FTZ != 0 { flush(x) } else { x }
+    };
+    let y = narrow(f(arg(x[0]), arg(x[1])), 0.0, imm);
+    canon(if imm & FTZ != 0 { flush(y) } else { y })
 }
 
 /// x + y, each an fp32 number or a product of two, rounded once.

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::alu_int::{compares, lanes};
-use super::num::{self, canon, canon64, flush};
+use super::num::{self, canon, flush, settle64};
 use super::regs::{Compare, El, Lane};
 use super::special;
 
@@ -80,7 +80,7 @@ macro_rules! signs {
 signs! {
     // A GPU adds -0 to -a: no NaN keeps its payload.
     NegF(a; imm) = if a & 0x7fff_ffff > 0x7f80_0000 { num::NAN32 } else { a ^ 0x8000_0000 };
-    AbsF(a; imm) = a & 0x7fff_ffff;
+    AbsF(a; imm) = if a & 0x7fff_ffff > 0x7f80_0000 { num::NAN32 } else { a & 0x7fff_ffff };
     MinF(a, b; imm) = {
         let (a, b) = (f32::from_bits(a), f32::from_bits(b));
         if imm != 0 && (a.is_nan() || b.is_nan()) { num::NAN32 } else { num::min(a, b) }
@@ -97,16 +97,20 @@ fn d(x: u64) -> f64 {
 }
 
 lanes! {
-    AddD(a: u64, b: u64) -> u64 = canon64(d(a) + d(b));
-    SubD(a: u64, b: u64) -> u64 = canon64(d(a) - d(b));
-    MulD(a: u64, b: u64) -> u64 = canon64(d(a) * d(b));
-    FmaD(a: u64, b: u64, c: u64) -> u64 = canon64(d(a).mul_add(d(b), d(c)));
-    DivD(a: u64, b: u64) -> u64 = canon64(d(a) / d(b));
-    RcpD(a: u64) -> u64 = canon64(1.0 / d(a));
-    SqrtD(a: u64) -> u64 = canon64(d(a).sqrt());
-    RsqrtD(a: u64) -> u64 = canon64(1.0 / d(a).sqrt());
-    NegD(a: u64) -> u64 = a ^ 1 << 63;
-    AbsD(a: u64) -> u64 = a & !(1 << 63);
+    AddD(a: u64, b: u64) -> u64 = settle64(d(a) + d(b), &[a, b]);
+    SubD(a: u64, b: u64) -> u64 = settle64(d(a) - d(b), &[a, b]);
+    MulD(a: u64, b: u64) -> u64 = settle64(d(a) * d(b), &[a, b]);
+    FmaD(a: u64, b: u64, c: u64) -> u64 = settle64(d(a).mul_add(d(b), d(c)), &[a, b, c]);
+    DivD(a: u64, b: u64) -> u64 = settle64(d(a) / d(b), &[a, b]);
+    RcpD(a: u64) -> u64 = settle64(1.0 / d(a), &[a]);
+    SqrtD(a: u64) -> u64 = settle64(d(a).sqrt(), &[a]);
+    // A GPU comes within one unit of the last place of it.
+    RsqrtD(a: u64) -> u64 = settle64(1.0 / d(a).sqrt(), &[a]);
+    RcpApproxD(a: u64) -> u64 = special::rcp64(a);
+    RsqrtApproxD(a: u64) -> u64 = special::rsqrt64(a);
+    // Sums with -0 on a GPU.
+    NegD(a: u64) -> u64 = if d(a).is_nan() { a | 1 << 51 } else { a ^ 1 << 63 };
+    AbsD(a: u64) -> u64 = if d(a).is_nan() { a | 1 << 51 } else { a & !(1 << 63) };
     MinD(a: u64, b: u64) -> u64 = d(a).min(d(b)).to_bits();
     MaxD(a: u64, b: u64) -> u64 = d(a).max(d(b)).to_bits();
 }
@@ -115,6 +119,8 @@ lanes! {
 pub trait Half {
     fn to(h: u32) -> f32;
     fn from(x: f32) -> u32;
+    /// The bits of an fp32 cut off, not rounded.
+    fn cut(b: u32) -> u32;
 }
 
 pub struct F16;
@@ -127,6 +133,10 @@ impl Half for F16 {
     fn from(x: f32) -> u32 {
         num::f32_to_f16(x)
     }
+    #[inline(always)]
+    fn cut(b: u32) -> u32 {
+        num::cut_to_f16(b)
+    }
 }
 
 pub struct Bf16;
@@ -138,6 +148,10 @@ impl Half for Bf16 {
     #[inline(always)]
     fn from(x: f32) -> u32 {
         num::f32_to_bf16(x)
+    }
+    #[inline(always)]
+    fn cut(b: u32) -> u32 {
+        num::cut_to_bf16(b)
     }
 }
 
@@ -220,10 +234,9 @@ halves! {
     SubH<H>(a, b; imm) = H::from(H::to(a) - H::to(b));
     MulH<H>(a, b; imm) = H::from(num::f64_to_f32_odd(f64::from(H::to(a)) * f64::from(H::to(b))));
     FmaH<H>(a, b, c; imm) = {
-        let x = f64::from(H::to(a)) * f64::from(H::to(b)) + f64::from(H::to(c));
-        let y = num::f64_to_f32_odd(x);
-        // `imm` 1 is `.relu`.
-        H::from(if imm == 1 && y < 0.0 { 0.0 } else { y })
+        let y = num::f64_to_f32_odd(num::fma_odd(H::to(a), H::to(b), H::to(c)));
+        // `imm` 1 is `.relu`, which leaves no -0 either.
+        H::from(if imm == 1 && y <= 0.0 { 0.0 } else { y })
     };
     MinH<H>(a, b; imm) = {
         let (x, y) = (H::to(a), H::to(b));
@@ -235,10 +248,11 @@ halves! {
         if imm != 0 && (x.is_nan() || y.is_nan()) { num::NAN16 }
         else { H::from(f32::from_bits(num::max(x, y))) }
     };
-    NegH<H>(a; imm) = { let _ = PhantomData::<H>; a ^ 0x8000 };
-    AbsH<H>(a; imm) = { let _ = PhantomData::<H>; a & 0x7fff };
-    Ex2H<H>(a; imm) = H::from(num::exp2(H::to(a)));
-    TanhH<H>(a; imm) = H::from(f64::from(H::to(a)).tanh() as f32);
+    NegH<H>(a; imm) = if H::to(a).is_nan() { num::NAN16 } else { a ^ 0x8000 };
+    AbsH<H>(a; imm) = if H::to(a).is_nan() { num::NAN16 } else { a & 0x7fff };
+    // The unit of fp32, cut off.
+    Ex2H<H>(a; imm) = H::cut(special::ex2::<true>(H::to(a).to_bits()));
+    TanhH<H>(a; imm) = H::cut(special::tanh(H::to(a).to_bits()));
 }
 
 /// Two fp32 to a pair of 16-bit floats: a high, b low. `imm` 1 is `.relu`.
@@ -252,7 +266,7 @@ impl<H: Half> Lane for PackH<H> {
     fn f(a: u32, b: u32, (): (), imm: u32) -> u32 {
         let relu = |x: u32| {
             let x = f32::from_bits(x);
-            if imm == 1 && x < 0.0 { 0.0 } else { x }
+            if imm == 1 && x <= 0.0 { 0.0 } else { x }
         };
         H::from(relu(a)) << 16 | H::from(relu(b))
     }
@@ -301,8 +315,14 @@ lanes! {
     F32ToS32Rn(a: u32) -> u32 = to_s32(f32::from_bits(a).round_ties_even());
     F32ToS32Rm(a: u32) -> u32 = to_s32(f32::from_bits(a).floor());
     F32ToS32Rp(a: u32) -> u32 = to_s32(f32::from_bits(a).ceil());
-    F32ToF64(a: u32) -> u64 = canon64(f64::from(f32::from_bits(a)));
-    F64ToF32(a: u64) -> u32 = canon(d(a) as f32);
+    F32ToF64(a: u32) -> u64 = {
+        let x = f32::from_bits(a);
+        if x.is_nan() { num::widen_nan(a) } else { f64::from(x).to_bits() }
+    };
+    F64ToF32(a: u64) -> u32 = {
+        let x = d(a);
+        if x.is_nan() { num::narrow_nan(a) } else { (x as f32).to_bits() }
+    };
 }
 
 /// A comparison of fp32 with `.ftz`.

@@ -44,6 +44,12 @@ fn s16(x: u32) -> i32 {
     i32::from(x as u16 as i16)
 }
 
+/// c >= 0 in fp32; `ftz` 1: subnormals are zeros.
+#[inline(always)]
+fn not_below(c: u32, ftz: u32) -> bool {
+    f32::from_bits(c) >= 0.0 || ftz != 0 && c & 0x7f80_0000 == 0
+}
+
 #[inline(always)]
 fn shl32(a: u32, b: u32) -> u32 {
     if b > 31 { 0 } else { a << b }
@@ -226,9 +232,9 @@ lanes! {
     Prmt(a: u32, b: u32, c: u32; imm) -> u32 = prmt(a, b, c, imm);
     Lop3(a: u32, b: u32, c: u32; imm) -> u32 = lop3(a, b, c, imm);
     SlctS32(a: u32, b: u32, c: u32) -> u32 = if c as i32 >= 0 { a } else { b };
-    SlctF32(a: u32, b: u32, c: u32) -> u32 = if f32::from_bits(c) >= 0.0 { a } else { b };
+    SlctF32(a: u32, b: u32, c: u32; ftz) -> u32 = if not_below(c, ftz) { a } else { b };
     Slct64S32(a: u64, b: u64, c: u32) -> u64 = if c as i32 >= 0 { a } else { b };
-    Slct64F32(a: u64, b: u64, c: u32) -> u64 = if f32::from_bits(c) >= 0.0 { a } else { b };
+    Slct64F32(a: u64, b: u64, c: u32; ftz) -> u64 = if not_below(c, ftz) { a } else { b };
 
     Add64(a: u64, b: u64) -> u64 = a.wrapping_add(b);
     Sub64(a: u64, b: u64) -> u64 = a.wrapping_sub(b);

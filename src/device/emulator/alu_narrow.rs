@@ -18,6 +18,7 @@ pub const FTZ: u32 = 2;
 pub const SAT: u32 = 4;
 pub const BF16: u32 = 2;
 pub const ZERO: u32 = 4;
+pub const FINITE: u32 = 8;
 
 const NAN8: u32 = 0x7f;
 
@@ -59,7 +60,10 @@ fn half_with_zero(x: u32, imm: u32) -> u32 {
     let round = if imm & ZERO != 0 { Round::Zero } else { Round::Nearest };
     let c = Cvt { from: Ty::F32, to, round, whole: false, sat: false, ftz: false };
     let h = c.apply(x.into()) as u32;
-    if imm & RELU != 0 && h & 0x8000 != 0 && h & 0x7fff <= 0x7c00 { 0 } else { h }
+    let infinite = if imm & BF16 != 0 { 0x7f80 } else { 0x7c00 };
+    let h = if imm & FINITE != 0 && h & 0x7fff == infinite { h - 1 } else { h };
+    // A NaN is the positive one.
+    if imm & RELU != 0 && h & 0x8000 != 0 { 0 } else { h }
 }
 
 fn f(x: u32) -> f32 {
@@ -73,12 +77,12 @@ lanes! {
         half(a >> 16) << 8 | half(a & 0xffff)
     };
     HalvesFromFp8(a: u32; imm) -> u32 = from_fp8(a >> 8 & 0xff, imm) << 16 | from_fp8(a & 0xff, imm);
-    /// A pair as `.rz` or `.relu` say.
+    /// A pair as `.rz`, `.relu` or `.satfinite` say.
     PackWith(a: u32, b: u32; imm) -> u32 = half_with_zero(a, imm) << 16 | half_with_zero(b, imm);
     HalfWith(a: u32; imm) -> u32 = half_with_zero(a, imm);
     Tf32With(a: u32; imm) -> u32 = {
         let y = if f(a).is_nan() {
-            num::NAN32
+            num::NAN_TF32
         } else if imm & ZERO != 0 {
             a & !0x1fff
         } else {
@@ -112,6 +116,17 @@ impl<O: HalfOp> HalfOp for Modded<O> {
     }
 }
 
+/// A comparison of halves with `.ftz`.
+pub struct FlushedHalf<C>(PhantomData<C>);
+impl<C: Compare<A = u32>> Compare for FlushedHalf<C> {
+    type A = u32;
+    #[inline(always)]
+    fn f(a: u32, b: u32) -> bool {
+        let flush = |x: u32| if x & 0x7c00 == 0 { x & 0x8000 } else { x };
+        C::f(flush(a), flush(b))
+    }
+}
+
 /// `o = [p, a, b, q, c]` of pairs: p compares the low halves, q the high ones, each joined with c.
 pub fn setp_pair<C: Compare<A = u32>>(_: Arch, r: &mut Regs, s: &Slots, mask: u32) {
     let (a, b) = (r.r32[usize::from(s.o[1])], r.r32[usize::from(s.o[2])]);
@@ -133,32 +148,16 @@ pub fn setp_pair<C: Compare<A = u32>>(_: Arch, r: &mut Regs, s: &Slots, mask: u3
     put(&mut r.p[usize::from(s.o[0])], mask, join(low));
 }
 
-/// `set` of pairs: `imm`, of 16 bits, in each half that compares true.
-pub struct SetPair<C>(PhantomData<C>);
-impl<C: Compare<A = u32>> Lane for SetPair<C> {
-    type A = u32;
-    type B = u32;
-    type C = ();
-    type D = u32;
-    #[inline(always)]
-    fn f(a: u32, b: u32, (): (), imm: u32) -> u32 {
-        let low = if C::f(a & 0xffff, b & 0xffff) { imm } else { 0 };
-        let high = if C::f(a >> 16, b >> 16) { imm } else { 0 };
-        low | high << 16
-    }
-}
-
-/// The function of `setp` or, with `set`, of `set` over pairs of halves.
-pub fn pair_fn(op: &str, ty: Ty, set: bool) -> Option<super::regs::AluFn> {
+/// The function of `setp` over pairs of halves.
+pub fn pair_fn(op: &str, ty: Ty, ftz: bool) -> Option<super::regs::AluFn> {
     use super::alu_float::{self as fl, Bf16, F16};
-    use super::regs::{AluFn, alu};
+    use super::regs::AluFn;
     macro_rules! pick {
         ($c:ident) => {
-            match (ty, set) {
+            match (ty, ftz) {
                 (Ty::F16x2, false) => Some(setp_pair::<Halved<F16, fl::$c>> as AluFn),
-                (Ty::F16x2, true) => Some(alu::<SetPair<Halved<F16, fl::$c>>> as AluFn),
+                (Ty::F16x2, true) => Some(setp_pair::<FlushedHalf<Halved<F16, fl::$c>>> as AluFn),
                 (Ty::Bf16x2, false) => Some(setp_pair::<Halved<Bf16, fl::$c>> as AluFn),
-                (Ty::Bf16x2, true) => Some(alu::<SetPair<Halved<Bf16, fl::$c>>> as AluFn),
                 _ => None,
             }
         };

@@ -4,6 +4,7 @@
 /// NaN as arithmetic produces it.
 pub const NAN32: u32 = 0x7fff_ffff;
 pub const NAN16: u32 = 0x7fff;
+pub const NAN_TF32: u32 = 0x7fff_e000;
 pub const NAN64: u64 = 0x7fff_ffff_ffff_ffff;
 
 /// Subnormals become zeros of their sign.
@@ -22,6 +23,59 @@ pub fn canon(x: f32) -> u32 {
 #[inline(always)]
 pub fn canon64(x: f64) -> u64 {
     if x.is_nan() { NAN64 } else { x.to_bits() }
+}
+
+/// An fp64 result as a GPU has it: of NaN operands the last, made quiet; else what is no number is
+/// the negative default one. fp64 alone keeps payloads.
+#[inline(always)]
+pub fn settle64(y: f64, from: &[u64]) -> u64 {
+    if !y.is_nan() {
+        return y.to_bits();
+    }
+    let nan = from.iter().rev().find(|x| f64::from_bits(**x).is_nan());
+    nan.map_or(0xfff8 << 48, |x| x | 1 << 51)
+}
+
+/// A NaN of fp32 as one of fp64, and the other way: sign and payload stay, quiet.
+#[inline(always)]
+pub fn widen_nan(a: u32) -> u64 {
+    u64::from(a >> 31) << 63 | 0x7ff8 << 48 | u64::from(a & 0x7f_ffff) << 29
+}
+
+#[inline(always)]
+pub fn narrow_nan(a: u64) -> u32 {
+    ((a >> 63) as u32) << 31 | 0x7fc0_0000 | (a >> 29) as u32 & 0x7f_ffff
+}
+
+/// fp32 cut off to fp16: what is too large is infinite.
+#[inline(always)]
+pub fn cut_to_f16(b: u32) -> u32 {
+    let a = b & 0x7fff_ffff;
+    let low = (f32::from_bits(a) * 16_777_216.0) as u32;
+    let finite = if a < 0x3880_0000 { low } else { a.wrapping_sub(0x3800_0000) >> 13 };
+    let h = if a >= 0x4780_0000 { 0x7c00 } else { finite };
+    if a > 0x7f80_0000 { NAN16 } else { b >> 16 & 0x8000 | h }
+}
+
+/// fp32 cut off to bf16.
+#[inline(always)]
+pub fn cut_to_bf16(b: u32) -> u32 {
+    if b & 0x7fff_ffff > 0x7f80_0000 { NAN16 } else { b >> 16 }
+}
+
+/// x y + z of halves in fp64, rounded to odd, so that the next rounding decides alone.
+#[inline(always)]
+pub fn fma_odd(x: f32, y: f32, z: f32) -> f64 {
+    let (p, z) = (f64::from(x) * f64::from(y), f64::from(z));
+    let sum = p + z;
+    let part = sum - p;
+    let lost = (p - (sum - part)) + (z - part);
+    if lost == 0.0 || !lost.is_finite() || sum.to_bits() & 1 != 0 {
+        return sum;
+    }
+    // One step towards what was lost; the bits grow with the magnitude.
+    let away = (lost > 0.0) == (sum > 0.0);
+    f64::from_bits(if away { sum.to_bits() + 1 } else { sum.to_bits() - 1 })
 }
 
 /// To [0, 1], NaN to 0.
@@ -82,7 +136,7 @@ pub fn f32_to_tf32_even(b: u32) -> u32 {
     let r = b.wrapping_add(0xfff + ((b >> 13) & 1)) & !0x1fff;
     let a = b & 0x7fff_ffff;
     if a > 0x7f80_0000 {
-        NAN32
+        NAN_TF32
     } else if a == 0x7f80_0000 {
         b
     } else {
@@ -99,37 +153,6 @@ pub fn f64_to_f32_odd(x: f64) -> f32 {
     let b = y.to_bits();
     let truncated = if d.abs() > x.abs() { b.wrapping_sub(1) } else { b };
     f32::from_bits(if d == x || x.is_nan() { b } else { truncated | 1 })
-}
-
-/// 2^x to within half a unit in the last place and a little.
-#[inline(always)]
-pub fn exp2(x: f32) -> f32 {
-    exp2_wide(x) as f32
-}
-
-#[inline(always)]
-fn exp2_wide(x: f32) -> f64 {
-    let nan = x.is_nan();
-    let x = f64::from(x);
-    let x = if x > 200.0 { 200.0 } else { x };
-    let x = if x > -200.0 { x } else { -200.0 };
-    // 1.5 * 2^52: the sum's low bits are the nearest whole number.
-    let magic = 6_755_399_441_055_744.0;
-    let t = x + magic;
-    let f = x - (t - magic);
-    let scale = f64::from_bits((t.to_bits() << 52).wrapping_add(1023 << 52));
-    // ln(2)^k / k!
-    let mut p = 1.017_808_600_923_97e-7;
-    p = p * f + 1.321_548_679_014_431e-6;
-    p = p * f + 1.525_273_380_405_984e-5;
-    p = p * f + 1.540_353_039_338_161e-4;
-    p = p * f + 1.333_355_814_642_844_3e-3;
-    p = p * f + 9.618_129_107_628_477e-3;
-    p = p * f + 5.550_410_866_482_158e-2;
-    p = p * f + 2.402_265_069_591_007e-1;
-    p = p * f + std::f64::consts::LN_2;
-    p = p * f + 1.0;
-    if nan { f64::NAN } else { p * scale }
 }
 
 /// Smaller of two; a NaN loses against a number; -0 is below +0.
@@ -195,27 +218,6 @@ mod tests {
             }
             b = next;
         }
-    }
-
-    #[test]
-    fn exp2_is_within_one_unit() {
-        let mut b = 0u32;
-        while b < 0x7f80_0000 {
-            let x = f32::from_bits(b);
-            let ulps = |got: f32, want: f64| {
-                (f64::from(got) - want).abs() / f64::from(f32::EPSILON) / want.abs().max(1e-30)
-            };
-            if x < 120.0 {
-                for x in [x, -x] {
-                    assert!(ulps(exp2(x), f64::from(x).exp2()) < 1.0, "exp2 {x:e}");
-                }
-            }
-            b += 54_321;
-        }
-        assert_eq!(exp2(f32::INFINITY), f32::INFINITY);
-        assert_eq!(exp2(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp2(3.0), 8.0);
-        assert!(exp2(f32::NAN).is_nan());
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use half::{bf16, f16};
 
 use super::lanes;
+use crate::device::emulator::alu_float::{Bf16, F16, Half};
 use crate::device::emulator::memory::wavefronts;
+use crate::device::emulator::num;
 use crate::device::emulator::program::{AtomOp, AtomTy, Extra, Mem};
 use crate::device::emulator::ptx::ast::Space;
 use crate::device::emulator::stream::Way;
@@ -46,7 +48,10 @@ impl Warp {
                     let b = self.get(mem, if returns { mem.n + k } else { 1 + k }, lane);
                     let c = if op == AtomOp::Cas { self.get(mem, 2, lane) } else { 0 };
                     let at = address[i] + u64::from(k * mem.size);
-                    let new = |old: u64| combine(op, ty, old, b, c);
+                    let new = |old: u64| match space {
+                        Space::Global => combine_in_l2(op, ty, old, b, c),
+                        _ => combine(op, ty, old, b, c),
+                    };
                     let old = match space {
                         Space::Shared => {
                             let at = cx.shared.locate(at, mem.size, lane, "shared atomic")?;
@@ -157,6 +162,20 @@ impl Warp {
     }
 }
 
+/// What an atomic operation in global memory makes of `old`: fp32 is added with subnormals as zeros,
+/// and of fp64 a NaN stays as it is.
+pub fn combine_in_l2(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
+    match (op, ty) {
+        (AtomOp::Add, AtomTy::F32) => {
+            let part = |x: u64| num::flush(f32::from_bits(x as u32));
+            num::canon(num::flush(part(old) + part(b))).into()
+        }
+        (AtomOp::Add, AtomTy::F64) if f64::from_bits(b).is_nan() => b,
+        (AtomOp::Add, AtomTy::F64) if f64::from_bits(old).is_nan() => old,
+        _ => combine(op, ty, old, b, c),
+    }
+}
+
 /// What an atomic operation makes of `old`.
 pub fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
     let (o32, b32) = (old as u32, b as u32);
@@ -166,14 +185,12 @@ pub fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
         u64::from(low) | u64::from(high) << 16
     };
     match (op, ty) {
-        (AtomOp::Add, AtomTy::F32) => (f32::from_bits(o32) + f32::from_bits(b32)).to_bits().into(),
-        (AtomOp::Add, AtomTy::F64) => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
-        (AtomOp::Add, AtomTy::F16) => {
-            (f16::from_bits(o32 as u16) + f16::from_bits(b32 as u16)).to_bits().into()
+        (AtomOp::Add, AtomTy::F32) => num::canon(f32::from_bits(o32) + f32::from_bits(b32)).into(),
+        (AtomOp::Add, AtomTy::F64) => {
+            num::settle64(f64::from_bits(old) + f64::from_bits(b), &[old, b])
         }
-        (AtomOp::Add, AtomTy::Bf16) => {
-            (bf16::from_bits(o32 as u16) + bf16::from_bits(b32 as u16)).to_bits().into()
-        }
+        (AtomOp::Add, AtomTy::F16) => half_sum::<F16>(o32 as u16, b32 as u16).into(),
+        (AtomOp::Add, AtomTy::Bf16) => half_sum::<Bf16>(o32 as u16, b32 as u16).into(),
         (AtomOp::Min | AtomOp::Max, AtomTy::F16) => {
             half_extreme(op, o32 as u16, b32 as u16, f16_value)
         }
@@ -186,12 +203,8 @@ pub fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
         (AtomOp::Min | AtomOp::Max, AtomTy::Bf16x2) => {
             pair(&|x, y| half_extreme(op, x, y, bf16_value) as u16)
         }
-        (AtomOp::Add, AtomTy::F16x2) => {
-            pair(&|x, y| (f16::from_bits(x) + f16::from_bits(y)).to_bits())
-        }
-        (AtomOp::Add, AtomTy::Bf16x2) => {
-            pair(&|x, y| (bf16::from_bits(x) + bf16::from_bits(y)).to_bits())
-        }
+        (AtomOp::Add, AtomTy::F16x2) => pair(&half_sum::<F16>),
+        (AtomOp::Add, AtomTy::Bf16x2) => pair(&half_sum::<Bf16>),
         (AtomOp::Add, AtomTy::U64 | AtomTy::S64) => old.wrapping_add(b),
         (AtomOp::Add, _) => o32.wrapping_add(b32).into(),
         (AtomOp::Min, AtomTy::S32) => ((o32 as i32).min(b32 as i32) as u32).into(),
@@ -226,6 +239,10 @@ pub fn combine(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
             }
         }
     }
+}
+
+fn half_sum<H: Half>(x: u16, y: u16) -> u16 {
+    H::from(H::to(x.into()) + H::to(y.into())) as u16
 }
 
 fn f16_value(x: u16) -> f32 {

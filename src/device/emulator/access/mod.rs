@@ -7,7 +7,7 @@ mod matrix;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-pub use atomic::combine;
+pub use atomic::{combine, combine_in_l2};
 pub use copies::Batch;
 
 use super::memory::{self, Global, Region, RegionKind, wavefronts};

@@ -64,7 +64,6 @@ impl<'a> Decoder<'a> {
                 self.alu(f, [d, x, y, 0, 0], 0);
             }
             "setp" => self.setp(i, m)?,
-            "set" => self.set(i, m)?,
             "selp" => {
                 self.class = Class::Alu;
                 let ty = m.ty()?;
@@ -77,7 +76,7 @@ impl<'a> Decoder<'a> {
             }
             "slct" => {
                 self.class = Class::Alu;
-                m.ignore(&["ftz"]);
+                let ftz = m.flag("ftz");
                 let (ty, by) = (m.ty()?, m.ty()?);
                 let f = match (ty.bits(), by) {
                     (16 | 32, Ty::S32) => alu::<SlctS32> as AluFn,
@@ -90,7 +89,7 @@ impl<'a> Decoder<'a> {
                 let (x, y) = (self.src(&a[1], ty)?, self.src(&a[2], ty)?);
                 let c = self.src(&a[3], by)?;
                 let d = self.dst(&a[0], ty)?;
-                self.alu(f, [d, x, y, c, 0], 0);
+                self.alu(f, [d, x, y, c, 0], ftz.into());
             }
             "cvt" => self.cvt(i, m)?,
             _ => return Ok(false),
@@ -240,8 +239,11 @@ impl<'a> Decoder<'a> {
         let mut imm = u32::from(nan);
         // Halves with modifiers take another, slower function.
         let modded = matches!(ty, Ty::F16 | Ty::F16x2)
-            && (ftz || sat)
-            && matches!(i.opcode, "add" | "sub" | "mul" | "fma");
+            && match i.opcode {
+                "add" | "sub" | "mul" | "fma" => ftz || sat,
+                "min" | "max" | "neg" | "abs" => ftz && !sat,
+                _ => false,
+            };
         macro_rules! modded_fn {
             ($op:ident) => {
                 match ty {
@@ -253,7 +255,8 @@ impl<'a> Decoder<'a> {
         if modded {
             imm = if ftz { narrow::FTZ } else { 0 }
                 | if sat { narrow::SAT } else { 0 }
-                | if relu { narrow::RELU } else { 0 };
+                // `.NaN` of extremes is the same bit.
+                | if relu || nan { narrow::RELU } else { 0 };
         }
         let f: Option<AluFn> = match (i.opcode, ty) {
             ("add", Ty::F32) => Some(f32_fn!(Add, ftz, sat)),
@@ -284,6 +287,10 @@ impl<'a> Decoder<'a> {
             ("sub", _) if modded => modded_fn!(SubH),
             ("mul", _) if modded => modded_fn!(MulH),
             ("fma", _) if modded => modded_fn!(FmaH),
+            ("min", _) if modded => modded_fn!(MinH),
+            ("max", _) if modded => modded_fn!(MaxH),
+            ("neg", _) if modded => modded_fn!(NegH),
+            ("abs", _) if modded => modded_fn!(AbsH),
             ("add", _) if h => half_fn!(AddH, ty),
             ("sub", _) if h => half_fn!(SubH, ty),
             ("mul", _) if h => half_fn!(MulH, ty),
@@ -511,6 +518,8 @@ impl<'a> Decoder<'a> {
             ("sin", Ty::F32) => f32_fn!(Sin, ftz, false),
             ("cos", Ty::F32) => f32_fn!(Cos, ftz, false),
             ("tanh", Ty::F32) => f32_fn!(Tanh, ftz, false),
+            ("rcp", Ty::F64) if approx && ftz => alu::<fl::RcpApproxD>,
+            ("rsqrt", Ty::F64) if ftz => alu::<fl::RsqrtApproxD>,
             ("rcp", Ty::F64) if !ftz => alu::<fl::RcpD>,
             ("sqrt", Ty::F64) if !ftz => alu::<fl::SqrtD>,
             ("rsqrt", Ty::F64) if !ftz => alu::<fl::RsqrtD>,
@@ -537,8 +546,8 @@ impl<'a> Decoder<'a> {
         let join = m.pick(&[("and", JOIN_AND), ("or", JOIN_OR), ("xor", JOIN_XOR)]);
         let ftz = m.flag("ftz");
         let ty = m.ty()?;
-        let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2) && !ftz;
-        let f = if pair { narrow::pair_fn(op, ty, false) } else { compare_fn(op, ty, ftz, false) };
+        let pair = matches!(ty, Ty::F16x2 | Ty::Bf16x2);
+        let f = if pair { narrow::pair_fn(op, ty, ftz) } else { compare_fn(op, ty, ftz, false) };
         let Some(f) = f else { return m.unknown() };
         let n = if join.is_some() { 4 } else { 3 };
         let a = self.args(i, n..=n)?;
@@ -553,38 +562,6 @@ impl<'a> Decoder<'a> {
         };
         let imm = join.unwrap_or(JOIN_AND) | if negated { JOIN_NEGATED } else { 0 };
         self.alu(f, [p, x, y, q, c], imm);
-        Ok(())
-    }
-
-    fn set(&mut self, i: &'a Instr<'a>, m: &mut Mods<'a>) -> Result<()> {
-        self.class = Class::Alu;
-        let op = m.need(COMPARISONS)?;
-        let ftz = m.flag("ftz");
-        let (result, ty) = (m.ty()?, m.ty()?);
-        if matches!(ty, Ty::F16x2 | Ty::Bf16x2) && !ftz {
-            let yes = match result {
-                Ty::U32 | Ty::S32 => 0xffff,
-                Ty::F16x2 if result == ty => 0x3c00,
-                Ty::Bf16x2 if result == ty => 0x3f80,
-                _ => return m.unknown(),
-            };
-            let Some(f) = narrow::pair_fn(op, ty, true) else { return m.unknown() };
-            let a = self.args(i, 3..=3)?;
-            let (x, y) = (self.src(&a[1], ty)?, self.src(&a[2], ty)?);
-            let d = self.dst(&a[0], result)?;
-            self.alu(f, [d, x, y, 0, 0], yes);
-            return Ok(());
-        }
-        let yes = match result {
-            Ty::U32 | Ty::S32 => u32::MAX,
-            Ty::F32 => 1f32.to_bits(),
-            _ => return m.unknown(),
-        };
-        let Some(f) = compare_fn(op, ty, ftz, true) else { return m.unknown() };
-        let a = self.args(i, 3..=3)?;
-        let (x, y) = (self.src(&a[1], ty)?, self.src(&a[2], ty)?);
-        let d = self.dst(&a[0], result)?;
-        self.alu(f, [d, x, y, 0, 0], yes);
         Ok(())
     }
 
@@ -634,25 +611,36 @@ impl<'a> Decoder<'a> {
                 _ => m.unknown(),
             };
         }
-        if satfinite {
+        let halves = matches!(to, Ty::F16 | Ty::Bf16 | Ty::F16x2 | Ty::Bf16x2) && from == Ty::F32;
+        if satfinite && !(halves && plain) {
             return m.unknown();
         }
+        let finite = if satfinite { narrow::FINITE } else { 0 };
         if to == Ty::Tf32 && from == Ty::F32 && plain && round.is_some() && (relu || zero != 0) {
             return self.cvt_one(i, alu::<narrow::Tf32With>, to, from, relus | zero);
         }
-        if matches!(to, Ty::F16 | Ty::Bf16) && from == Ty::F32 && plain && relu {
+        if matches!(to, Ty::F16 | Ty::Bf16) && halves && plain && (relu || satfinite) {
             if !matches!(round, Some(Round::Nearest | Round::Zero)) {
                 return m.unknown();
             }
             let half = if to == Ty::Bf16 { narrow::BF16 } else { 0 };
-            return self.cvt_one(i, alu::<narrow::HalfWith>, to, from, relus | zero | half);
+            return self.cvt_one(
+                i,
+                alu::<narrow::HalfWith>,
+                to,
+                from,
+                relus | zero | half | finite,
+            );
         }
-        if matches!(to, Ty::F16x2 | Ty::Bf16x2) && from == Ty::F32 && plain && zero != 0 {
+        if matches!(to, Ty::F16x2 | Ty::Bf16x2) && halves && plain && (zero != 0 || satfinite) {
+            if !matches!(round, Some(Round::Nearest | Round::Zero)) {
+                return m.unknown();
+            }
             let half = if to == Ty::Bf16x2 { narrow::BF16 } else { 0 };
             let a = self.args(i, 3..=3)?;
             let (x, y) = (self.src(&a[1], from)?, self.src(&a[2], from)?);
             let d = self.dst(&a[0], to)?;
-            self.alu(alu::<narrow::PackWith>, [d, x, y, 0, 0], relus | zero | half);
+            self.alu(alu::<narrow::PackWith>, [d, x, y, 0, 0], relus | zero | half | finite);
             return Ok(());
         }
         if to == Ty::Tf32 && from == Ty::F32 && !sat && !ftz {
@@ -722,11 +710,26 @@ impl<'a> Decoder<'a> {
         self.cvt_one(i, alu_cvt::cvt, to, from, imm)
     }
 
-    fn cvt_one(&mut self, i: &'a Instr<'a>, f: AluFn, to: Ty, from: Ty, imm: u32) -> Result<()> {
+    pub(super) fn cvt_one(
+        &mut self,
+        i: &'a Instr<'a>,
+        f: AluFn,
+        to: Ty,
+        from: Ty,
+        imm: u32,
+    ) -> Result<()> {
         let a = self.args(i, 2..=2)?;
         let x = self.loose_src(&a[1], from)?;
         let d = self.loose_dst(&a[0], to)?;
         self.alu(f, [d, x, 0, 0, 0], imm);
+        // A wider register takes the sign.
+        let wider = match &a[0] {
+            Operand::Name(name) => self.find_reg(name).is_some_and(|r| r.ty.bits() == 32),
+            _ => false,
+        };
+        if to == Ty::S16 && wider {
+            self.alu(alu::<SignExtend16>, [d, d, 0, 0, 0], 0);
+        }
         Ok(())
     }
 }

@@ -696,8 +696,12 @@ fn special(name: &str) -> Option<Preset> {
         "%lanemask_gt" => Preset::Lanemask(4),
         "%dynamic_smem_size" => Preset::DynamicShared,
         "%total_smem_size" | "%aggr_smem_size" => Preset::TotalShared,
+        // The driver's to define.
+        _ if name.strip_prefix("%envreg").is_some_and(|n| n.parse().is_ok_and(|n: u8| n < 32)) => {
+            Preset::Const(0)
+        }
         // Far below 2^32 steps, and all in one wave.
-        "%smid" | "%gridid" | "%envreg0" | "%clock_hi" | "%globaltimer_hi" => Preset::Const(0),
+        "%smid" | "%gridid" | "%clock_hi" | "%globaltimer_hi" => Preset::Const(0),
         "%nsmid" => Preset::Const(1),
         "%is_explicit_cluster" => Preset::ExplicitCluster,
         "%cluster_ctarank" => Preset::ClusterCtarank,

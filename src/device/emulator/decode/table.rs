@@ -2,6 +2,7 @@
 
 use super::super::alu_float::{self as fl, Bf16, F16};
 use super::super::alu_int::*;
+use super::super::alu_narrow::FlushedHalf;
 use super::super::ptx::ast::Ty;
 use super::super::regs::{AluFn, alu, setp};
 
@@ -131,6 +132,7 @@ pub fn compare_fn(op: &str, ty: Ty, ftz: bool, set: bool) -> Option<AluFn> {
                 (Ty::F32, false) => f!(fl::$c),
                 (Ty::F32, true) => f!(fl::Flushed<fl::$c>),
                 (Ty::F16, false) => f!(fl::Halved<F16, fl::$c>),
+                (Ty::F16, true) => f!(FlushedHalf<fl::Halved<F16, fl::$c>>),
                 (Ty::Bf16, false) => f!(fl::Halved<Bf16, fl::$c>),
                 _ => None,
             }

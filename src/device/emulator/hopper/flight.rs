@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Engine, Map, peer_exited};
 use crate::device::Swizzle;
-use crate::device::emulator::access::combine;
+use crate::device::emulator::access::{combine, combine_in_l2};
 use crate::device::emulator::cta::Cta;
 use crate::device::emulator::events::{CopyId, Events, Object, Ordering, Span, Who};
 use crate::device::emulator::memory::{Global, Region, Shared, WRITTEN};
@@ -361,7 +361,7 @@ impl Store {
                 let n = element_bytes(ty);
                 for (k, v) in elements(data, ty) {
                     r.note_write(at + k, n.into());
-                    global.update(r, at + k, n, |old| combine(op, ty, old, v, 0));
+                    global.update(r, at + k, n, |old| combine_in_l2(op, ty, old, v, 0));
                 }
             }
         }

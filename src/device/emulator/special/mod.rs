@@ -210,6 +210,49 @@ pub fn rsqrt<const FTZ: bool>(x: u32) -> u32 {
     if low { times(y, 4096.0) } else { y }
 }
 
+/// 1/x of the upper word of an fp64, as an upper word; subnormals are zeros.
+pub fn rcp64(x: u64) -> u64 {
+    let (sign, size) = (x & 1 << 63, x & !(1 << 63));
+    let exponent = (size >> 52) as i32;
+    let mantissa = (size >> 32 & 0xf_ffff) as u32;
+    if size > 0x7ff << 52 {
+        return u64::from(NAN32) << 32;
+    }
+    match exponent {
+        0 => return sign | 0x7ff << 52,
+        0x7ff => return sign,
+        _ => {}
+    }
+    let y = rcp_unit(ONE | mantissa << 3);
+    let exponent = 2046 - exponent + (y >> 23) as i32 - 127;
+    sign | if exponent > 0 { upper(exponent, y) } else { 0 }
+}
+
+/// x^(-1/2) of the upper word of an fp64, as an upper word; subnormals are zeros.
+pub fn rsqrt64(x: u64) -> u64 {
+    let (sign, size) = (x & 1 << 63, x & !(1 << 63));
+    let exponent = (size >> 52) as i32;
+    let mantissa = (size >> 32 & 0xf_ffff) as u32;
+    if size <= 0x7ff << 52 && exponent == 0 {
+        return sign | 0x7ff << 52;
+    }
+    if size > 0x7ff << 52 || sign != 0 {
+        return u64::from(NAN32) << 32;
+    }
+    if exponent == 0x7ff {
+        return 0;
+    }
+    // An even power of two more or less is half as much of the result.
+    let e = exponent - 1023;
+    let y = rsqrt_unit((127 + (e & 1) as u32) << 23 | mantissa << 3);
+    upper(1023 - (e >> 1) + (y >> 23) as i32 - 127, y)
+}
+
+/// An fp64 of that exponent with the upper bits of an fp32's mantissa.
+fn upper(exponent: i32, y: u32) -> u64 {
+    (exponent as u64) << 52 | u64::from((y & MANTISSA) >> 3) << 32
+}
+
 /// x^(1/2)
 #[inline(always)]
 fn sqrt_unit(x: u32) -> u32 {

@@ -155,7 +155,7 @@ fn classes_of_floats() {
         ("infinite", [0, 0, 1, 1, 0, 0, 0]),
         ("number", [1, 1, 1, 1, 0, 1, 1]),
         ("notanumber", [0, 0, 0, 0, 1, 0, 0]),
-        ("normal", [0, 1, 0, 0, 0, 0, 1]),
+        ("normal", [1, 1, 0, 0, 0, 0, 1]),
         ("subnormal", [0, 0, 0, 0, 0, 1, 0]),
     ];
     for (what, wanted) in wanted {
