@@ -60,6 +60,25 @@ impl Schedule {
         }
     }
 
+    /// What the busiest worker takes, of tiles that cost so much by their place in the head; each tile is
+    /// taken once.
+    fn busiest(
+        &self,
+        name: &str,
+        tiles_of: impl Fn(&Schedule, u32) -> Vec<(u32, u32)>,
+        cost: impl Fn(u32) -> u32,
+    ) -> u32 {
+        let mut seen = vec![0; (self.tiles * self.heads) as usize];
+        let mut busiest = 0;
+        for worker in 0..self.workers {
+            let taken = tiles_of(self, worker);
+            busiest = busiest.max(taken.iter().map(|x| cost(x.1)).sum());
+            taken.iter().for_each(|(h, p)| seen[(h * self.tiles + p) as usize] += 1);
+        }
+        assert!(seen.iter().all(|n| *n == 1), "{name}: {seen:?}");
+        busiest
+    }
+
     /// The tiles (head, place) of a worker in full attention, as `take_tile` and `decode` have them.
     fn full_tiles_of(&self, worker: u32) -> Vec<(u32, u32)> {
         let (gap, gap_at, each) = (self.rest, self.rest_at, self.rest_each);
@@ -155,16 +174,9 @@ fn causal_every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
             for multiprocessors in [132, 114, 20] {
                 let s = Schedule::of(&problem, &tile, multiprocessors);
                 let name = format!("{problem}, {tile}, {multiprocessors} multiprocessors");
-                let mut seen = vec![0; (s.tiles * s.heads) as usize];
                 // A tile costs its blocks and one more.
                 let cost = |p: u32| p + 2;
-                let mut busiest = 0;
-                for worker in 0..s.workers {
-                    let taken = s.causal_tiles_of(worker);
-                    busiest = busiest.max(taken.iter().map(|x| cost(x.1)).sum());
-                    taken.iter().for_each(|(h, p)| seen[(h * s.tiles + p) as usize] += 1);
-                }
-                assert!(seen.iter().all(|n| *n == 1), "{name}: {seen:?}");
+                let busiest = s.busiest(&name, Schedule::causal_tiles_of, cost);
                 // Whole pairs, one round after the other.
                 let pairs = s.tiles.div_ceil(2) * s.heads;
                 let available = multiprocessors / if tile.0["CLUSTER"] == 2 { 2 } else { 1 };
@@ -205,17 +217,10 @@ fn full_every_tile_is_taken_once_and_shorter_ones_fill_the_last_rounds() {
             for multiprocessors in [132, 114, 20] {
                 let s = Schedule::of(&problem, &tile, multiprocessors);
                 let name = format!("{problem}, {tile}, {multiprocessors} multiprocessors");
-                let mut seen = vec![0; (s.tiles * s.heads) as usize];
                 // A tile with an idle warpgroup takes three quarters of the time.
                 let late = s.main < s.tiles * s.heads;
                 let cost = |p: u32| if late && p == s.tiles - 1 { 3 } else { 4 };
-                let mut busiest = 0;
-                for worker in 0..s.workers {
-                    let taken = s.full_tiles_of(worker);
-                    busiest = busiest.max(taken.iter().map(|x| cost(x.1)).sum());
-                    taken.iter().for_each(|(h, p)| seen[(h * s.tiles + p) as usize] += 1);
-                }
-                assert!(seen.iter().all(|n| *n == 1), "{name}: {seen:?}");
+                let busiest = s.busiest(&name, Schedule::full_tiles_of, cost);
                 let in_order = (s.tiles * s.heads).div_ceil(s.workers) * 4;
                 assert!(busiest <= in_order, "{name}: {busiest}, one after the other {in_order}");
                 gained += usize::from(busiest < in_order);
