@@ -122,9 +122,10 @@ fn emulator(c: &mut Criterion) {
 /// Steps that the longest of these loops may take.
 const STEPS: u64 = 1 << 32;
 
-/// Runs one CTA with all checks; reading the text is nothing beside its loops.
-fn execute(text: &str, threads: u32, shared: u32, args: &[RawArg]) -> RawOutcome {
-    let options = RawOptions { steps: STEPS, ..Default::default() };
+/// Runs one CTA with all checks; reading the text is nothing beside its loops. Threads, bytes of
+/// shared memory, and whether vectors have 256 bits whatever the machine.
+fn execute(text: &str, (threads, shared, narrow): (u32, u32, bool), args: &[RawArg]) -> RawOutcome {
+    let options = RawOptions { steps: STEPS, narrow, ..Default::default() };
     let shape = [[1; 3], [threads, 1, 1], [1; 3]];
     run_raw_checked(text, "k", shape, shared, args, options).expect("a sound program")
 }
@@ -171,12 +172,13 @@ fn instructions(c: &mut Criterion) {
             body.repeat(UNROLLED)
         );
         let args = [RawArg::In(vec![0; 512]), RawArg::Out(512)];
-        group.bench_function(name, |b| b.iter(|| execute(&text, 32, 512, &args)));
+        group.bench_function(name, |b| b.iter(|| execute(&text, (32, 512, false), &args)));
     }
 }
 
-/// Products on random operands, and a mix of arithmetic, on one core; the throughput is in
-/// instructions a second: of a warpgroup for wgmma, else of a warp.
+/// Products on random operands, and a mix of arithmetic, on one core, with the machine's widest
+/// vectors and with AVX2; the throughput is in instructions a second: of a warpgroup for wgmma, else
+/// of a warp.
 fn products(c: &mut Criterion) {
     const ROUNDS: u32 = 2048;
     let list = |name: &str, n: usize| {
@@ -239,7 +241,11 @@ fn products(c: &mut Criterion) {
         );
         let args = [RawArg::In(values.clone()), RawArg::Out(512)];
         group.throughput(Throughput::Elements(u64::from(ROUNDS) * unrolled));
-        group.bench_function(name, |b| b.iter(|| execute(&text, threads, 32768, &args)));
+        for (with, narrow) in [("", false), (", AVX2", true)] {
+            group.bench_function(format!("{name}{with}"), |b| {
+                b.iter(|| execute(&text, (threads, 32768, narrow), &args))
+            });
+        }
     }
 }
 

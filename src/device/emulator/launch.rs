@@ -56,6 +56,7 @@ pub struct Ordering {
     pub serial: bool,
     /// Write down the events of a few clusters for a model of time.
     pub trace: bool,
+    pub arch: Arch,
 }
 
 /// What a launch reads and writes.
@@ -83,7 +84,7 @@ pub fn launch(
     // Places from this one on need not run any more.
     let end = AtomicU64::new(places);
     let stop: Mutex<Option<Box<Stop>>> = Mutex::new(None);
-    let arch = Arch::new();
+    let arch = order.arch;
     let replay = replay.map(Mutex::new);
     let all_steps: Vec<AtomicU64> = (0..places).map(|_| AtomicU64::new(0)).collect();
     // The longest tend to be the first or the last.

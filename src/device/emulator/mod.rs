@@ -53,6 +53,8 @@ pub use session::{LaunchProfile, Session};
 pub use trap::{FaultKind, Site, Trap};
 pub use warp::Line;
 
+use pulp::Arch;
+
 use super::model::DeviceModel;
 use super::{Device, DeviceError, Facts, Health, Job, Loaded};
 use crate::op::Tensor;
@@ -65,6 +67,7 @@ pub struct Emulator {
     checks: Checks,
     l2: bool,
     timing: bool,
+    arch: Arch,
 }
 
 impl Emulator {
@@ -79,6 +82,7 @@ impl Emulator {
             checks: Checks::ALL,
             l2: false,
             timing: false,
+            arch: Arch::new(),
         }
     }
 
@@ -104,6 +108,15 @@ impl Emulator {
     /// take a little longer.
     pub fn with_timing(mut self) -> Emulator {
         self.timing = true;
+        self
+    }
+
+    /// Computes with vectors of 256 bits on a machine that has wider ones, too. No result changes.
+    pub fn with_narrow_vectors(mut self) -> Emulator {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            self.arch = Arch::V3(simd);
+        }
         self
     }
 

@@ -18,11 +18,13 @@ pub struct RawOptions {
     pub checks: Checks,
     /// Warp instructions that a CTA may execute.
     pub steps: u64,
+    /// With vectors of 256 bits on a machine that has wider ones, too.
+    pub narrow: bool,
 }
 
 impl Default for RawOptions {
     fn default() -> RawOptions {
-        RawOptions { checks: Checks::ALL, steps: 5_000_000 }
+        RawOptions { checks: Checks::ALL, steps: 5_000_000, narrow: false }
     }
 }
 
@@ -187,7 +189,11 @@ pub fn run_raw_checked(
         })
     };
     let model = DeviceModel::named(DEFAULT_MODEL).map_err(refuse)?;
-    let emulator = Emulator::new(model).with_step_limit(options.steps).with_checks(options.checks);
+    let mut emulator =
+        Emulator::new(model).with_step_limit(options.steps).with_checks(options.checks);
+    if options.narrow {
+        emulator = emulator.with_narrow_vectors();
+    }
     let mut session = emulator.session(&job, &inputs).map_err(refuse)?;
     let outcome = session.try_run()?;
     let zeroed = session.zeroed();

@@ -309,6 +309,7 @@ impl<'d> Session<'d> {
                     number,
                     serial,
                     trace: self.emulator.timing,
+                    arch: self.emulator.arch,
                 },
                 replay.as_mut(),
                 picks.as_deref(),

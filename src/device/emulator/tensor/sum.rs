@@ -192,11 +192,25 @@ impl Sum {
             (low, high) = (l.min(low, e), l.max(high, e));
         }
         let far = l.or(l.sub(low, least), l.sub(most, high));
-        for (a, b) in a.0.iter().zip(b.0) {
-            let (a, b) = (l.floats(a), l.float_quad(b));
-            for q in 0..Q {
-                let product = l.mul(l.mul(a[q], b), scale[q]);
-                sum[q] = l.add(sum[q], l.truncate(product));
+        // Where scales are 1 and more, and zeros stay below 1, exponents add up as whole numbers, which
+        // more of a core's units do.
+        if l.any_sign(l.sub(l.splat(127 + self.rule.fraction), high)) {
+            for (a, b) in a.0.iter().zip(b.0) {
+                let (a, b) = (l.floats(a), l.float_quad(b));
+                for q in 0..Q {
+                    let product = l.mul(l.mul(a[q], b), scale[q]);
+                    sum[q] = l.add(sum[q], l.truncate(product));
+                }
+            }
+        } else {
+            let one = l.splat(127 << 23);
+            let shift: [L::I; Q] = std::array::from_fn(|q| l.sub(l.bits(scale[q]), one));
+            for (a, b) in a.0.iter().zip(b.0) {
+                let (a, b) = (l.floats(a), l.float_quad(b));
+                for q in 0..Q {
+                    let product = l.add(l.bits(l.mul(a[q], b)), shift[q]);
+                    sum[q] = l.add(sum[q], l.truncate(l.floating(product)));
+                }
             }
         }
         // A sum of 2^30 and more may have overflown.

@@ -206,6 +206,25 @@ proptest! {
 }
 
 #[test]
+fn scales_below_one_agree() {
+    // bf16 1 and 0, by powers of two on both sides of the greatest exponent whose scale is 1, and far.
+    for x in [0x3f80_3f80u32, 0x3f80_0000, 0xbf80_8000, 0x0000_3fff] {
+        for exponent in [23u32, 24, 25, 26, 27, 60, 118, 121] {
+            let y = (127 + exponent) << 7 | 0x35;
+            for c in [0, 0x8000_0000, 0x4c00_0001, 0x3f80_0000] {
+                check::<Bf16>(Rule::WIDE, &[x; 32], &[y << 16 | y; 32], &[c; 32], false);
+            }
+        }
+    }
+    for x in [0x7e7e_7e7eu32, 0x7e00_7e01, 0x5656_fe00] {
+        for c in [0, 0x4500_0001, 0x4780_0001, 0xc880_0000] {
+            check::<E4m3>(Rule::FP8, &[x; 32], &[0x7e7e_5e00; 32], &[c; 32], false);
+            check::<E5m2>(Rule::FP8, &[x & 0x7b7b_7b7b; 32], &[0x7b7b_5b00; 32], &[c; 32], false);
+        }
+    }
+}
+
+#[test]
 fn constant_matrices_reach_the_greatest_sums() {
     for x in [0x3fff_3fffu32, 0x3f80_3f80, 0xbfff_3fff, 0xbfff_bfff, 0, 0x8000_8000] {
         for c in [0, 0x8000_0000, 0x41ff_ffff, 0xc1ff_ffff] {
