@@ -388,6 +388,37 @@ fn everywhere(form: &str) -> Program {
     program(&format!("{form} everywhere"), text, (32, 128, 0), vec![vec![0; 4]], 4096, Vec::new())
 }
 
+/// `fma.oob` with each 16-bit pattern in each place: of 64 patterns, the results folded, and the last
+/// pattern with which a result is not that of a plain `fma`, above a bit that says that there is one.
+fn out_of_bounds(ty: &str) -> Program {
+    let each: String = ["x, y, z", "y, x, z", "y, z, x"]
+        .iter()
+        .map(|o| {
+            format!(
+                "fma.rn.{ty} d, {o}; fma.rn.oob.{ty} e, {o}; mov.b32 w, {{e, d}};
+    mad.lo.u32 h, h, 31, w; setp.ne.b16 p, d, e; @p mov.u32 last, found;
+    fma.rn.oob.relu.{ty} e, {o}; mov.b32 w, {{e, e}}; mad.lo.u32 h, h, 31, w;\n"
+            )
+        })
+        .collect();
+    let text = format!(
+        "{HEAD}.visible .entry k(.param .u64 in, .param .u64 out)\n{{
+    .reg .b32 i, n, w, h, last, found; .reg .b16 x, y, z, d, e; .reg .u64 q, off; .reg .pred p;
+    ld.param.u64 q, [out];
+    mov.u32 i, %ctaid.x; mov.u32 w, %tid.x; mad.lo.u32 i, i, 128, w;
+    mul.wide.u32 off, i, 8; add.u64 q, q, off; mul.lo.u32 i, i, 64; add.u32 n, i, 64;
+    mov.u32 h, 0; mov.u32 last, 0; mov.b16 y, 0xc000; mov.b16 z, 0x4040;
+$next:
+    cvt.u16.u32 x, i; mad.lo.u32 found, i, 2, 1;
+    {each}
+    add.u32 i, i, 1; setp.lt.u32 p, i, n; @p bra $next;
+    st.global.b32 [q], h; st.global.b32 [q+4], last;
+    ret;\n}}\n"
+    );
+    let name = format!("fma.rn.oob.{ty} everywhere");
+    program(&name, text, (8, 128, 0), vec![vec![0; 4]], 2048, Vec::new())
+}
+
 pub fn all() -> Vec<Program> {
     let mut all = Vec::new();
     for (form, signature, operands) in LANES {
@@ -422,6 +453,7 @@ pub fn all() -> Vec<Program> {
     let whole =
         ["ex2.approx.f16x2", "ex2.approx.ftz.bf16x2", "tanh.approx.f16x2", "tanh.approx.bf16x2"];
     all.extend(whole.map(everywhere));
+    all.extend(["f16", "bf16"].map(out_of_bounds));
     let narrow = ["e4m3x2", "e5m2x2"].map(|ty| format!("cvt.rn.satfinite.{ty}.f16x2"));
     all.extend(narrow.iter().map(|form| everywhere(form)));
     all

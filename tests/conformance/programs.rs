@@ -430,6 +430,51 @@ $exit:
     )
 }
 
+/// A tensor map copied to global memory, cut there to 13 of its 20 rows, and a box with rows on both
+/// sides of the new end.
+fn cut_map() -> Program {
+    let (words, map_words) = (512, 32);
+    let load = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes";
+    let copy: String = (0..16)
+        .map(|i| format!("ld.b64 w, [mi+{at}]; st.global.b64 [m+{at}], w;\n", at = 8 * i))
+        .collect();
+    let text = format!(
+        "{HEAD}.extern .shared .align 1024 .b8 smem[];
+.visible .entry k(.param .align 64 .b8 m_in[128], .param .u64 in, .param .u64 out)
+{{
+    .reg .b32 t, s, x, a, rows; .reg .u64 q, m, off; .reg .b64 mi, w; .reg .pred p;
+    ld.param.u64 q, [out]; cvta.to.global.u64 q, q;
+    mov.u32 t, %tid.x; mov.u32 s, smem; mov.b64 mi, m_in; cvta.param.u64 mi, mi;
+    add.u64 m, q, 2048;
+    setp.ne.u32 p, t, 0; @p bra $ready;
+    mbarrier.init.shared::cta.b64 [s+4096], 1;
+    fence.mbarrier_init.release.cluster;
+    {copy}
+    mov.u32 rows, 13;
+    tensormap.replace.tile.global_dim.global.b1024.b32 [m], 2, rows;
+    fence.proxy.tensormap::generic.release.gpu;
+    fence.proxy.tensormap::generic.acquire.gpu [m], 128;
+    add.u32 a, s, 4096;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [a], 2048;
+    {load} [s], [m, {{0, 1, 4, 1}}], [a];
+$ready:
+    bar.sync 0;
+    {wait}
+    // The words, and zeros over the map, whose bits are the device's own.
+    mul.wide.u32 off, t, 4; add.u64 q, q, off; mad.lo.u32 a, t, 4, s;
+    ld.shared.b32 x, [a]; st.global.b32 [q], x;
+    ld.shared.b32 x, [a+1024]; st.global.b32 [q+1024], x;
+    mov.u32 x, 0; setp.lt.u32 p, t, {map_words}; @p st.global.b32 [q+2048], x;
+    ret;
+}}
+",
+        wait = wait(4096),
+    );
+    let input = random_words("cut map", MAPPED);
+    let maps = vec![tensor_map(0)];
+    program("cut map", text, (1, 256, 4104), vec![input], words + map_words, maps)
+}
+
 /// Two CTAs of a cluster: each loads a box into both, waits for both, tells both that it has read.
 fn cluster() -> Program {
     let load = "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster";
@@ -483,8 +528,16 @@ $words:
 
 /// All programs by family: programs of which one may stop a GPU stand apart.
 pub fn families() -> Vec<(&'static str, Vec<Program>)> {
-    let mut kernels =
-        vec![memory(), parameters(), copies(), matrices(), barriers(), tensor_copies(), cluster()];
+    let mut kernels = vec![
+        memory(),
+        parameters(),
+        copies(),
+        matrices(),
+        barriers(),
+        tensor_copies(),
+        cut_map(),
+        cluster(),
+    ];
     for ty in ["bf16", "f16"] {
         kernels.push(mma("m16n8k16", ty));
         kernels.extend((8..=256).step_by(8).map(|n| wgmma(n, ty)));

@@ -4,6 +4,8 @@
 /// NaN as arithmetic produces it.
 pub const NAN32: u32 = 0x7fff_ffff;
 pub const NAN16: u32 = 0x7fff;
+/// What tensor copies fill with that ask for NaN, in pairs for fp32; `fma.oob` knows it.
+pub const OOB_NAN16: u32 = 0x7ff7;
 pub const NAN_TF32: u32 = 0x7fff_e000;
 pub const NAN64: u64 = 0x7fff_ffff_ffff_ffff;
 

@@ -49,7 +49,7 @@ impl Warp {
                     let c = if op == AtomOp::Cas { self.get(mem, 2, lane) } else { 0 };
                     let at = address[i] + u64::from(k * mem.size);
                     let new = |old: u64| match space {
-                        Space::Global => combine_in_l2(op, ty, old, b, c),
+                        Space::Global => combine_in_l2((op, ty, true), old, b, c),
                         _ => combine(op, ty, old, b, c),
                     };
                     let old = match space {
@@ -162,11 +162,11 @@ impl Warp {
     }
 }
 
-/// What an atomic operation in global memory makes of `old`: fp32 is added with subnormals as zeros,
-/// and of fp64 a NaN stays as it is.
-pub fn combine_in_l2(op: AtomOp, ty: AtomTy, old: u64, b: u64, c: u64) -> u64 {
+/// What an operation in global memory makes of `old`: fp32 is added with subnormals as zeros if so
+/// asked, and of fp64 a NaN stays as it is.
+pub fn combine_in_l2((op, ty, ftz): (AtomOp, AtomTy, bool), old: u64, b: u64, c: u64) -> u64 {
     match (op, ty) {
-        (AtomOp::Add, AtomTy::F32) => {
+        (AtomOp::Add, AtomTy::F32) if ftz => {
             let part = |x: u64| num::flush(f32::from_bits(x as u32));
             num::canon(num::flush(part(old) + part(b))).into()
         }

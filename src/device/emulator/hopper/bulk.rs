@@ -83,10 +83,11 @@ impl Warp {
     /// The coordinates of a box that is read or written.
     ///
     /// # Errors
-    /// Too many or few of them; an innermost one that is no multiple of 16 bytes, or below zero of
+    /// Too many or few of them; an innermost one that is no multiple of 16 bytes; one below zero of
     /// a store or reduction. The PTX text does not forbid those, but an H200 (driver 580.159)
-    /// stopped with an illegal instruction at each that was tried; stores were tried at -16 bytes.
-    /// Prefetches are taken to be like loads.
+    /// stopped with an illegal instruction at each that was tried: of stores and reductions, -16
+    /// bytes along the innermost dimension, -1 and a whole box along the outer of two. Prefetches
+    /// are taken to be like loads.
     fn coords(
         &self,
         slots: &[u16],
@@ -107,18 +108,21 @@ impl Warp {
             *c = self.regs.r32[usize::from(s)][lane as usize] as i32;
         }
         let why = if i64::from(out[0]) * i64::from(map.element) % 16 != 0 {
-            "no multiple of 16 bytes"
-        } else if way == Way::Write && out[0] < 0 {
-            "below zero, which loads alone may be"
+            format!(
+                "the box's innermost coordinate is {}, of elements of {} bytes: no multiple of 16 \
+                 bytes",
+                out[0], map.element
+            )
+        } else if way == Way::Write
+            && let Some(k) = out.iter().position(|&c| c < 0)
+        {
+            let which =
+                if k == 0 { "innermost coordinate".into() } else { format!("coordinate {k}") };
+            format!("the box's {which} is {}: below zero, which loads alone may be", out[k])
         } else {
             return Ok(out);
         };
-        let message = format!(
-            "{WHAT}: the box's innermost coordinate is {}, of elements of {} bytes: {why} (a GPU \
-             stops with an illegal instruction)",
-            out[0], map.element
-        );
-        Err(operand(lane, message))
+        Err(operand(lane, format!("{WHAT}: {why} (a GPU stops with an illegal instruction)")))
     }
 
     fn bulk_one(
@@ -288,7 +292,7 @@ impl Warp {
         let (rank, at) = cx.place(from.space, self.at(from, lane), lane, WHAT)?;
         let mut block = Block::plain(rank, at as u32, size);
         let mut runs = Vec::new();
-        let (target, region, ty) = match to {
+        let (target, region, ty, ftz) = match to {
             Side::Tensor(map, coords) => {
                 let map = cx.tensor_map(map.space, self.at(*map, lane), lane, WHAT)?;
                 let coords = self.coords(coords, &map, Way::Write, lane)?;
@@ -296,15 +300,15 @@ impl Warp {
                 block.bytes = boxed(&map, cx, lane)?;
                 block.swizzle = map.swizzle;
                 let r = tensor_runs(cx.global, (&map, &coords, Way::Write), &mut runs, lane)?;
-                let ty = map.ty;
-                (Target::Tensor(Box::new(map), coords), r, ty)
+                let (ty, ftz) = (map.ty, map.ftz);
+                (Target::Tensor(Box::new(map), coords), r, ty, ftz)
             }
             Side::Global(to) => {
                 let address = self.at(*to, lane);
                 aligned(at, 16, lane, "the shared address")?;
                 let (r, at) = cx.global.locate_span(address, size.into(), 16, lane, WHAT)?;
                 runs.push((0, at, size.into()));
-                (Target::Global(address), r, Some(AtomTy::U32))
+                (Target::Global(address), r, Some(AtomTy::U32), true)
             }
             Side::Shared(_) => return Ok(()),
         };
@@ -355,6 +359,7 @@ impl Warp {
             data,
             target,
             reduce,
+            ftz,
             copy,
         })
     }

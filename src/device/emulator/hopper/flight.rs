@@ -111,6 +111,8 @@ pub struct Store {
     pub data: Arc<Vec<u8>>,
     pub target: Target,
     pub reduce: Option<(AtomOp, AtomTy)>,
+    /// A reduction of fp32 takes subnormals for zeros.
+    pub ftz: bool,
     pub copy: CopyId,
 }
 
@@ -361,7 +363,7 @@ impl Store {
                 let n = element_bytes(ty);
                 for (k, v) in elements(data, ty) {
                     r.note_write(at + k, n.into());
-                    global.update(r, at + k, n, |old| combine_in_l2(op, ty, old, v, 0));
+                    global.update(r, at + k, n, |old| combine_in_l2((op, ty, self.ftz), old, v, 0));
                 }
             }
         }

@@ -4,12 +4,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::device::emulator::memory;
 use crate::device::emulator::program::AtomTy;
 use crate::device::emulator::ptx::ast::Space;
 use crate::device::emulator::stream::Way;
 use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::Context;
+use crate::device::emulator::{memory, num};
 use crate::device::{Swizzle, TensorMap};
 use crate::op::DType;
 
@@ -54,6 +54,7 @@ pub const FIELDS: [Field; 10] =
     [ADDRESS, DIMS, STRIDES, TILE, STEPS, RANK, ELEMENT, INTERLEAVE, SWIZZLE, FILL];
 
 /// By number as `tensormap.replace` writes it: bytes, how it is reduced, and whether it is a float.
+/// Subnormals are zeros where the name says so, unlike in reductions without a map.
 const ELEMENTS: [(&str, u32, Option<AtomTy>, bool); 13] = [
     ("u8", 1, None, false),
     ("u16", 2, None, false),
@@ -149,7 +150,7 @@ impl Image {
         if rank > 5 {
             return rule(RANK, 0, "0 to 4 stand for 1 to 5 dimensions");
         }
-        let Some(&(_, element, ty, float)) = ELEMENTS.get(self.get(ELEMENT, 0) as usize) else {
+        let Some(&(name, element, ty, float)) = ELEMENTS.get(self.get(ELEMENT, 0) as usize) else {
             return rule(ELEMENT, 0, "0 to 12 are known");
         };
         let swizzle = match self.get(SWIZZLE, 0) {
@@ -165,14 +166,14 @@ impl Image {
         let fill = match (self.get(FILL, 0), element) {
             (0, _) => [0; 4],
             (1, _) if !float => return rule(FILL, 0, "NaN is for floats"),
-            (1, 2) => [0xff, 0x7f, 0xff, 0x7f],
-            (1, _) => [0xff, 0xff, 0xff, 0x7f],
+            (1, _) => (num::OOB_NAN16 * 0x1_0001).to_le_bytes(),
             _ => return rule(FILL, 0, "0 or 1 is wanted"),
         };
         let mut m = Map {
             address: self.get(ADDRESS, 0),
             element,
             ty,
+            ftz: name.ends_with("ftz"),
             rank,
             dims: [1; 5],
             strides: [element.into(), 0, 0, 0, 0],
@@ -226,6 +227,8 @@ pub struct Map {
     pub element: u32,
     /// How its elements are reduced, if they can be.
     pub ty: Option<AtomTy>,
+    /// With subnormals as zeros.
+    pub ftz: bool,
     pub rank: usize,
     dims: [u64; 5],
     /// Bytes from one index to the next.

@@ -86,7 +86,7 @@ fn fields_of_a_map_are_replaced() {
         replace("fill_mode", "b32", "1"),
         replace("global_dim", "b32", "0, 1")
     );
-    assert_eq!(rows(&nan, 128)[..3], [0, 0x7fff_ffff, 0x7fff_ffff]);
+    assert_eq!(rows(&nan, 128)[..3], [0, 0x7ff7_7ff7, 0x7ff7_7ff7]);
     // Pieces of 16 bytes change places by row; those of rows 0 and 1 of 64 bytes stay.
     let swizzled = replace("swizzle_mode", "b32", "2");
     assert_eq!(rows(&swizzled, 128), (0..32).collect::<Vec<_>>());

@@ -118,6 +118,37 @@ fn an_h200_agrees() {
     }
 }
 
+/// Coordinates of boxes of a tensor of 20 by 4 that an H200 (driver 580.159) stores and adds, or stops at.
+#[test]
+fn no_coordinate_of_a_store_is_below_zero() {
+    let boxes = [
+        ("0, 0", true),
+        ("0, 3", true),
+        ("0, 4", true),
+        ("0, 100", true),
+        ("128, 0", true),
+        ("0, -1", false),
+        ("0, -4", false),
+        ("32, -1", false),
+    ];
+    for copy in [STORE, REDUCE] {
+        for (at, takes) in boxes {
+            let body = format!(
+                "{MAP} {FILL} @!p0 bra $end; {copy} [o, {{{at}}}], [s+1024]; {WAIT} $end: ret;"
+            );
+            let map = map(1, DType::Bf16, 20);
+            let args = [RawArg::TensorMap(map), RawArg::words(0..4), RawArg::InOut(TENSOR)];
+            match go(MAP_IO, &body, 64, &args) {
+                Ok(_) => assert!(takes, "{copy} {at}"),
+                Err(t) => {
+                    assert!(!takes && t.kind == FaultKind::Operand, "{copy} {at}: {t}");
+                    assert!(t.message.contains("coordinate 1"), "{t}");
+                }
+            }
+        }
+    }
+}
+
 /// A store or reduction of rows of 40 bytes, of which 48 are written, to a buffer; `around` it
 /// stand what all threads do before and what comes after.
 fn around(copy: &str, before: &str, after: &str, to: RawArg) -> Result<RawOutcome, Box<Trap>> {
