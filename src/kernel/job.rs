@@ -86,14 +86,17 @@ impl Kernel {
                 }
                 Ok(out)
             };
-            let args = entry
-                .params
-                .iter()
-                .map(|p| {
-                    self.argument(p, &buffers, &eval, &context)
-                        .map_err(|e| fault(at(&format!("param {}", p.name)), e))
-                })
-                .collect::<Result<_, _>>()?;
+            let mut args = Vec::new();
+            for p in &entry.params {
+                let fails = |e| fault(at(&format!("param {}", p.name)), e);
+                let there = match &p.when {
+                    Some(when) => eval.holds(when, &context).map_err(fails)?,
+                    None => true,
+                };
+                if there {
+                    args.push(self.argument(p, &buffers, &eval, &context).map_err(fails)?);
+                }
+            }
             launches.push(Launch {
                 entry: entry.name.clone(),
                 grid: triple(&entry.grid, "grid")?,

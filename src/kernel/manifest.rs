@@ -118,6 +118,8 @@ pub struct Param {
     pub name: String,
     #[serde(flatten)]
     pub kind: ParamKind,
+    /// The entry has it only where this holds.
+    pub when: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
