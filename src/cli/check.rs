@@ -9,13 +9,13 @@ use indexmap::IndexMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{Failure, Result, problem};
+use super::{Failure, Result};
 use crate::device::emulator::Checks;
 use crate::device::open::{open, open_with};
 use crate::kernel::{Kernel, Registry, Tile};
 use crate::op::{Family, Problem};
 use crate::verify::suite;
-use crate::verify::trial::{self, Case, Trial, Verdict};
+use crate::verify::trial::{self, Subject, Trial, Verdict};
 
 /// Run the regression tests of kernels: every legal tile, edge lengths, pathological inputs, each
 /// run twice between canaries and held against fp64.
@@ -114,7 +114,7 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
 }
 
 /// The cases: each kernel's suite, or one problem.
-fn work<'k>(args: &Args, kernels: &[&'k Kernel]) -> Result<Vec<(&'k Kernel, Case)>> {
+fn work<'k>(args: &Args, kernels: &[&'k Kernel]) -> Result<Vec<(&'k Kernel, Subject)>> {
     let mut work = Vec::new();
     let mut refused = Vec::new();
     for &kernel in kernels {
@@ -130,13 +130,13 @@ fn work<'k>(args: &Args, kernels: &[&'k Kernel]) -> Result<Vec<(&'k Kernel, Case
                 Err(e) => return Err(Failure::Usage(e)),
             },
         };
-        let only = |c: &Case| args.tile.as_ref().is_none_or(|t| same_tile(t, &c.tile));
-        let given = |c: Case| Case {
-            multiprocessors: args.sms.or(c.multiprocessors),
+        let only = |s: &Subject| args.tile.as_ref().is_none_or(|t| same_tile(t, &s.case.tile));
+        let given = |s: Subject| Subject {
+            multiprocessors: args.sms.or(s.multiprocessors),
             most_steps: args.steps,
-            ..c
+            ..s
         };
-        work.extend(cases.into_iter().filter(only).map(|c| (kernel, given(c))));
+        work.extend(cases.into_iter().filter(only).map(|s| (kernel, given(s))));
     }
     if let Some(filter) = &args.filter {
         let wanted: Vec<&str> = filter.split([' ', ',']).filter(|w| !w.is_empty()).collect();
@@ -168,11 +168,9 @@ fn same_tile(a: &Tile, b: &Tile) -> bool {
 }
 
 /// The cases of `--problem`.
-fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Case>, String> {
-    let mut problem = problem::default(kernel.manifest.op);
-    problem::apply(&mut problem, settings)?;
-    problem::fits_memory(&problem)?;
-    divisible(&problem)?;
+fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Subject>, String> {
+    let problem = Problem::parse(kernel.manifest.op, kernel.phase(), settings)?;
+    problem.fits_memory()?;
     kernel.supports(&problem).map_err(|e| e.0)?;
     let tiles = match &args.tile {
         Some(tile) => {
@@ -181,40 +179,26 @@ fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Case>, Stri
         }
         None => kernel.tiles(&problem).map_err(|e| e.0)?,
     };
-    let case = |tile| Case {
-        kernel: kernel.name.clone(),
-        tile,
-        problem: problem.clone(),
-        family: args.family.unwrap_or_default(),
-        seed: args.seed,
-        prefix: suite::has_prefix_property(&problem),
+    let family = args.family.unwrap_or_default();
+    let subject = |tile| Subject {
+        case: suite::case(kernel, &tile, problem.clone(), family, args.seed),
+        prefix: problem.has_prefix_property(),
         multiprocessors: None,
         most_steps: None,
     };
-    Ok(tiles.into_iter().map(case).collect())
-}
-
-/// Query heads (value heads) are a multiple of the key/value heads (query heads).
-pub(super) fn divisible(problem: &Problem) -> Result<(), String> {
-    let (many, few, names) = match problem {
-        Problem::Attention(s) => (s.hq, s.hkv, "Hq, Hkv"),
-        Problem::GatedDeltaRule(s) | Problem::Kda(s) => (s.hv, s.h, "HV, H"),
-    };
-    if many.is_multiple_of(few) {
-        return Ok(());
-    }
-    Err(format!("{names} = {many}, {few}: the first must be a multiple of the second"))
+    Ok(tiles.into_iter().map(subject).collect())
 }
 
 /// One case as `--json` prints it; docs/adding-a-kernel.md describes the fields.
-fn object(case: &Case, trial: &Trial, repeat: &Repeat) -> Value {
+fn object(subject: &Subject, trial: &Trial, repeat: &Repeat) -> Value {
+    let case = &subject.case;
     json!({
         "kernel": case.kernel,
         "tile": case.tile,
         "problem": case.problem,
         "family": case.family,
         "seed": case.seed,
-        "sms": case.multiprocessors,
+        "sms": subject.multiprocessors,
         "device": repeat.device,
         "status": trial.verdict,
         "faults": trial.faults,
@@ -222,7 +206,7 @@ fn object(case: &Case, trial: &Trial, repeat: &Repeat) -> Value {
         "verification": trial.verification,
         "agreement": trial.agreement,
         "seconds": trial.seconds,
-        "repeat": repeat.command(case),
+        "repeat": repeat.command(subject),
     })
 }
 
@@ -247,8 +231,8 @@ struct Repeat {
 }
 
 impl Repeat {
-    fn command(&self, case: &Case) -> String {
-        case.command(&self.device, self.kernels.as_deref())
+    fn command(&self, subject: &Subject) -> String {
+        subject.command(&self.device, self.kernels.as_deref())
     }
 }
 
@@ -260,7 +244,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(work: &[(&Kernel, Case)], repeat: Repeat, json: bool) -> Summary {
+    fn new(work: &[(&Kernel, Subject)], repeat: Repeat, json: bool) -> Summary {
         let bar = if std::io::stderr().is_terminal() {
             let style = "{bar:32} {pos}/{len} cases  {elapsed}  {msg}";
             let style = ProgressStyle::with_template(style).expect("a valid template");
@@ -287,7 +271,8 @@ impl Summary {
         self.bar.suspend(print);
     }
 
-    fn done(&mut self, case: &Case, trial: &Trial) {
+    fn done(&mut self, subject: &Subject, trial: &Trial) {
+        let case = &subject.case;
         let tally = self.kernels.entry(case.kernel.clone()).or_default();
         tally.seconds += trial.seconds;
         match trial.verdict {
@@ -313,11 +298,11 @@ impl Summary {
         let complete = ended == tally.cases;
         if self.json {
             self.bar.suspend(|| {
-                let _ = writeln!(std::io::stdout(), "{}", object(case, trial, &self.repeat));
+                let _ = writeln!(std::io::stdout(), "{}", object(subject, trial, &self.repeat));
             });
         }
         if trial.verdict == Verdict::Failed {
-            self.say(&failure(case, trial, &self.repeat, failed <= FULL));
+            self.say(&failure(subject, trial, &self.repeat, failed <= FULL));
         }
         if complete {
             let line = self.line(&case.kernel);
@@ -374,8 +359,8 @@ impl Summary {
 }
 
 /// A failed case for people: what, where, and how to see it again.
-fn failure(case: &Case, trial: &Trial, repeat: &Repeat, full: bool) -> String {
-    let mut text = format!("FAILED {}", case.label());
+fn failure(subject: &Subject, trial: &Trial, repeat: &Repeat, full: bool) -> String {
+    let mut text = format!("FAILED {}", subject.label());
     for fault in &trial.faults {
         let message = if full {
             fault.message.trim_end().replace('\n', "\n    ")
@@ -389,5 +374,5 @@ fn failure(case: &Case, trial: &Trial, repeat: &Repeat, full: bool) -> String {
             text += &format!("\n  {output}: {}", map.trim_end().replace('\n', "\n  "));
         }
     }
-    text + &format!("\n  repeat: {}", repeat.command(case))
+    text + &format!("\n  repeat: {}", repeat.command(subject))
 }

@@ -12,9 +12,9 @@ use crate::device::open::open_with;
 use crate::device::{Clock, Counts, CtaSample, Modelled, Regime, SampleCtas};
 use crate::kernel::{Registry, Tile};
 use crate::measure::sampling::{Limits, Series, series};
-use crate::op::{Family, Problem, Role};
+use crate::op::{Family, Flow, Problem};
 use crate::record::Verification;
-use crate::verify::{self, trial};
+use crate::verify;
 
 /// Run one kernel on the tensors of a safetensors file and write what it computes.
 ///
@@ -24,7 +24,7 @@ pub struct Args {
     /// Kernel, such as attention/prefill.sm80; without its target (attention/prefill) the best
     /// that device and problem admit.
     kernel: String,
-    /// File with q, k, v and for the delta rules g, beta and perhaps initial_state.
+    /// File with the operator's inputs.
     #[arg(long, value_name = "FILE")]
     inputs: PathBuf,
     /// File to write the outputs to.
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "all")]
     sample_ctas: SampleCtas,
     #[command(flatten)]
-    options: file::Options,
+    options: super::options::Options,
     /// Hold the outputs against the fp64 reference; exit code 1 if they are wrong.
     #[arg(long)]
     verify: bool,
@@ -55,8 +55,8 @@ pub struct Args {
 
 pub fn run(args: Args, registry: &Registry) -> Result {
     let named = registry.named(&args.kernel)?;
-    let (problem, inputs) =
-        file::read(&args.inputs, named.op(), &args.options).map_err(Failure::Usage)?;
+    let (problem, inputs) = file::read(&args.inputs, named.op(), named.phase(), &args.options)
+        .map_err(Failure::Usage)?;
     let in_file = |e: crate::kernel::KernelError| {
         Failure::Usage(format!("{}: {problem}: {}", args.inputs.display(), e.0))
     };
@@ -111,7 +111,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         let text = format!("{executed} of {of} CTAs executed; what the others write is NaN");
         facts_of_run.push(("sampled", text));
     }
-    file::write(&args.out, &problem, Role::Output, &run.outputs, &facts_of_run)
+    file::write(&args.out, &problem, Flow::Output, &run.outputs, &facts_of_run)
         .map_err(Failure::Usage)?;
 
     let report = Report {
@@ -168,9 +168,8 @@ impl Report<'_> {
     ) -> serde_json::Value {
         let outputs: serde_json::Map<_, _> = self
             .problem
-            .tensors()
+            .tensors_of(Flow::Output)
             .into_iter()
-            .filter(|t| t.role == Role::Output)
             .map(|t| {
                 let facts = json!({ "dtype": t.dtype, "dims": t.dims, "shape": t.shape });
                 (t.name.to_string(), facts)
@@ -203,10 +202,8 @@ impl Report<'_> {
 
     fn text(&self, kernel: &str, sha256: &str, device: &str) -> String {
         let tile = if self.tile.0.is_empty() { String::new() } else { format!(" {}", self.tile) };
-        let mut text = format!(
-            "{kernel}{tile} on {device}\n  {}\n  PTX {sha256}\n",
-            trial::problem_text(self.problem)
-        );
+        let mut text =
+            format!("{kernel}{tile} on {device}\n  {}\n  PTX {sha256}\n", self.problem.settings());
         for sentence in self.sample.iter().flat_map(|s| s.sentences()) {
             text += &format!("  {sentence}\n");
         }

@@ -3,44 +3,34 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
-use crate::op::{DType, Op, Problem, Role, Tensor, TensorSpec, attention, delta};
+use super::options::Options;
+use crate::op::{
+    DType, FaultKind, Flow, Given, Kind, MAX_COUNT, Needed, Op, PhaseName, Problem, Role, Tensor,
+    TensorSpec, Value, Variable,
+};
 
-/// What the tensors do not say.
-#[derive(clap::Args, Default)]
-pub struct Options {
-    /// attention: mask keys after the query, aligned to the last token.
-    #[arg(long)]
-    pub causal: bool,
-    /// attention: with --causal, the most keys a query row sees, the last ones.
-    #[arg(long, value_name = "KEYS")]
-    pub window: Option<usize>,
-    /// attention: scores become X * tanh(score / X).
-    #[arg(long, value_name = "X")]
-    pub softcap: Option<f64>,
-    /// Factor on q; one over the square root of the head dimension if missing.
-    #[arg(long, value_name = "X")]
-    pub scale: Option<f64>,
-    /// Delta rules: the state after the last token as well.
-    #[arg(long)]
-    pub final_state: bool,
-}
-
-/// Reads a problem of the operator and its inputs, in the order of [`Problem::tensors`].
+/// Reads a problem of the operator and its inputs, in the order of [`Problem::tensors`]. The phase
+/// is `phase` unless the options say another.
 ///
 /// # Errors
 /// Naming the file, the tensor, what was found and what is expected.
-pub fn read(path: &Path, op: Op, options: &Options) -> Result<(Problem, Vec<Tensor>), String> {
+pub fn read(
+    path: &Path,
+    op: Op,
+    phase: PhaseName,
+    options: &Options,
+) -> Result<(Problem, Vec<Tensor>), String> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
     let source = Source { name: name.to_string(), file };
-    let problem = source.problem(op, options)?;
-    let specs: Vec<TensorSpec> =
-        problem.tensors().into_iter().filter(|t| t.role == Role::Input).collect();
+    let problem = source.problem(op, phase, options)?;
+    let specs = problem.tensors_of(Flow::Input);
     let inputs = specs.iter().map(|s| source.input(s)).collect::<Result<Vec<_>, _>>()?;
     let mut ignored: Vec<_> = source.file.names();
     ignored.retain(|n| !specs.iter().any(|s| s.name == *n));
@@ -53,8 +43,8 @@ pub fn read(path: &Path, op: Op, options: &Options) -> Result<(Problem, Vec<Tens
         if bad > 0 {
             eprintln!("warning: {name}: {}: {bad} values are NaN or infinite", spec.name);
         }
-        if spec.name == "g" && (0..tensor.len()).any(|i| tensor.get(i) > 0.0) {
-            eprintln!("warning: {name}: g: values above 0 are no decay: g is a natural logarithm");
+        if let Some(doubt) = op.doubt(spec.name, tensor) {
+            eprintln!("warning: {name}: {}: {doubt}", spec.name);
         }
     }
     Ok((problem, inputs))
@@ -65,6 +55,9 @@ struct Source<'a> {
     file: SafeTensors<'a>,
 }
 
+/// Variables with the tensor that told them.
+type Told = IndexMap<&'static str, &'static str>;
+
 impl Source<'_> {
     fn tensor(&self, tensor: &str) -> Result<TensorView<'_>, String> {
         self.file.tensor(tensor).map_err(|_| {
@@ -74,113 +67,138 @@ impl Source<'_> {
         })
     }
 
-    /// A tensor's four dimensions, none of them zero.
-    fn four(&self, tensor: &str, dims: &str) -> Result<[usize; 4], String> {
-        let view = self.tensor(tensor)?;
-        let shape = view.shape();
-        let fault = |why: &str| {
-            format!("{}: {tensor}: got shape {shape:?}, expected [{dims}]{why}", self.name)
-        };
-        let four: [usize; 4] = shape.try_into().map_err(|_| fault(", four dimensions"))?;
-        if four.iter().any(|&n| n == 0 || n > 1 << 30) {
-            return Err(fault(", each from 1 to 2^30"));
-        }
-        Ok(four)
+    fn has(&self, tensor: &str) -> bool {
+        self.file.names().contains(&tensor)
     }
 
-    fn problem(&self, op: Op, options: &Options) -> Result<Problem, String> {
-        let is_attention = op == Op::Attention;
-        let q_dims = if is_attention { "B, Tq, Hq, D" } else { "B, T, H, K" };
-        let [b, t, h, d] = self.four("q", q_dims)?;
-        let dtype = match self.tensor("q")?.dtype() {
-            Dtype::BF16 => DType::Bf16,
-            Dtype::F16 => DType::Fp16,
-            // fp32 in memory, tf32 in the products.
-            Dtype::F32 => DType::Tf32,
-            other => {
-                return Err(format!(
-                    "{}: q: got {other:?}, expected BF16, F16 or F32 (for tf32)",
-                    self.name
-                ));
-            }
+    /// A tensor's dimensions, as many as its layout has, none of them zero.
+    fn sizes(&self, spec: &TensorSpec) -> Result<Vec<usize>, String> {
+        let view = self.tensor(spec.name)?;
+        let (shape, rank) = (view.shape(), spec.roles.len());
+        let fault = |why: String| {
+            let dims = spec.dims.replace(' ', ", ");
+            format!("{}: {}: got shape {shape:?}, expected [{dims}]{why}", self.name, spec.name)
         };
-        let scale = options.scale.unwrap_or((d as f64).powf(-0.5));
-        if !scale.is_finite() {
-            return Err(format!("--scale {scale}: expected a finite number"));
+        if shape.len() != rank {
+            let words = ["no", "one", "two", "three", "four", "five"];
+            let dimensions = if rank == 1 { "dimension" } else { "dimensions" };
+            return Err(fault(format!(", {} {dimensions}", words[rank.min(5)])));
         }
-        let multiple = |many: usize, few: usize, tensor: &str, text: &str| {
-            if many.is_multiple_of(few) {
-                return Ok(());
-            }
-            Err(format!("{}: {tensor}: {text}: {many} is no multiple of {few}", self.name))
-        };
-        if is_attention {
-            if options.final_state {
-                return Err(format!("--final-state: {op} has no state"));
-            }
-            let [_, tkv, hkv, _] = self.four("k", "B, Tkv, Hkv, D")?;
-            multiple(h, hkv, "k", "query heads must be a multiple of key/value heads")?;
-            let [_, _, _, dv] = self.four("v", "B, Tkv, Hkv, Dv")?;
-            let mut shape = attention::Shape {
-                dtype,
-                b,
-                tq: t,
-                tkv,
-                hq: h,
-                hkv,
-                d,
-                causal: options.causal,
-                scale,
-                extras: attention::Extras {
-                    dv: (dv != d).then_some(dv),
-                    window: options.window,
-                    softcap: options.softcap,
-                    lens: vec![],
-                },
+        if shape.iter().any(|&n| n == 0 || n > MAX_COUNT) {
+            return Err(fault(", each from 1 to 2^30".into()));
+        }
+        Ok(shape.to_vec())
+    }
+
+    /// The problem whose shapes are those of the tensors, as the options say for the rest.
+    fn problem(&self, op: Op, phase: PhaseName, options: &Options) -> Result<Problem, String> {
+        let (phase, mut given) = options.given(op, phase)?;
+        let plain = Problem::new(op, phase, DType::Bf16, &Given::new(), Needed::Small)
+            .map_err(|e| e.text)?;
+        let all = op.tensors(&plain).into_iter().filter(|t| t.flow == Flow::Input);
+        // Tensors that another problem of the operator goes without tell by being there.
+        let (optional, needed): (Vec<_>, Vec<_>) = all.partition(|t| is_optional(op, t));
+        let mut told = Told::new();
+        for spec in &needed {
+            let letters = spec.dims.split(' ').zip(&spec.roles);
+            let new = |(letter, role): &(&str, &Option<Role>)| {
+                role.is_some() && *letter != "N" && !told.contains_key(*letter)
             };
-            if let Some(keys) = options.window.filter(|keys| !(1..=1 << 30).contains(keys)) {
-                return Err(format!(
-                    "--window {keys}: expected 1 to {} keys; leave it out for no window",
-                    1 << 30
-                ));
+            if !letters.clone().any(|l| new(&l)) {
+                continue;
             }
-            if self.file.names().contains(&"cu_seqlens_q") {
-                shape.pack(self.lens()?);
-                if [shape.tq, shape.tkv] != [t, tkv] || b != 1 {
-                    return Err(format!(
-                        "{}: cu_seqlens: packed sequences of {} and {} tokens in all need q of shape [1, {}, Hq, D] and k, v of [1, {}, Hkv, D]: got [{b}, {t}, ..] and [{b}, {tkv}, ..]",
-                        self.name, shape.tq, shape.tkv, shape.tq, shape.tkv
-                    ));
+            for ((letter, _), size) in letters.clone().zip(self.sizes(spec)?) {
+                if let Some(v) = op.variable(letter).filter(|v| !told.contains_key(v.name)) {
+                    told.insert(v.name, spec.name);
+                    given.insert(v.name, size.into());
                 }
             }
-            return match shape.fault() {
-                Some(why) => Err(format!("--{why}")),
-                None => Ok(Problem::Attention(shape)),
-            };
         }
-        let foreign = [
-            (options.causal, "--causal: {op} is always causal"),
-            (options.window.is_some(), "--window: {op} has no window"),
-            (options.softcap.is_some(), "--softcap: {op} has no soft cap"),
-        ];
-        if let Some((_, why)) = foreign.iter().find(|(given, _)| *given) {
-            return Err(format!("{}; leave it out", why.replace("{op}", op.name())));
+        let first = needed.first().ok_or_else(|| format!("{op} has no inputs"))?;
+        let dtype = self.precision(first.name)?;
+        for v in op.variables_in(phase) {
+            if let Some((tensor, value)) = self.told_by_presence(v, &optional)? {
+                told.insert(v.name, tensor);
+                given.insert(v.name, value);
+            }
         }
-        let [_, _, hv, v] = self.four("v", "B, T, HV, V")?;
-        multiple(hv, h, "v", "value heads must be a multiple of query heads")?;
-        let shape = delta::Shape {
-            dtype,
-            b,
-            t,
-            h,
-            hv,
-            k: d,
-            v,
-            initial_state: self.file.names().contains(&"initial_state"),
-            final_state: options.final_state,
-            scale,
+        let packed = optional.iter().filter(|t| is_packing(t)).any(|t| self.has(t.name));
+        let lens = op.with_role(Role::Lengths).filter(|_| packed);
+        let sized = given.clone();
+        if let Some(v) = lens {
+            op.length_names(plain.phase_row()).iter().for_each(|n| {
+                given.shift_remove(n);
+            });
+            given.insert(v.name, self.lens()?.into());
+        }
+        let problem = Problem::new(op, phase, dtype, &given, Needed::Small).map_err(
+            |fault| match (fault.kind, told.get(fault.variable)) {
+                (FaultKind::Indivisible { many }, Some(tensor)) => {
+                    let doc = |name: &str| op.variable(name).map_or("", |v| v.doc);
+                    let size =
+                        |name: &str| given.get(name).map(Value::to_string).unwrap_or_default();
+                    let (few, name) = (fault.variable, &self.name);
+                    format!(
+                        "{name}: {tensor}: {} must be a multiple of {}: {} is no multiple of {}",
+                        doc(many),
+                        doc(few),
+                        size(many),
+                        size(few)
+                    )
+                }
+                (_, Some(tensor)) => format!("{}: {tensor}: {}", self.name, fault.text),
+                (_, None) => format!("--{}", fault.text),
+            },
+        )?;
+        let differs = |(name, value): (&&'static str, &Value)| {
+            op.variable(name).is_some() && problem.value(name) != value
         };
-        Ok(if op == Op::Kda { Problem::Kda(shape) } else { Problem::GatedDeltaRule(shape) })
+        if let (Some(_), Some((name, value))) = (lens, sized.iter().find(|pair| differs(*pair))) {
+            return Err(format!(
+                "{}: cu_seqlens: packed sequences have {name} = {} in all: got {name} = {value} of {}",
+                self.name,
+                problem.value(name),
+                told.get(name).unwrap_or(&"the tensors"),
+            ));
+        }
+        Ok(problem)
+    }
+
+    /// The precision of the problem: that of its first tensor.
+    fn precision(&self, tensor: &str) -> Result<DType, String> {
+        match self.tensor(tensor)?.dtype() {
+            Dtype::BF16 => Ok(DType::Bf16),
+            Dtype::F16 => Ok(DType::Fp16),
+            // fp32 in memory, tf32 in the products.
+            Dtype::F32 => Ok(DType::Tf32),
+            other => Err(format!(
+                "{}: {tensor}: got {other:?}, expected BF16, F16 or F32 (for tf32)",
+                self.name
+            )),
+        }
+    }
+
+    /// What it says of a variable that a tensor is there, or in what format it is.
+    fn told_by_presence(
+        &self,
+        v: &Variable,
+        optional: &[TensorSpec],
+    ) -> Result<Option<(&'static str, Value)>, String> {
+        if let Some(spec) = optional.iter().find(|t| t.name == v.name && v.kind == Kind::Flag) {
+            return Ok(Some((spec.name, self.has(spec.name).into())));
+        }
+        let Role::Format { of } = v.role else { return Ok(None) };
+        for &tensor in of.iter().filter(|t| self.has(t)) {
+            let found = format_of(self.tensor(tensor)?.dtype());
+            // Wider formats are widened, or as the precision says.
+            let narrow = found.filter(|d| d.bytes() == 1).map(DType::name);
+            if let (Some(name), Kind::Word(words)) = (narrow, v.kind)
+                && let Some(word) = words.iter().find(|w| **w == name)
+            {
+                return Ok(Some((tensor, Value::Word(word))));
+            }
+        }
+        Ok(None)
     }
 
     /// Lengths of packed sequences: differences of `cu_seqlens_q` and `cu_seqlens_kv`.
@@ -225,14 +243,9 @@ impl Source<'_> {
                 spec.dims.replace(' ', ", ")
             ));
         }
-        let from = match view.dtype() {
-            Dtype::BF16 => Some(DType::Bf16),
-            Dtype::F16 => Some(DType::Fp16),
-            Dtype::F32 => Some(DType::Fp32),
-            Dtype::I32 => Some(DType::I32),
-            _ => None,
-        };
-        let widens = matches!(spec.name, "g" | "beta" | "initial_state");
+        let from = format_of(view.dtype());
+        // fp32 beside operands of 16 bits.
+        let widens = spec.wide;
         match from {
             Some(from) if from == spec.dtype => Ok(Tensor {
                 dtype: spec.dtype,
@@ -262,6 +275,29 @@ fn stored(dtype: DType) -> Dtype {
         DType::Tf32 | DType::Fp32 => Dtype::F32,
         DType::I32 => Dtype::I32,
     }
+}
+
+/// The format of a file's tensor, if there is such a one.
+fn format_of(dtype: Dtype) -> Option<DType> {
+    match dtype {
+        Dtype::BF16 => Some(DType::Bf16),
+        Dtype::F16 => Some(DType::Fp16),
+        Dtype::F32 => Some(DType::Fp32),
+        Dtype::I32 => Some(DType::I32),
+        _ => None,
+    }
+}
+
+/// Where packed sequences begin, which other problems go without.
+fn is_packing(spec: &TensorSpec) -> bool {
+    spec.dtype == DType::I32
+}
+
+/// Whether some problems of the operator go without the tensor: one that a flag is named after, or
+/// one of packed lengths.
+fn is_optional(op: Op, spec: &TensorSpec) -> bool {
+    let flag = op.variable(spec.name).is_some_and(|v| v.kind == Kind::Flag);
+    flag || is_packing(spec)
 }
 
 /// Whether a file can be made there, before any work is done for it.
@@ -296,10 +332,9 @@ pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
     let source = Source { name: name.to_string(), file };
-    let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let specs = problem.tensors_of(Flow::Output);
     let read =
         |s: &TensorSpec| source.file.names().contains(&s.name).then(|| source.input(s)).transpose();
-    let specs: Vec<TensorSpec> = specs.collect();
     let outputs = specs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     if outputs.iter().all(Option::is_none) {
         let wanted: Vec<_> = specs.iter().map(|s| s.name).collect();
@@ -312,17 +347,17 @@ pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>
     Ok(outputs)
 }
 
-/// Writes the tensors of one role, in the order of the problem's tensors, with facts as the
+/// Writes the tensors of one flow, in the order of the problem's tensors, with facts as the
 /// file's metadata.
 pub fn write(
     path: &Path,
     problem: &Problem,
-    role: Role,
+    flow: Flow,
     tensors: &[Tensor],
     facts: &[(&str, String)],
 ) -> Result<(), String> {
     let fault = |e: String| format!("--out {}: {e}", path.display());
-    let specs = problem.tensors().into_iter().filter(|t| t.role == role);
+    let specs = problem.tensors_of(flow).into_iter();
     let views = specs
         .zip(tensors)
         .map(|(spec, t)| {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Result, file, problem};
-use crate::op::{Family, Op, Role};
+use super::{Failure, Result, file};
+use crate::op::{Family, Flow, Op, Problem};
 
 /// Write the seeded inputs of a problem to a safetensors file.
 ///
@@ -11,9 +11,11 @@ use crate::op::{Family, Op, Role};
 /// program makes of it. docs/exec.md lists names and layouts.
 #[derive(clap::Args)]
 pub struct Args {
-    /// attention, gated_delta_rule or kda.
-    op: String,
-    /// Problem, over a small default one: dtype=fp16,B=2,T=4096,Hq=16,Hkv=4,D=128.
+    /// Operator.
+    #[arg(value_parser = operator)]
+    op: Op,
+    /// Problem, over a small default one: dtype=fp16,B=2,T=4096, heads and dimensions by the
+    /// operator's letters, phase=decode.
     #[arg(long, short, value_name = "VAR=VALUE,..", default_value = "")]
     problem: String,
     /// Input family, such as `logits=huge` or `gate=slow keys=identical`.
@@ -27,29 +29,28 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result {
-    let op = operator(&args.op)?;
-    let mut problem = problem::default(op);
-    problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
-    super::check::divisible(&problem).map_err(Failure::Usage)?;
-    problem::fits_memory(&problem).map_err(Failure::Usage)?;
+    let op = args.op;
+    let first = op.phases()[0].name;
+    let problem = Problem::parse(op, first, &args.problem).map_err(Failure::Usage)?;
+    problem.fits_memory().map_err(Failure::Usage)?;
     file::writable(&args.out).map_err(Failure::Usage)?;
     let inputs = problem.inputs(&args.family, args.seed);
     let facts = [
         ("op", op.name().to_string()),
-        ("problem", problem::short(&problem)),
+        ("problem", problem.short()),
         ("family", args.family.to_string()),
         ("seed", args.seed.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
-    file::write(&args.out, &problem, Role::Input, &inputs, &facts).map_err(Failure::Usage)?;
-    println!("{op} {}, {}: wrote {}", problem::short(&problem), args.family, args.out.display());
+    file::write(&args.out, &problem, Flow::Input, &inputs, &facts).map_err(Failure::Usage)?;
+    println!("{op} {}, {}: wrote {}", problem.short(), args.family, args.out.display());
     Ok(())
 }
 
 /// The operator of that name.
-pub fn operator(name: &str) -> Result<Op> {
-    Op::parse(name).ok_or_else(|| {
-        let known: Vec<_> = Op::ALL.iter().map(|op| op.name()).collect();
-        Failure::Usage(format!("no operator `{name}`: expected {}", known.join(", ")))
-    })
+///
+/// # Errors
+/// There is none; what there is.
+pub fn operator(name: &str) -> Result<Op, String> {
+    Op::parse(name).ok_or_else(|| format!("no operator `{name}`: expected {}", Op::names()))
 }

@@ -4,9 +4,10 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::{Failure, Result, problem};
+use super::{Failure, Result};
 use crate::device::{BufferRole, Job};
 use crate::kernel::{Named, Registry, Tile};
+use crate::op::Problem;
 
 /// List kernels and legal tiles; print rendered PTX.
 #[derive(clap::Args)]
@@ -54,8 +55,8 @@ fn text(args: Args, registry: &Registry) -> Result<String> {
             .collect());
     };
     let named = registry.named(name)?;
-    let mut problem = problem::default(named.op());
-    problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
+    let problem =
+        Problem::parse(named.op(), named.phase(), &args.problem).map_err(Failure::Usage)?;
     let (kernel, sms) = match named {
         Named::Kernel(kernel) => (kernel, 132),
         Named::Best { .. } => {

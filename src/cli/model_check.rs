@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Result, problem};
+use super::{Failure, Result};
 use crate::device::emulator::{Checks, Emulator};
 use crate::device::model::DeviceModel;
 use crate::kernel::Registry;
 use crate::measure::counters::compare;
 use crate::measure::model_check::{agreements, check};
+use crate::op::Problem;
 use crate::record::file;
 use crate::report::write_model_check;
 
@@ -83,10 +84,8 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         None => Vec::new(),
         Some(folder) => {
             let parse = |kernel: &str, settings: &str| {
-                let op = registry.get(kernel).map_err(|e| e.0)?.manifest.op;
-                let mut problem = problem::default(op);
-                problem::apply(&mut problem, settings)?;
-                Ok(problem)
+                let kernel = registry.get(kernel).map_err(|e| e.0)?;
+                Problem::parse(kernel.manifest.op, kernel.phase(), settings)
             };
             compare(registry, &emulator, folder, &parse).map_err(Failure::Usage)?
         }
@@ -108,11 +107,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         );
         for p in &a.by_problem {
             let (rho, n, in_cycles) = (p.rho, p.variants, cycles(p.in_cycles));
-            let _ = writeln!(
-                out,
-                "  {rho:.3}{in_cycles} over {n} tiles  {}",
-                problem::short(&p.problem)
-            );
+            let _ = writeln!(out, "  {rho:.3}{in_cycles} over {n} tiles  {}", p.problem.short());
         }
         // NaN is no agreement either.
         if args.require.is_some_and(|least| a.overall.is_nan() || a.overall < least) {
@@ -128,14 +123,14 @@ pub fn run(args: Args, registry: &Registry) -> Result {
             "{} {}  {}: counted / hardware: sectors read {:.3}, written {:.3}; device memory {:.3}",
             c.kernel,
             c.entry,
-            problem::short(&c.problem),
+            c.problem.short(),
             c.read_sectors.ratio(),
             c.write_sectors.ratio(),
             c.dram_read_bytes.plus(c.dram_write_bytes).ratio()
         );
     }
     if let Some(folder) = &args.out {
-        let shown = problem::short;
+        let shown = Problem::short;
         let files =
             write_model_check(&checked, &compared, &title, &super::run::command(), &shown, folder)
                 .map_err(|e| Failure::Usage(e.to_string()))?;

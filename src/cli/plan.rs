@@ -59,7 +59,7 @@ fn text(sweep: &Sweep, plan: &Plan) -> String {
                 0 => c.family.to_string(),
                 seed => format!("{} seed={seed}", c.family),
             };
-            [c.kernel.clone(), super::problem::short(&c.problem), inputs, c.tile.to_string()]
+            [c.kernel.clone(), c.problem.short(), inputs, c.tile.to_string()]
         })
         .collect();
     let width = |i: usize| rows.iter().map(|r| r[i].len()).max().unwrap_or(0);

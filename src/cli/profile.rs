@@ -3,14 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use super::{Failure, Result, problem};
+use super::{Failure, Result};
 use crate::device::SampleCtas;
 use crate::device::emulator::Emulator;
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
 use crate::kernel::{Registry, Tile};
 use crate::measure::profile::{Profile, profile};
-use crate::op::Family;
+use crate::op::{Family, Problem};
 use crate::report::profile::{HEAD, annotated, annotated_ptx, html, summary};
 use crate::verify;
 
@@ -69,9 +69,9 @@ pub struct Args {
 
 pub fn run(args: Args, registry: &Registry) -> Result {
     let named = registry.named(&args.kernel)?;
-    let mut problem = problem::default(named.op());
-    problem::apply(&mut problem, &args.problem).map_err(Failure::Usage)?;
-    problem::fits_memory(&problem).map_err(Failure::Usage)?;
+    let problem =
+        Problem::parse(named.op(), named.phase(), &args.problem).map_err(Failure::Usage)?;
+    problem.fits_memory().map_err(Failure::Usage)?;
     let emulator = emulator(&args)?;
     let facts = emulator.model().facts();
     let kernel = super::pick(&named, &facts, &problem)?;
@@ -95,7 +95,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         args.sample_ctas,
     )
     .map_err(Failure::Negative)?;
-    let words = problem::short(&problem);
+    let words = problem.short();
     let source = |path: &str| kernel.source(path);
     if let Some(path) = &args.html {
         std::fs::write(path, html(&found, &words, &source))

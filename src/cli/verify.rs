@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::inputs::operator;
-use super::{Failure, Result, file, problem};
-use crate::op::{Family, Role, Tensor};
+use super::{Failure, Result, file};
+use crate::op::{Family, Flow, Op, Tensor};
 use crate::verify::{self, Reference, Subset};
 
 /// Hold outputs in a file, of any program, against the fp64 reference; exit code 1 if wrong.
@@ -16,8 +16,9 @@ use crate::verify::{self, Reference, Subset};
 /// say) are not held.
 #[derive(clap::Args)]
 pub struct Args {
-    /// attention, gated_delta_rule or kda.
-    op: String,
+    /// Operator.
+    #[arg(value_parser = operator)]
+    op: Op,
     /// File with the inputs, as of `crossover inputs`.
     #[arg(long, value_name = "FILE")]
     inputs: PathBuf,
@@ -25,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     outputs: PathBuf,
     #[command(flatten)]
-    options: file::Options,
+    options: super::options::Options,
     /// Input family whose limits count.
     #[arg(long, default_value = "random")]
     family: Family,
@@ -38,10 +39,12 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result {
-    let op = operator(&args.op)?;
-    let (problem, inputs) = file::read(&args.inputs, op, &args.options).map_err(Failure::Usage)?;
+    let op = args.op;
+    let first = op.phases()[0].name;
+    let (problem, inputs) =
+        file::read(&args.inputs, op, first, &args.options).map_err(Failure::Usage)?;
     let found = file::read_outputs(&args.outputs, &problem).map_err(Failure::Usage)?;
-    let specs: Vec<_> = problem.tensors().into_iter().filter(|t| t.role == Role::Output).collect();
+    let specs = problem.tensors_of(Flow::Output);
     let missing: Vec<_> =
         specs.iter().zip(&found).filter(|(_, t)| t.is_none()).map(|(s, _)| s.name).collect();
     let outputs: Vec<Tensor> = specs
@@ -73,7 +76,7 @@ pub fn run(args: Args) -> Result {
         });
         format!("{object}\n")
     } else {
-        let mut text = format!("{op} {}\n{}", problem::short(&problem), verify::table(&v));
+        let mut text = format!("{op} {}\n{}", problem.short(), verify::table(&v));
         if let Some(subset) = &v.subset {
             text += &format!("  verified: {subset}\n");
         }

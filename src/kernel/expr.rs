@@ -15,6 +15,7 @@ pub fn value(scalar: Scalar) -> Value {
         Scalar::Bool(b) => Value::from(b),
         Scalar::Int(i) => Value::from(i),
         Scalar::Float(x) => Value::from(x),
+        Scalar::Word(word) => Value::from(word),
     }
 }
 

@@ -4,10 +4,7 @@ use super::expr::{Context, Evaluator};
 use super::manifest::{Expr, Param, ParamKind, TensorMapSpec};
 use super::{Kernel, KernelError, Tile};
 use crate::device::{Arg, Buffer, BufferRole, Job, Launch, TensorMap};
-use crate::op::{Problem, Role};
-
-/// Names that any problem of the operator may have as a tensor; absent ones give a null address.
-const OPTIONAL: [&str; 4] = ["initial_state", "final_state", "cu_seqlens_q", "cu_seqlens_kv"];
+use crate::op::{Flow, Problem};
 
 impl Kernel {
     /// What a device needs to run this variant on this problem; for a grid that covers the
@@ -30,11 +27,12 @@ impl Kernel {
         };
         let context = self.launch_context(problem, tile, multiprocessors, &eval)?;
 
+        let absent = problem.absent();
         let mut buffers = Vec::new();
         let (mut inputs, mut outputs) = (0, 0);
         for spec in problem.tensors() {
-            let counter = if spec.role == Role::Input { &mut inputs } else { &mut outputs };
-            let role = if spec.role == Role::Input {
+            let counter = if spec.flow == Flow::Input { &mut inputs } else { &mut outputs };
+            let role = if spec.flow == Flow::Input {
                 BufferRole::Input(*counter)
             } else {
                 BufferRole::Output(*counter)
@@ -94,7 +92,8 @@ impl Kernel {
                     None => true,
                 };
                 if there {
-                    args.push(self.argument(p, &buffers, &eval, &context).map_err(fails)?);
+                    let named = Named { buffers: &buffers, absent: &absent };
+                    args.push(self.argument(p, named, &eval, &context).map_err(fails)?);
                 }
             }
             launches.push(Launch {
@@ -160,18 +159,26 @@ impl Kernel {
     }
 }
 
+/// What parameters may name: buffers, and tensors that the problem goes without.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    buffers: &'a [Buffer],
+    absent: &'a [&'static str],
+}
+
 impl Kernel {
     fn argument(
         &self,
         param: &Param,
-        buffers: &[Buffer],
+        named: Named,
         eval: &Evaluator,
         context: &Context,
     ) -> Result<Arg, String> {
         Ok(match &param.kind {
-            ParamKind::Buffer(name) => match find(buffers, name) {
+            ParamKind::Buffer(name) => match find(named.buffers, name) {
                 Ok(i) => Arg::Buffer(i),
-                Err(_) if OPTIONAL.contains(&name.as_str()) || self.has_workspace(name) => {
+                // What the problem goes without is a null address.
+                Err(_) if named.absent.contains(&name.as_str()) || self.has_workspace(name) => {
                     Arg::U64(0)
                 }
                 Err(e) => return Err(e),
@@ -182,7 +189,9 @@ impl Kernel {
                 Arg::U64(u64::try_from(x).map_err(|_| format!("{x} is negative"))?)
             }
             ParamKind::F32(expr) => Arg::F32(eval.float(expr, context)? as f32),
-            ParamKind::TensorMap(spec) => Arg::TensorMap(tensor_map(spec, buffers, eval, context)?),
+            ParamKind::TensorMap(spec) => {
+                Arg::TensorMap(tensor_map(spec, named.buffers, eval, context)?)
+            }
         })
     }
 

@@ -2,10 +2,10 @@
 //! tour; each field is described here.
 
 use indexmap::IndexMap;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::device::Swizzle;
-use crate::op::{DType, Op, Phase};
+use crate::op::{DType, Op, PhaseName};
 
 /// `<phase>.<arch>.toml`, beside the template of the same stem.
 #[derive(Debug, Clone, Deserialize)]
@@ -14,7 +14,10 @@ pub struct Manifest {
     /// One line for `crossover kernels`.
     pub summary: String,
     pub op: Op,
-    pub phase: Phase,
+    /// The phases it does; the file's name carries the first. `phase = "prefill"` is the same as
+    /// `phases = ["prefill"]`.
+    #[serde(alias = "phase", deserialize_with = "one_or_more")]
+    pub phases: Vec<PhaseName>,
     /// `.target` of the PTX: `sm_80` runs on 8.0 and later, `sm_90a` on 9.0 alone.
     pub target: String,
     /// Precisions of a problem that the template can be rendered for.
@@ -22,7 +25,11 @@ pub struct Manifest {
     /// Problem variables with the only values they may take, such as `D = [64, 128]`.
     #[serde(default)]
     pub shapes: IndexMap<String, Vec<i64>>,
-    /// Further conditions on a problem's variables.
+    /// Variables that are number formats with the words they may be, such as
+    /// `state = ["fp32", "bf16"]`. One that is not listed is as usual.
+    #[serde(default)]
+    pub formats: IndexMap<String, Vec<String>>,
+    /// Further conditions on a problem's variables and its `phase`.
     #[serde(default)]
     pub supports: Vec<Condition>,
     /// Problem variables that become constants of the template.
@@ -106,6 +113,30 @@ pub struct Entry {
     pub when: Option<String>,
     /// In the order of the `.param` list.
     pub params: Vec<Param>,
+}
+
+/// One phase, or a list of at least one.
+fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PhaseName>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        One(String),
+        Many(Vec<String>),
+    }
+    let names = match Form::deserialize(from)? {
+        Form::One(name) => vec![name],
+        Form::Many(names) => names,
+    };
+    let known = || PhaseName::names();
+    if names.is_empty() {
+        let why = format!("no phase: name at least one of {}", known());
+        return Err(serde::de::Error::custom(why));
+    }
+    let parse = |name: &String| {
+        let why = || format!("unknown phase `{name}`: expected one of {}", known());
+        PhaseName::parse(name).ok_or_else(|| serde::de::Error::custom(why()))
+    };
+    names.iter().map(parse).collect()
 }
 
 fn zero() -> Expr {

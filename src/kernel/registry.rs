@@ -9,7 +9,7 @@ use include_dir::{Dir, include_dir};
 
 use super::{KernelError, Manifest};
 use crate::device::Facts;
-use crate::op::{Op, Phase};
+use crate::op::{Op, PhaseName};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/kernels");
 
@@ -45,9 +45,14 @@ impl Kernel {
         self.sources.get(path).map(String::as_str)
     }
 
-    /// `attention/prefill`: what all kernels of an operator's phase are called.
-    pub fn without_target(&self) -> String {
-        format!("{}/{}", self.manifest.op, self.manifest.phase)
+    /// `<op>/<phase>` of each of its phases: what all kernels of an operator's phase are called.
+    pub fn without_target(&self) -> impl Iterator<Item = String> {
+        self.manifest.phases.iter().map(|phase| format!("{}/{phase}", self.manifest.op))
+    }
+
+    /// The phase that it does if nobody names another.
+    pub fn phase(&self) -> PhaseName {
+        self.manifest.phases[0]
     }
 
     /// The compute capability of the target, and whether it runs on that one alone.
@@ -127,10 +132,10 @@ impl Registry {
                     "{place}: {path} has no template {name}.ptx beside it"
                 )));
             }
-            let prefix = format!("{}/{}.", manifest.op, manifest.phase);
+            let prefix = format!("{}/{}.", manifest.op, manifest.phases[0]);
             if !name.starts_with(&prefix) {
                 return Err(KernelError(format!(
-                    "{place}: {path}: op and phase say it belongs at {prefix}<arch>.toml"
+                    "{place}: {path}: op and the first of phases say it belongs at {prefix}<arch>.toml"
                 )));
             }
             kernels.push(Kernel { name: name.to_string(), manifest, sources: sources.clone() });
@@ -146,10 +151,12 @@ impl Registry {
     pub fn get(&self, name: &str) -> Result<&Kernel, KernelError> {
         self.kernels.iter().find(|k| k.name == name).ok_or_else(|| {
             let known: Vec<_> = self.kernels.iter().map(|k| k.name.as_str()).collect();
+            let short = self.kernels.first().and_then(|k| k.without_target().next());
             KernelError(format!(
-                "unknown kernel `{name}`: there are {}; without its target, as attention/prefill, \
-                 commands that run one kernel take the best for device and problem",
-                known.join(", ")
+                "unknown kernel `{name}`: there are {}; without its target, as {}, commands that \
+                 run one kernel take the best for device and problem",
+                known.join(", "),
+                short.unwrap_or_default()
             ))
         })
     }
@@ -160,8 +167,9 @@ impl Registry {
         let matcher = Glob::new(glob)
             .map_err(|e| KernelError(format!("`{glob}` is no glob: {e}")))?
             .compile_matcher();
-        let matches =
-            |k: &&Kernel| matcher.is_match(&k.name) || matcher.is_match(k.without_target());
+        let matches = |k: &&Kernel| {
+            matcher.is_match(&k.name) || k.without_target().any(|name| matcher.is_match(name))
+        };
         let found: Vec<_> = self.kernels.iter().filter(matches).collect();
         if found.is_empty() {
             let known: Vec<_> = self.kernels.iter().map(|k| k.name.as_str()).collect();
@@ -173,8 +181,9 @@ impl Registry {
         Ok(found)
     }
 
-    pub fn of(&self, op: Op, phase: Phase) -> impl Iterator<Item = &Kernel> {
-        self.kernels.iter().filter(move |k| k.manifest.op == op && k.manifest.phase == phase)
+    pub fn of(&self, op: Op, phase: PhaseName) -> impl Iterator<Item = &Kernel> {
+        let does = move |k: &&Kernel| k.manifest.op == op && k.manifest.phases.contains(&phase);
+        self.kernels.iter().filter(does)
     }
 }
 

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::expr::{Context, Evaluator, environment, value};
 use super::{Kernel, KernelError, Tile, macros};
 use crate::device::{Macros, Ptx};
-use crate::op::{DType, Problem};
+use crate::op::{DType, Problem, Role, Value as Given};
 
 impl Kernel {
     fn fault(&self, field: &str, why: impl std::fmt::Display) -> KernelError {
@@ -21,6 +21,7 @@ impl Kernel {
         for (name, scalar) in problem.vars() {
             context.insert(name.to_string(), value(scalar));
         }
+        context.insert("phase".into(), Value::from(problem.phase().name()));
         context.insert("dtype".into(), Value::from(problem.dtype().name()));
         context.insert("ESIZE".into(), Value::from(problem.dtype().bytes()));
         context
@@ -35,6 +36,15 @@ impl Kernel {
                 self.name,
                 m.op,
                 problem.op()
+            )));
+        }
+        if !m.phases.contains(&problem.phase()) {
+            let known: Vec<_> = m.phases.iter().map(|p| p.name()).collect();
+            return Err(KernelError(format!(
+                "{} does {}, not {}",
+                self.name,
+                known.join(" and "),
+                problem.phase()
             )));
         }
         if !m.dtypes.contains(&problem.dtype()) {
@@ -59,6 +69,19 @@ impl Kernel {
                 )));
             }
         }
+        for v in problem.op().variables_in(problem.phase()) {
+            let given = problem.value(v.name);
+            if matches!(v.role, Role::Format { .. }) && !self.takes(v.name, given) {
+                let known = m
+                    .formats
+                    .get(v.name)
+                    .map_or_else(|| "the usual one".into(), |all| all.join(", "));
+                return Err(KernelError(format!(
+                    "{} takes {} of {known}, not {given}",
+                    self.name, v.name
+                )));
+            }
+        }
         let eval = Evaluator::default();
         for condition in &m.supports {
             if !eval.holds(&condition.expr, &context).map_err(|e| self.fault("supports", e))? {
@@ -66,6 +89,16 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Whether the manifest takes that number format for a variable; the usual one it always does.
+    pub fn takes(&self, variable: &str, format: &Given) -> bool {
+        let usual = self.manifest.op.variable(variable).is_some_and(|v| v.is_default(format));
+        let listed = self.manifest.formats.get(variable);
+        match (listed, format) {
+            (Some(listed), Given::Word(word)) => listed.iter().any(|w| w == word),
+            _ => usual,
+        }
     }
 
     /// The template's constants: specialised variables in capitals as well as under their own

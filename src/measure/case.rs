@@ -124,7 +124,6 @@ impl<'a> Bench<'a> {
     fn blank(&self, case: &Case) -> Record {
         let facts = self.device.facts();
         let target = self.registry.get(&case.kernel).map(|k| k.manifest.target.clone());
-        let tile = case.tile.0.iter().map(|(a, x)| (a.clone(), crate::op::Scalar::Int(*x)));
         Record {
             schema: SCHEMA,
             id: case.id(&self.sweep, &facts.id),
@@ -133,12 +132,12 @@ impl<'a> Bench<'a> {
             command: self.command.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             problem: case.problem.clone(),
-            phase: case.phase,
+            phase: case.problem.phase(),
             family: case.family,
             seed: case.seed,
             kernel: KernelFacts {
                 name: case.kernel.clone(),
-                tile: tile.collect(),
+                tile: case.tile.0.clone(),
                 ptx_sha256: String::new(),
                 target: target.unwrap_or_default(),
             },

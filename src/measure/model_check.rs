@@ -7,7 +7,7 @@ use crate::device::emulator::Emulator;
 use crate::device::{Clock, DeviceError, Job, Launch, Loaded, Modelled, Sample};
 use crate::kernel::{Registry, Tile};
 use crate::measure::stats::median;
-use crate::op::{Problem, Scalar};
+use crate::op::Problem;
 use crate::record::{Record, Timing};
 
 /// FLOPs up to which a problem is executed whole where one head group does not stand for it.
@@ -108,11 +108,7 @@ fn point(
     (measured_ns, measured_cycles): (f64, Option<f64>),
 ) -> Result<Point, String> {
     let kernel = registry.get(&record.kernel.name).map_err(|e| e.0)?;
-    let value = |(axis, x): (&String, &Scalar)| match x {
-        Scalar::Int(n) => Ok((axis.clone(), *n)),
-        other => Err(format!("tile axis {axis} = {other} is no integer")),
-    };
-    let tile = Tile(record.kernel.tile.iter().map(value).collect::<Result<_, _>>()?);
+    let tile = Tile(record.kernel.tile.clone());
     let job_of = |problem: &Problem| {
         kernel.job_on(problem, &tile, emulator.model().multiprocessors).map_err(|e| e.0)
     };

@@ -1,230 +1,156 @@
 //! Softmax attention: `o = softmax(scale * q k^T) v`, with grouped key/value heads.
+//!
+//! A causal mask is aligned to the bottom right, as in FlashAttention: query row `i` sees keys
+//! `j <= i + Tkv - Tq`. A row that sees no key gives `o = 0`, `lse = -inf`. With a window, row `i`
+//! sees no key `j <= i + Tkv - Tq - window` either, so at most `window` keys. With a soft cap,
+//! scores are `softcap * tanh(scale * q k / softcap)`. Packed sequences lie one after another and
+//! see none but their own keys.
 
-use std::fmt;
 use std::ops::Range;
 
-use indexmap::{IndexMap, indexmap};
 use ndarray::{Array3, Array4, s};
-use serde::{Deserialize, Serialize};
 
-use super::inputs::{Family, Keys, Logits, fill_normal, normal_tensor};
-use super::{DType, Scalar, Tensor, TensorSpec};
+use super::draw::{fill_normal, normal_tensor};
+use super::family::{Keys, Logits, Part};
+use super::operator::{
+    Cut, DRAFTS, Default, Face, Fault, Mark, Operator, Own, Phase, PhaseName, Role, Side, Suite,
+    Variable, Work,
+};
+use super::value::{Kind, Scalar, Value};
+use super::{DType, Family, Problem, Tensor, TensorSpec};
 
-/// A prefill problem. A causal mask is aligned to the bottom right, as in FlashAttention: query
-/// row `i` sees keys `j <= i + Tkv - Tq`. A row that sees no key gives `o = 0`, `lse = -inf`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Shape {
-    pub dtype: DType,
-    pub b: usize,
-    pub tq: usize,
-    pub tkv: usize,
-    pub hq: usize,
-    pub hkv: usize,
-    pub d: usize,
-    pub causal: bool,
-    pub scale: f64,
-    #[serde(default, flatten)]
-    pub extras: Extras,
-}
+pub struct Attention;
 
-/// What plain attention goes without.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Extras {
-    /// Head dimension of v and o, where it is not D.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dv: Option<usize>,
-    /// Sliding window, of causal attention alone: query row `i` sees no key
-    /// `j <= i + Tkv - Tq - window`, so at most `window` keys.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<usize>,
-    /// Scores are `softcap * tanh(scale * q k / softcap)`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub softcap: Option<f64>,
-    /// Sequences of unequal lengths, packed one after another: tokens of q and of k and v. Then
-    /// `B = 1`, and Tq and Tkv are the sums.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub lens: Vec<[usize; 2]>,
-}
+static VARIABLES: [Variable; 13] = [
+    Variable::row("B", "b", Kind::Count, Default::Is(Value::Count(1)), Role::Sequence, "sequences"),
+    Variable::row("Tq", "tq", Kind::Count, LENGTH, Role::Token, "query rows a sequence"),
+    Variable::row("Tkv", "tkv", Kind::Count, LENGTH, Role::Past, "keys a sequence"),
+    Variable::row("Hq", "hq", Kind::Count, HEADS, Role::Heads, "query heads"),
+    Variable::row("Hkv", "hkv", Kind::Count, Default::As("Hq"), SHARED, "key/value heads"),
+    Variable::row(
+        "D",
+        "d",
+        Kind::Count,
+        Default::Is(Value::Count(128)),
+        Role::Key,
+        "head dimension",
+    ),
+    Variable::row(
+        "causal",
+        "causal",
+        Kind::Flag,
+        CAUSAL,
+        Role::Option,
+        "bottom-right aligned mask",
+    ),
+    Variable::row(
+        "scale",
+        "scale",
+        Kind::Number,
+        Default::InverseRoot("D"),
+        Role::Scale,
+        "factor of the logits",
+    ),
+    Variable::row(
+        "Dv",
+        "dv",
+        Kind::Count,
+        Default::As("D"),
+        Role::Channel,
+        "head dimension of values",
+    ),
+    Variable::row(
+        "window",
+        "window",
+        Kind::Count,
+        Default::Nothing,
+        Role::Option,
+        "most keys a query row sees, the last ones; needs causal",
+    ),
+    Variable::row(
+        "softcap",
+        "softcap",
+        Kind::Number,
+        Default::Nothing,
+        Role::Option,
+        "scores become softcap * tanh(score / softcap)",
+    ),
+    Variable::row(
+        "kv",
+        "kv",
+        Kind::Word(&["e4m3", "e5m2"]),
+        Default::Nothing,
+        Role::Format { of: &["k", "v"] },
+        "number format of k and v, where it is not the precision's",
+    ),
+    Variable::row(
+        "lens",
+        "lens",
+        Kind::Lens,
+        Default::Nothing,
+        Role::Lengths,
+        "packed sequences of unequal lengths, in place of B and T: 1000+16x512, 5:1000 for 5 queries of 1000 keys",
+    ),
+];
+const LENGTH: Default = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
+const HEADS: Default = Default::Need { example: "32", small: Value::Count(1) };
+const CAUSAL: Default = Default::Need { example: "true", small: Value::Flag(false) };
+const SHARED: Role = Role::Shared { of: "Hq" };
 
-/// [`Extras`] small enough to copy and to order by: packed lengths as their number and a hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Variation {
-    pub dv: usize,
+static PHASES: [Phase; 3] = [
+    Phase {
+        name: PhaseName::Prefill,
+        length: "T",
+        lengths: &["Tq", "Tkv"],
+        defaults: &[],
+        ranges: &[],
+    },
+    Phase {
+        name: PhaseName::Decode,
+        length: "context",
+        lengths: &["Tkv"],
+        defaults: &[("Tq", Value::Count(1)), ("causal", Value::Flag(true))],
+        ranges: &[("Tq", 1, 1)],
+    },
+    Phase {
+        name: PhaseName::Verify,
+        length: "context",
+        lengths: &["Tkv"],
+        defaults: &[("Tq", Value::Count(4)), ("causal", Value::Flag(true))],
+        ranges: &[("Tq", DRAFTS.0, DRAFTS.1)],
+    },
+];
+
+/// The variables, read.
+struct Shape {
+    b: usize,
+    tq: usize,
+    tkv: usize,
+    hq: usize,
+    hkv: usize,
+    d: usize,
+    dv: usize,
+    causal: bool,
+    scale: f64,
     window: Option<usize>,
-    softcap_bits: Option<u64>,
-    lens: Option<(usize, u64)>,
-}
-
-/// `, window 4096, softcap 50`; nothing for plain attention. Dv is left to the caller.
-impl fmt::Display for Variation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(n) = self.window {
-            write!(f, ", window {n}")?;
-        }
-        if let Some(bits) = self.softcap_bits {
-            write!(f, ", softcap {}", f64::from_bits(bits))?;
-        }
-        if let Some((n, _)) = self.lens {
-            write!(f, ", {n} packed sequences")?;
-        }
-        Ok(())
-    }
-}
-
-/// Where one of the packed sequences lies, in tokens of q and of k.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
-    pub q: Range<usize>,
-    pub k: Range<usize>,
+    softcap: Option<f64>,
 }
 
 impl Shape {
-    /// Head dimension of v and o.
-    pub fn dv(&self) -> usize {
-        self.extras.dv.unwrap_or(self.d)
-    }
-
-    /// Packed lengths as settings name them: `1000+3x64`, and `5:1000` where q and k differ.
-    pub fn lens_text(&self) -> Option<String> {
-        let lens = &self.extras.lens;
-        let runs = lens.chunk_by(|a, b| a == b).map(|run| {
-            let [q, k] = run[0];
-            let one = if q == k { q.to_string() } else { format!("{q}:{k}") };
-            if run.len() > 1 { format!("{}x{one}", run.len()) } else { one }
-        });
-        (!lens.is_empty()).then(|| runs.collect::<Vec<_>>().join("+"))
-    }
-
-    /// Packs sequences of these lengths of q and of k, or with an empty list is one of Tq, Tkv.
-    pub fn pack(&mut self, lens: Vec<[usize; 2]>) {
-        if !lens.is_empty() {
-            self.b = 1;
-            [self.tq, self.tkv] = [0, 1].map(|i| lens.iter().map(|l| l[i]).sum());
+    fn of(p: &Problem) -> Shape {
+        Shape {
+            b: p.count("B"),
+            tq: p.count("Tq"),
+            tkv: p.count("Tkv"),
+            hq: p.count("Hq"),
+            hkv: p.count("Hkv"),
+            d: p.count("D"),
+            dv: p.count("Dv"),
+            causal: p.flag("causal"),
+            scale: p.number("scale").unwrap_or(1.0),
+            window: p.get("window"),
+            softcap: p.number("softcap"),
         }
-        self.extras.lens = lens;
-    }
-
-    /// What tells this problem from plain attention of the same sizes.
-    pub fn variation(&self) -> Variation {
-        let Extras { window, softcap, lens, .. } = &self.extras;
-        let hash = lens
-            .iter()
-            .flatten()
-            .fold(0xcbf2_9ce4_8422_2325u64, |h, &n| (h ^ n as u64).wrapping_mul(0x0100_0000_01b3));
-        Variation {
-            dv: self.dv(),
-            window: *window,
-            softcap_bits: softcap.map(f64::to_bits),
-            lens: (!lens.is_empty()).then_some((lens.len(), hash)),
-        }
-    }
-
-    /// Why the parts do not fit together, if they do not.
-    pub fn fault(&self) -> Option<String> {
-        let Extras { window, softcap, lens, .. } = &self.extras;
-        if window.is_some() && !self.causal {
-            return Some("window: a sliding window needs causal = true".into());
-        }
-        if let Some(cap) = softcap.filter(|c| !(c.is_finite() && *c > 0.0)) {
-            return Some(format!("softcap = {cap}: expected a number above 0"));
-        }
-        let sums = [0, 1].map(|i| lens.iter().map(|l| l[i]).sum::<usize>());
-        if !lens.is_empty() && (self.b, [self.tq, self.tkv]) != (1, sums) {
-            return Some(format!(
-                "lens: packed sequences have B = 1 and Tq, Tkv = {}, {}, the sums of their lengths; leave B, T, Tq and Tkv out",
-                sums[0], sums[1]
-            ));
-        }
-        None
-    }
-
-    /// What manifests may name. Where there is none, `Dv = D`, `window = 0`, `softcap = 0`,
-    /// `packed = false`; `N` sequences, the longest of `Tmax` keys.
-    pub fn vars(&self) -> IndexMap<&'static str, Scalar> {
-        let int = |x: usize| Scalar::Int(x as i64);
-        let lens = &self.extras.lens;
-        let packed = !lens.is_empty();
-        indexmap! {
-            "B" => int(self.b), "Tq" => int(self.tq), "Tkv" => int(self.tkv),
-            "Hq" => int(self.hq), "Hkv" => int(self.hkv), "D" => int(self.d),
-            "causal" => Scalar::Bool(self.causal), "scale" => Scalar::Float(self.scale),
-            "Dv" => int(self.dv()), "window" => int(self.extras.window.unwrap_or(0)),
-            "softcap" => Scalar::Float(self.extras.softcap.unwrap_or(0.0)),
-            "packed" => Scalar::Bool(packed), "N" => int(if packed { lens.len() } else { self.b }),
-            "Tmax" => int(lens.iter().map(|l| l[1]).max().unwrap_or(self.tkv)),
-        }
-    }
-
-    /// [`Shape::vars`] less those that plain attention has no use for or that follow from
-    /// [`Shape::lens_text`].
-    pub fn shown(&self) -> IndexMap<&'static str, Scalar> {
-        let Extras { window, softcap, lens, .. } = &self.extras;
-        let mut vars = self.vars();
-        vars.retain(|name, _| match *name {
-            "Dv" => self.dv() != self.d,
-            "window" => window.is_some(),
-            "softcap" => softcap.is_some(),
-            "packed" | "N" | "Tmax" => false,
-            "B" | "Tq" | "Tkv" => lens.is_empty(),
-            _ => true,
-        });
-        vars
-    }
-
-    /// q `[B,Tq,Hq,D]`, k `[B,Tkv,Hkv,D]`, v `[B,Tkv,Hkv,Dv]`; o `[B,Tq,Hq,Dv]`, lse `[B,Hq,Tq]`
-    /// fp32, natural log. Packed sequences have `cu_seqlens_q` and `cu_seqlens_kv` `[N+1]` i32
-    /// besides, where each begins and the last ends.
-    pub fn tensors(&self) -> Vec<TensorSpec> {
-        let (d, dv) = (self.d, self.dv());
-        let q = |d| [self.b, self.tq, self.hq, d];
-        let kv = |d| [self.b, self.tkv, self.hkv, d];
-        let (o_dims, v_dims) = match dv == d {
-            true => ("B Tq Hq D", "B Tkv Hkv D"),
-            false => ("B Tq Hq Dv", "B Tkv Hkv Dv"),
-        };
-        let mut all = vec![
-            TensorSpec::input("q", self.dtype, "B Tq Hq D", &q(d)),
-            TensorSpec::input("k", self.dtype, "B Tkv Hkv D", &kv(d)),
-            TensorSpec::input("v", self.dtype, v_dims, &kv(dv)),
-        ];
-        if !self.extras.lens.is_empty() {
-            let n = [self.extras.lens.len() + 1];
-            all.push(TensorSpec::input("cu_seqlens_q", DType::I32, "N+1", &n));
-            all.push(TensorSpec::input("cu_seqlens_kv", DType::I32, "N+1", &n));
-        }
-        all.push(TensorSpec::output("o", self.dtype, o_dims, &q(dv)));
-        all.push(TensorSpec::output("lse", DType::Fp32, "B Hq Tq", &[self.b, self.hq, self.tq]));
-        all
-    }
-
-    /// `cu_seqlens_q` and `cu_seqlens_kv`; none where nothing is packed.
-    pub fn cu_seqlens(&self) -> Vec<Tensor> {
-        let lens = &self.extras.lens;
-        if lens.is_empty() {
-            return vec![];
-        }
-        let starts = |i: usize| {
-            let ends = lens.iter().scan(0, move |sum, l| {
-                *sum += l[i];
-                Some(*sum as f64)
-            });
-            Tensor::from_f64(DType::I32, &[lens.len() + 1], std::iter::once(0.0).chain(ends))
-        };
-        vec![starts(0), starts(1)]
-    }
-
-    /// The packed sequences; one of Tq and Tkv tokens where nothing is packed.
-    pub fn sequences(&self) -> Vec<Sequence> {
-        let whole = [[self.tq, self.tkv]];
-        let lens = if self.extras.lens.is_empty() { &whole } else { &self.extras.lens[..] };
-        let (mut q, mut k) = (0, 0);
-        lens.iter()
-            .map(|&[tq, tkv]| {
-                (q, k) = (q + tq, k + tkv);
-                Sequence { q: q - tq..q, k: k - tkv..k }
-            })
-            .collect()
     }
 
     /// Keys that query row `i` of a sequence of `tq` and `tkv` tokens sees.
@@ -233,99 +159,258 @@ impl Shape {
             return 0..tkv;
         }
         let end = (i + 1 + tkv).saturating_sub(tq).min(tkv);
-        let start = self.extras.window.map_or(0, |w| (i + 1 + tkv).saturating_sub(tq + w));
+        let start = self.window.map_or(0, |w| (i + 1 + tkv).saturating_sub(tq + w));
         start.min(end)..end
     }
 
-    /// Two products, of `2 D` and `2 Dv`, a visible query-key pair. Without a window the causal
-    /// mask counts at half of `Tq * Tkv`, as every published figure does.
-    pub fn flops(&self) -> f64 {
-        let pairs = |s: &Sequence| match self.extras.window {
-            Some(_) => (0..s.q.len())
-                .map(|i| self.keys(i, s.q.len(), s.k.len()).len())
-                .sum::<usize>() as f64,
-            None => s.q.len() as f64 * s.k.len() as f64 * if self.causal { 0.5 } else { 1.0 },
-        };
-        let pairs: f64 = self.sequences().iter().map(pairs).sum();
-        2.0 * (self.d + self.dv()) as f64 * (self.b * self.hq) as f64 * pairs
+    /// Query-key pairs that the mask lets through, of one head and one sequence of `tq` and `tkv`
+    /// tokens. Exact up to 2^53.
+    fn visible(&self, tq: usize, tkv: usize) -> f64 {
+        let (q, k) = (tq as f64, tkv as f64);
+        if !self.causal {
+            return q * k;
+        }
+        // Rows see max(0, i + 1 + Tkv - Tq) keys: consecutive numbers up to Tkv, at most a window's.
+        let sum = |n: f64| n * (n + 1.0) / 2.0;
+        let least = (tkv as i64 - tq as i64).max(0) as f64;
+        match self.window.map(|w| w as f64) {
+            Some(w) if w < k => {
+                let narrow = if least < w { sum(w) - sum(least) } else { 0.0 };
+                narrow + w * (k - least.max(w))
+            }
+            _ => sum(k) - sum(least),
+        }
     }
+}
 
-    pub fn flops_formula(&self) -> &'static str {
-        let square = self.dv() == self.d;
-        match (self.extras.window, !self.extras.lens.is_empty(), self.causal) {
-            (Some(_), ..) => "2*B*Hq*(visible pairs)*(D+Dv)",
-            (None, true, true) => "2*Hq*sum(Tq*Tkv)*(D+Dv) / 2",
-            (None, true, false) => "2*Hq*sum(Tq*Tkv)*(D+Dv)",
-            (None, false, true) if square => "4*B*Hq*Tq*Tkv*D / 2",
-            (None, false, false) if square => "4*B*Hq*Tq*Tkv*D",
-            (None, false, true) => "2*B*Hq*Tq*Tkv*(D+Dv) / 2",
-            (None, false, false) => "2*B*Hq*Tq*Tkv*(D+Dv)",
+/// Visible pairs of all packed sequences, of one head and one of the batch.
+fn visible_pairs(p: &Problem) -> f64 {
+    let s = Shape::of(p);
+    p.places().iter().map(|one| s.visible(one.q.len(), one.k.len())).sum()
+}
+
+impl Operator for Attention {
+    fn face(&self) -> Face {
+        Face {
+            name: "attention",
+            summary: "softmax attention with grouped key/value heads",
+            class: "attention",
+            // Okabe and Ito's vermilion, darkened or lightened to stand on paper.
+            light: "#c2410c",
+            dark: "#fb8c5a",
+            mark: Mark::Circle,
+            side: Side::Full,
         }
     }
 
-    /// One sequence (or one pack), one key/value head with its query heads.
-    pub fn one_head_group(&self) -> (Shape, usize) {
-        let small = Shape { b: 1, hq: self.hq / self.hkv, hkv: 1, ..self.clone() };
-        (small, self.b * self.hkv)
+    fn variables(&self) -> &'static [Variable] {
+        &VARIABLES
     }
 
-    /// The keys that rows of q need, and the problem they make with one head: a block of keys
-    /// and rows of each sequence that `rows` meets, bottom right corners together.
-    pub fn crop_rows(&self, rows: &Range<usize>) -> (Range<usize>, Shape) {
+    fn phases(&self) -> &'static [Phase] {
+        &PHASES
+    }
+
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Keys, Part::Logits]
+    }
+
+    fn fault(&self, p: &Problem) -> Option<Fault> {
+        let s = Shape::of(p);
+        if s.window.is_some() && !s.causal {
+            return Some(Fault::wrong("window", "window: a sliding window needs causal = true"));
+        }
+        if let Some(cap) = s.softcap.filter(|c| *c <= 0.0) {
+            let text = format!("softcap = {cap}: expected a number above 0");
+            return Some(Fault::wrong("softcap", text));
+        }
+        None
+    }
+
+    /// `N` sequences, the longest of `Tmax` keys; `packed` where they lie one after another.
+    fn derived(&self, p: &Problem) -> Vec<(&'static str, Scalar)> {
+        let (s, lens) = (Shape::of(p), p.lens());
+        let packed = !lens.is_empty();
+        let n = if packed { lens.len() } else { s.b };
+        let longest = lens.iter().map(|l| l[1]).max().unwrap_or(s.tkv);
+        vec![
+            ("packed", Scalar::Bool(packed)),
+            ("N", Scalar::Int(n as i64)),
+            ("Tmax", Scalar::Int(longest as i64)),
+        ]
+    }
+
+    /// q `[B,Tq,Hq,D]`, k `[B,Tkv,Hkv,D]`, v `[B,Tkv,Hkv,Dv]`; o `[B,Tq,Hq,Dv]`, lse `[B,Hq,Tq]`
+    /// fp32, natural log. Packed sequences have `cu_seqlens_q` and `cu_seqlens_kv` `[N+1]` i32
+    /// besides, where each begins and the last ends.
+    fn tensors(&self, p: &Problem) -> Vec<TensorSpec> {
+        let (dtype, kv, packed) = (p.dtype(), p.format("kv"), !p.lens().is_empty());
+        vec![
+            p.input("q", dtype, "B Tq Hq D"),
+            p.input("k", kv, "B Tkv Hkv D"),
+            p.input("v", kv, "B Tkv Hkv Dv"),
+            p.input("cu_seqlens_q", DType::I32, "N+1").only_if(packed),
+            p.input("cu_seqlens_kv", DType::I32, "N+1").only_if(packed),
+            p.output("o", dtype, "B Tq Hq Dv"),
+            p.output("lse", DType::Fp32, "B Hq Tq"),
+        ]
+    }
+
+    /// Two products, of `2 D` and `2 Dv`, a query-key pair that the mask lets through. A causal
+    /// square has `T (T + 1) / 2` of them; other projects count `T^2 / 2`, which is 1/T less.
+    fn work(&self, p: &Problem) -> Work {
+        let s = Shape::of(p);
+        let pairs = visible_pairs(p) * (s.b * s.hq) as f64;
+        Work {
+            flops: 2.0 * (s.d + s.dv) as f64 * pairs,
+            formula: "2*B*Hq*(visible pairs)*(D+Dv)",
+            reference_flops: 4.0 * s.d as f64 * pairs.max((s.b * s.hq) as f64),
+        }
+    }
+
+    fn inputs(&self, p: &Problem, family: &Family, seed: u64) -> Vec<Tensor> {
+        inputs(p, family, seed)
+    }
+
+    fn reference(&self, p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+        reference(p, inputs)
+    }
+
+    /// The keys that rows of q need, bottom right corners together: a block of keys and rows of
+    /// each sequence that `rows` meets.
+    fn cut(&self, p: &Problem, rows: &Range<usize>) -> Option<Cut> {
+        let s = Shape::of(p);
         let mut lens = Vec::new();
         let mut keys: Option<Range<usize>> = None;
-        for s in self.sequences() {
-            let (start, end) = (rows.start.max(s.q.start), rows.end.min(s.q.end));
+        for one in p.places() {
+            let (start, end) = (rows.start.max(one.q.start), rows.end.min(one.q.end));
             if start >= end {
                 continue;
             }
             // Only the last sequence met is cut at its end, so the keys stay in one piece.
-            let seen = self.keys(end - 1 - s.q.start, s.q.len(), s.k.len()).end;
-            let tkv = if end < s.q.end { seen } else { s.k.len() };
-            let first = keys.map_or(s.k.start, |k| k.start);
-            keys = Some(first..s.k.start + tkv);
+            let seen = s.keys(end - 1 - one.q.start, one.q.len(), one.k.len()).end;
+            let tkv = if end < one.q.end { seen } else { one.k.len() };
+            let first = keys.map_or(one.k.start, |k| k.start);
+            keys = Some(first..one.k.start + tkv);
             lens.push([end - start, tkv]);
         }
-        let keys = keys.unwrap_or(0..0);
-        let mut small =
-            Shape { b: 1, hq: 1, hkv: 1, tq: rows.len(), tkv: keys.len(), ..self.clone() };
-        if !self.extras.lens.is_empty() {
-            small.pack(lens);
+        if p.lens().is_empty() {
+            lens.clear();
         }
-        (keys, small)
+        Some(Cut { past: keys.unwrap_or(0..0), lens })
+    }
+
+    /// The largest E/F that passes.
+    ///
+    /// | output | bf16 | fp16 | tf32 |
+    /// |---|---|---|---|
+    /// | o | 1.6 | 1.6 | 3 |
+    /// | o, huge or sink logits | 2.5 | 2.5 | 20, 10 |
+    /// | lse | 0.05 | 0.05 | 8; 24 on huge or sink logits |
+    ///
+    /// *16 bits*: P is rounded once beside the output, so a sound kernel stands at about sqrt(2)
+    /// floors where one key dominates and lower where P's errors average out. Long logits make
+    /// softmax one-hot and turn fp32 noise of the logit into relative error. *tf32*: q, k, v arrive
+    /// in fp32 and are rounded to 10 bits as operands, so a logit of size s is off by about
+    /// sqrt(2) s floors, and P by as much; sink logits reach 6 and huge ones 16 times the usual
+    /// size. *lse* is a sum in fp32 of products that are exact in fp32: its error is three orders
+    /// below 16-bit rounding. In tf32 it is as far off as a logit is; with few keys logits cancel in
+    /// it, so that E is large where lse happens to be small.
+    fn limit(&self, p: &Problem, family: &Family, output: &str) -> f64 {
+        match (output, p.dtype(), family.logits) {
+            ("lse", DType::Tf32, Logits::Normal) => 8.0,
+            ("lse", DType::Tf32, Logits::Huge | Logits::Sink) => 24.0,
+            ("lse", ..) => 0.05,
+            (_, DType::Tf32, Logits::Normal) => 3.0,
+            (_, _, Logits::Normal) => 1.6,
+            (_, DType::Tf32, Logits::Huge) => 20.0,
+            (_, DType::Tf32, Logits::Sink) => 10.0,
+            (_, _, Logits::Huge | Logits::Sink) => 2.5,
+        }
+    }
+
+    fn is_causal(&self, p: &Problem) -> bool {
+        p.flag("causal")
+    }
+
+    fn has_prefix_property(&self, p: &Problem) -> bool {
+        let s = Shape::of(p);
+        let square = p.lens().iter().all(|[q, k]| q == k);
+        s.causal && s.tq == s.tkv && s.tq > 1 && square
+    }
+
+    fn suite(&self, phase: PhaseName) -> Suite {
+        const FAMILIES: &[&str] =
+            &["random", "keys=identical", "keys=correlated", "logits=huge", "logits=sink"];
+        const MASK: Own = Own::flag(|p, i| p.with("causal", i == 1));
+        /// Tq beside Tkv: as many, fewer, more, one.
+        const CROSS: Own = Own {
+            values: 4,
+            set: |p, i| {
+                let t = p.count("Tkv");
+                p.with("Tq", [t, (t - t / 3).max(1), t + 37, 1][i])
+            },
+        };
+        const DRAFT: Own = Own { values: 4, set: |p, i| p.with("Tq", [2, 3, 8, 16][i]) };
+        let own: &[Own] = match phase {
+            PhaseName::Prefill => &[MASK, CROSS],
+            PhaseName::Decode => &[MASK],
+            PhaseName::Verify => &[MASK, DRAFT],
+        };
+        Suite { families: FAMILIES, own, extras, uneven: |p| p.with("causal", true) }
+    }
+
+    fn layer(&self, p: &Problem) -> String {
+        let s = Shape::of(p);
+        let mut text = format!("Hq {}, Hkv {}, D {}", s.hq, s.hkv, s.d);
+        if s.dv != s.d {
+            text += &format!(", Dv {}", s.dv);
+        }
+        // One row sees every key, causal or not.
+        if p.phase() != PhaseName::Decode {
+            text += if s.causal { ", causal" } else { ", full" };
+        }
+        if p.phase() == PhaseName::Verify {
+            text += &format!(", {} new tokens", s.tq);
+        }
+        if let Some(n) = p.get("Tkv") {
+            text += &format!(", Tkv {n}");
+        }
+        if let Some(n) = s.window {
+            text += &format!(", window {n}");
+        }
+        if let Some(cap) = s.softcap {
+            text += &format!(", softcap {cap}");
+        }
+        if let Value::Word(kv) = p.value("kv") {
+            text += &format!(", kv {kv}");
+        }
+        match p.lens().len() {
+            0 => text,
+            n => format!("{text}, {n} packed sequences"),
+        }
     }
 }
 
-/// Lengths as [`Shape::lens_text`] writes them.
-///
-/// # Errors
-/// Naming the part that is no length.
-pub fn parse_lens(text: &str) -> Result<Vec<[usize; 2]>, String> {
-    let mut lens = Vec::new();
-    for part in text.split('+') {
-        let fault = || {
-            format!(
-                "lens={text}: `{part}` is no length: write lengths of at least 1 as in 1000+4097, 16x512 for a number of equal ones, 5:1000 for 5 queries of 1000 keys"
-            )
-        };
-        let count = |text: &str| match text.trim().parse::<usize>() {
-            Ok(n) if n > 0 && n <= 1 << 30 => Ok(n),
-            _ => Err(fault()),
-        };
-        let (times, one) = part.split_once('x').map_or((Ok(1), part), |(n, one)| (count(n), one));
-        let (q, k) = one.split_once(':').unwrap_or((one, one));
-        let (times, one) = (times?, [count(q)?, count(k)?]);
-        if times > 1 << 20 || one[0].max(one[1]).saturating_mul(times) > 1 << 30 {
-            return Err(fault());
-        }
-        lens.extend(std::iter::repeat_n(one, times));
+/// The problem in turns as it is, with a window, a soft cap, packed lengths, and all of them.
+fn extras(p: &Problem, turn: usize) -> Problem {
+    let (mut p, turn) = (p.clone(), turn % 5);
+    let (q, k) = (p.count("Tq"), p.count("Tkv"));
+    if matches!(turn, 1 | 4) && p.flag("causal") {
+        p = p.with("window", k / 3 + 1);
     }
-    Ok(lens)
+    if matches!(turn, 2 | 4) {
+        p = p.with("softcap", 20.0);
+    }
+    if matches!(turn, 3 | 4) && p.phase() == PhaseName::Prefill {
+        p = p.pack(vec![[q.div_ceil(3), k.div_ceil(3)], [q, k], [1, k], [65, 63]]);
+    }
+    p
 }
 
 /// q, k, v of the family, rounded to their storage type.
-pub fn inputs(s: &Shape, family: &Family, seed: u64) -> Vec<Tensor> {
-    let specs = s.tensors();
+fn inputs(p: &Problem, family: &Family, seed: u64) -> Vec<Tensor> {
+    let (s, specs) = (Shape::of(p), p.tensors());
     let q_scale = match family.logits {
         Logits::Normal | Logits::Sink => 1.0,
         Logits::Huge => 16.0,
@@ -334,7 +419,7 @@ pub fn inputs(s: &Shape, family: &Family, seed: u64) -> Vec<Tensor> {
     let mut k = vec![0f32; specs[1].elements()];
     fill_normal(&mut k, seed, 1);
     let row = s.hkv * s.d;
-    let starts: Vec<usize> = s.sequences().into_iter().map(|s| s.k.start).collect();
+    let starts: Vec<usize> = p.places().into_iter().map(|one| one.k.start).collect();
     for (token, row) in k.chunks_mut(row).enumerate().map(|(i, r)| (i % s.tkv, r)) {
         match family.keys {
             Keys::Normal => {}
@@ -349,9 +434,9 @@ pub fn inputs(s: &Shape, family: &Family, seed: u64) -> Vec<Tensor> {
             row.iter_mut().enumerate().for_each(|(i, x)| *x = 6.0 * fixed(i % s.d));
         }
     }
-    let k = Tensor::from_f64(s.dtype, &specs[1].shape, k.into_iter().map(f64::from));
+    let k = Tensor::from_f64(specs[1].dtype, &specs[1].shape, k.into_iter().map(f64::from));
     let mut all = vec![q, k, normal_tensor(&specs[2], seed, 2, 1.0)];
-    all.extend(s.cu_seqlens());
+    all.extend(p.cu_seqlens().into_iter().map(|(_, starts)| starts));
     all
 }
 
@@ -362,16 +447,17 @@ fn fixed(i: usize) -> f32 {
 
 /// Plain softmax in fp64: o, then lse. Heads and blocks of rows are independent of each other.
 ///
-/// Cost: `2 B Hq Tq Tkv (D + Dv)` operations (half when causal); crop the problem first where one
-/// head or a few rows are enough.
-pub fn reference(shape: &Shape, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+/// Cost: `2 (D + Dv)` operations a head and visible pair; crop the problem first where one head or a
+/// few rows are enough.
+fn reference(p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+    let shape = Shape::of(p);
     let [q, k, v] = [0, 1, 2].map(|i| {
         let dims: [usize; 4] = inputs[i].shape.clone().try_into().expect("four dimensions");
         Array4::from_shape_vec(dims, inputs[i].to_f64()).expect("a full tensor")
     });
-    let mut o = Array4::<f64>::zeros((shape.b, shape.tq, shape.hq, shape.dv()));
+    let mut o = Array4::<f64>::zeros((shape.b, shape.tq, shape.hq, shape.dv));
     let mut lse = Array3::<f64>::from_elem((shape.b, shape.hq, shape.tq), f64::NEG_INFINITY);
-    let sequences = shape.sequences();
+    let sequences = p.places();
     for (b, hq) in (0..shape.b).flat_map(|b| (0..shape.hq).map(move |hq| (b, hq))) {
         let hkv = hq / (shape.hq / shape.hkv);
         for (s, i0) in
@@ -385,7 +471,7 @@ pub fn reference(shape: &Shape, inputs: &[Tensor]) -> Vec<Vec<f64>> {
             let k = k.slice(s![b, keys.clone(), hkv, ..]);
             let v = v.slice(s![b, keys, hkv, ..]);
             let mut p = q.slice(s![b, rows.clone(), hq, ..]).dot(&k.t()) * shape.scale;
-            if let Some(cap) = shape.extras.softcap {
+            if let Some(cap) = shape.softcap {
                 p.mapv_inplace(|x| cap * (x / cap).tanh());
             }
             for (i, mut p) in (i0..i1).zip(p.rows_mut()) {
@@ -413,52 +499,33 @@ pub fn reference(shape: &Shape, inputs: &[Tensor]) -> Vec<Vec<f64>> {
 /// Query rows the reference takes at once.
 const ROWS: usize = 64;
 
-impl Shape {
-    /// How many keys query row `i` sees, counted along Tq through all packed sequences.
-    pub fn visible(&self, i: usize) -> usize {
-        if self.extras.lens.is_empty() {
-            return self.keys(i, self.tq, self.tkv).len();
-        }
-        let all = self.sequences();
-        let s = &all[all.partition_point(|s| s.q.end <= i)];
-        self.keys(i - s.q.start, s.q.len(), s.k.len()).len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::{Op, Role};
 
-    fn shape(tq: usize, tkv: usize, causal: bool) -> Shape {
-        Shape {
-            dtype: DType::Bf16,
-            b: 1,
-            tq,
-            tkv,
-            hq: 2,
-            hkv: 1,
-            d: 8,
-            causal,
-            scale: 0.3,
-            extras: Extras::default(),
-        }
+    fn problem(settings: &str) -> Problem {
+        let op = Op::parse("attention").unwrap();
+        Problem::parse(op, PhaseName::Prefill, settings).unwrap()
+    }
+
+    fn shape(tq: usize, tkv: usize, causal: bool) -> Problem {
+        problem(&format!("Tq={tq},Tkv={tkv},Hq=2,Hkv=1,D=8,causal={causal},scale=0.3"))
     }
 
     /// Packed sequences give what each gives on its own.
     #[test]
     fn packing_is_a_loop_over_sequences() {
-        for (causal, window) in [(false, None), (true, None), (true, Some(40))] {
-            let mut packed = shape(1, 1, causal);
-            packed.extras = Extras { dv: Some(4), window, softcap: Some(2.0), lens: vec![] };
-            packed.pack(vec![[70, 70], [1, 130], [150, 90]]);
-            assert_eq!(packed.fault(), None);
+        for (causal, window) in [(false, 0), (true, 0), (true, 40)] {
+            let packed = problem(&format!(
+                "Hq=2,Hkv=1,D=8,Dv=4,causal={causal},window={window},softcap=2,scale=0.3,\
+                 lens=70+1:130+150:90"
+            ));
             let inputs = inputs(&packed, &Family::default(), 5);
             let got = reference(&packed, &inputs);
             let mut flops = 0.0;
-            for s in packed.sequences() {
-                let mut one = packed.clone();
-                one.pack(vec![]);
-                (one.tq, one.tkv) = (s.q.len(), s.k.len());
+            for s in packed.places() {
+                let one = packed.pack(vec![]).with("Tq", s.q.len()).with("Tkv", s.k.len());
                 flops += one.flops();
                 let cut = |t: &Tensor, r: &Range<usize>| {
                     let row = t.shape[2] * t.shape[3];
@@ -469,10 +536,10 @@ mod tests {
                 let alone = [cut(&inputs[0], &s.q), cut(&inputs[1], &s.k), cut(&inputs[2], &s.k)];
                 let want = reference(&one, &alone);
                 assert_eq!(got[0][s.q.start * 8..s.q.end * 8], want[0]);
+                let (t, tq) = (packed.tokens(), one.tokens());
                 for h in 0..2 {
-                    let t = packed.tq;
                     let got = &got[1][h * t + s.q.start..h * t + s.q.end];
-                    assert_eq!(got, &want[1][h * one.tq..(h + 1) * one.tq]);
+                    assert_eq!(got, &want[1][h * tq..(h + 1) * tq]);
                 }
             }
             assert_eq!(packed.flops(), flops);
@@ -484,44 +551,69 @@ mod tests {
         let plain = shape(90, 120, true);
         let inputs = inputs(&plain, &Family::default(), 5);
         let want = reference(&plain, &inputs);
-        let mut s = plain.clone();
-        s.extras.window = Some(120);
-        assert_eq!(reference(&s, &inputs), want);
-        s.extras.window = Some(1);
+        assert_eq!(reference(&plain.with("window", 120), &inputs), want);
         // One key alone: o is its value, lse its score.
-        let one = reference(&s, &inputs);
+        let one = reference(&plain.with("window", 1), &inputs);
         let v = |i: usize| inputs[2].get(i);
         assert!((0..8).all(|c| (one[0][c] - v((30) * 8 + c)).abs() < 1e-12));
         assert!(one[1].iter().zip(&want[1]).all(|(a, b)| a < b));
-        s.extras = Extras { softcap: Some(1e6), ..Extras::default() };
-        let capped = reference(&s, &inputs);
+        let capped = reference(&plain.with("softcap", 1e6), &inputs);
         assert!(capped[0].iter().zip(&want[0]).all(|(a, b)| (a - b).abs() < 1e-6));
-        s.extras.softcap = Some(0.01);
         // Nearly uniform: lse is ln of the number of keys.
-        let flat = reference(&s, &inputs);
+        let flat = reference(&plain.with("softcap", 0.01), &inputs);
         assert!((flat[1][0] - 31f64.ln()).abs() < 0.011);
     }
 
+    /// Against a count of every pair, over shapes and windows of every kind.
     #[test]
-    fn lengths_round_trip() {
-        for text in ["1000", "3x64+1000", "5:1000+2x7:8+7"] {
-            let mut s = shape(1, 1, true);
-            s.pack(parse_lens(text).unwrap());
-            assert_eq!(s.lens_text().as_deref(), Some(text));
-        }
-        for text in ["", "0", "1+", "2x", "x3", "1:0", "99999999999", "1048576x1048576"] {
-            assert!(parse_lens(text).unwrap_err().contains("lens="), "{text}");
+    fn visible_pairs_are_those_that_the_mask_lets_through() {
+        let mut state = 1u64;
+        let mut draw = |n: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % n
+        };
+        for i in 0..10_000 {
+            let causal = i % 4 > 0;
+            let sequences = 1 + draw(3);
+            let lens: Vec<_> = (0..sequences).map(|_| [1 + draw(40), 1 + draw(40)]).collect();
+            let mut p = shape(lens[0][0], lens[0][1], causal).with_role(Role::Sequence, 1);
+            if causal && i % 2 == 0 {
+                p = p.with("window", 1 + draw(50));
+            }
+            if sequences > 1 {
+                p = p.pack(lens.clone());
+            }
+            let window = p.get("window").unwrap_or(usize::MAX);
+            let sees = |[tq, tkv]: [usize; 2], i: usize, j: usize| {
+                let last = i as i64 + tkv as i64 - tq as i64;
+                !causal || (j as i64 <= last && last - (j as i64) < window.min(1 << 40) as i64)
+            };
+            let count = |l: &[usize; 2]| {
+                let pairs = (0..l[0]).flat_map(|i| (0..l[1]).map(move |j| (i, j)));
+                pairs.filter(|(i, j)| sees(*l, *i, *j)).count()
+            };
+            let want: usize =
+                if sequences > 1 { lens.iter().map(count).sum() } else { count(&lens[0]) };
+            assert_eq!(visible_pairs(&p), want as f64, "{p}");
+            assert_eq!(p.flops(), 2.0 * 2.0 * 16.0 * want as f64, "{p}");
         }
     }
 
     #[test]
     fn plain_problems_are_stored_as_ever() {
-        let mut s = shape(3, 4, true);
+        let s = shape(3, 4, true);
         let json = serde_json::to_string(&s).unwrap();
-        assert!(json.ends_with("\"scale\":0.3}"), "{json}");
-        s.extras = Extras { dv: Some(4), window: Some(2), softcap: Some(30.0), lens: vec![] };
-        s.pack(vec![[1, 2], [2, 2]]);
+        assert_eq!(
+            json,
+            "{\"op\":\"attention\",\"dtype\":\"bf16\",\"b\":1,\"tq\":3,\"tkv\":4,\"hq\":2,\"hkv\":1,\
+             \"d\":8,\"causal\":true,\"scale\":0.3}"
+        );
+        let s = problem("Hq=2,causal=true,Dv=4,window=2,softcap=30,lens=1:2+2");
         let json = serde_json::to_string(&s).unwrap();
-        assert_eq!(serde_json::from_str::<Shape>(&json).unwrap(), s);
+        assert!(
+            json.ends_with("\"dv\":4,\"window\":2,\"softcap\":30.0,\"lens\":[[1,2],[2,2]]}"),
+            "{json}"
+        );
+        assert_eq!(serde_json::from_str::<Problem>(&json).unwrap(), s);
     }
 }

@@ -4,13 +4,14 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::DType;
+use super::operator::Role;
 
 /// Elements one core converts at a time.
 const CHUNK: usize = 1 << 16;
 
 /// What a kernel does with a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum Flow {
     Input,
     Output,
 }
@@ -19,22 +20,29 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     pub name: &'static str,
-    pub role: Role,
+    pub flow: Flow,
+    /// Whether the problem has it; other problems of the operator do.
+    pub there: bool,
     /// Type in memory.
     pub dtype: DType,
+    /// Whether it is fp32 whatever the precision of the problem.
+    pub wide: bool,
     /// The letters of the dimensions, such as `"B T H K"`.
     pub dims: &'static str,
     pub shape: Vec<usize>,
+    /// What each dimension stands for; none of a dimension that is no variable.
+    pub roles: Vec<Option<Role>>,
 }
 
 impl TensorSpec {
-    pub fn input(name: &'static str, dtype: DType, dims: &'static str, shape: &[usize]) -> Self {
-        let (role, dtype) = (Role::Input, dtype.storage());
-        TensorSpec { name, role, dtype, dims, shape: shape.to_vec() }
+    /// The tensor, there only where that holds.
+    pub(super) fn only_if(self, there: bool) -> TensorSpec {
+        TensorSpec { there, ..self }
     }
 
-    pub fn output(name: &'static str, dtype: DType, dims: &'static str, shape: &[usize]) -> Self {
-        TensorSpec { role: Role::Output, ..TensorSpec::input(name, dtype, dims, shape) }
+    /// The dimension along the output's tokens, if it has one.
+    pub fn token_axis(&self) -> Option<usize> {
+        self.roles.iter().position(|r| *r == Some(Role::Token))
     }
 
     pub fn elements(&self) -> usize {

@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Build, Counts, CtaSample, Facts, Health, Modelled, Regime, Sample};
-use crate::op::{Family, Phase, Problem, Scalar};
+use crate::op::{Family, PhaseName, Problem};
 
 pub use file::{RecordError, Records, Writer, done_ids, read};
 
@@ -47,7 +47,8 @@ pub struct Record {
     pub command: String,
     pub version: String,
     pub problem: Problem,
-    pub phase: Phase,
+    /// The problem's, for whoever sorts records by it.
+    pub phase: PhaseName,
     pub family: Family,
     pub seed: u64,
     pub kernel: Kernel,
@@ -72,7 +73,7 @@ pub struct Record {
 pub struct Kernel {
     /// `attention/prefill.sm80`
     pub name: String,
-    pub tile: IndexMap<String, Scalar>,
+    pub tile: IndexMap<String, i64>,
     pub ptx_sha256: String,
     /// `.target` of the PTX.
     pub target: String,

@@ -5,63 +5,39 @@ use indexmap::{IndexMap, indexmap};
 
 use super::*;
 use crate::device::{Counts, EntryBuild, Peak};
-use crate::op::{DType, Op, attention, delta};
+use crate::op::{DType, Op, Side, examples};
 
 /// What tells one made-up case from another.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub struct Made {
     pub op: Op,
     pub dtype: DType,
     pub t: usize,
     pub b: usize,
     pub heads: usize,
     pub family: &'static str,
-    pub tile: IndexMap<String, Scalar>,
+    pub tile: IndexMap<String, i64>,
     pub ns: f64,
     pub measured: bool,
 }
 
-impl Case {
-    pub fn new(op: Op, t: usize, ns: f64) -> Case {
-        let tile = match op {
-            Op::Attention => indexmap! { "BM".into() => Scalar::Int(128) },
-            _ => indexmap! { "BV".into() => Scalar::Int(64) },
+impl Made {
+    pub fn new(op: Op, t: usize, ns: f64) -> Made {
+        let tile = match op.side() {
+            Side::Full => indexmap! { "BM".into() => 128 },
+            Side::Linear => indexmap! { "BV".into() => 64 },
         };
         let (dtype, family) = (DType::Bf16, "gate=mid");
-        Case { op, dtype, t, b: 1, heads: 16, family, tile, ns, measured: true }
+        Made { op, dtype, t, b: 1, heads: 16, family, tile, ns, measured: true }
     }
 
     pub fn record(&self) -> Record {
-        let Case { t, b, heads, dtype, .. } = *self;
-        let scale = 128f64.powf(-0.5);
-        let d = delta::Shape {
-            dtype,
-            b,
-            t,
-            h: heads,
-            hv: heads,
-            k: 128,
-            v: 128,
-            initial_state: false,
-            final_state: true,
-            scale,
+        let Made { t, b, heads, dtype, .. } = *self;
+        let sizes = match self.op.side() {
+            Side::Full => format!("Hq={heads},Hkv={},causal=true", heads / 4),
+            Side::Linear => format!("HV={heads}"),
         };
-        let problem = match self.op {
-            Op::Attention => Problem::Attention(attention::Shape {
-                dtype,
-                b,
-                tq: t,
-                tkv: t,
-                hq: heads,
-                hkv: heads / 4,
-                d: 128,
-                causal: true,
-                scale,
-                extras: Default::default(),
-            }),
-            Op::GatedDeltaRule => Problem::GatedDeltaRule(d),
-            Op::Kda => Problem::Kda(d),
-        };
+        let problem = examples::problem(self.op, &format!("dtype={dtype},B={b},T={t},{sizes}"));
         let tile = self.tile.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
         let key = format!("{problem} {} {} {} {}", self.family, tile.join(","), self.measured, b);
         Record {
@@ -71,7 +47,7 @@ impl Case {
             time: "2026-03-01T12:00:00Z".into(),
             command: "crossover run sweeps/sample.toml --device cuda:0".into(),
             version: "0.1.0".into(),
-            phase: Phase::Prefill,
+            phase: PhaseName::Prefill,
             family: self.family.parse().unwrap(),
             seed: 1,
             kernel: Kernel {
@@ -183,8 +159,8 @@ fn verification(problem: &Problem, family: &str) -> Verification {
         DType::Fp16 => 2.1e-4,
         _ => 1e-4,
     };
-    let slope = match (problem.op(), family) {
-        (Op::Attention, _) => 0.01,
+    let slope = match (problem.op().side(), family) {
+        (Side::Full, _) => 0.01,
         (_, "gate=slow") => 0.12,
         _ => 0.04,
     };
@@ -203,20 +179,25 @@ fn verification(problem: &Problem, family: &str) -> Verification {
         share: None,
     };
     let mut outputs = vec![output("o", t.div_ceil(64))];
-    match problem.op() {
-        Op::Attention => outputs.push(output("lse", t.div_ceil(64))),
-        _ => outputs.push(output("final_state", 0)),
+    match problem.op().side() {
+        Side::Full => outputs.push(output("lse", t.div_ceil(64))),
+        Side::Linear => outputs.push(output("final_state", 0)),
     }
     Verification { passed: true, outputs, subset: None, deterministic: Some(true), damage: vec![] }
+}
+
+/// The operators of made-up sweeps.
+pub fn ops() -> [Op; 3] {
+    [examples::full(), examples::linear(), examples::other()]
 }
 
 /// Time in ns by a law like the operators' own: linear in T, or quadratic with a start-up cost.
 pub fn law(op: Op, t: usize) -> f64 {
     let t = t as f64;
-    match op {
-        Op::Attention => 6_000.0 + 0.0045 * t * t + 4.0 * t,
-        Op::GatedDeltaRule => 14_000.0 + 21.0 * t,
-        Op::Kda => 18_000.0 + 33.0 * t,
+    match op.side() {
+        Side::Full => 6_000.0 + 0.0045 * t * t + 4.0 * t,
+        Side::Linear if op == examples::linear() => 14_000.0 + 21.0 * t,
+        Side::Linear => 18_000.0 + 33.0 * t,
     }
 }
 
@@ -224,13 +205,13 @@ pub fn law(op: Op, t: usize) -> f64 {
 pub fn sweep() -> Vec<Record> {
     let mut all = Vec::new();
     for t in (8..15).map(|e| 1usize << e) {
-        for op in Op::ALL {
-            let case = Case::new(op, t, law(op, t));
-            all.push(case.record());
-            if op == Op::Attention {
-                let tile = indexmap! { "BM".into() => Scalar::Int(64) };
-                let ns = case.ns * if t < 1024 { 0.9 } else { 1.2 };
-                all.push(Case { tile, ns, ..case }.record());
+        for op in ops() {
+            let made = Made::new(op, t, law(op, t));
+            all.push(made.record());
+            if op.side() == Side::Full {
+                let tile = indexmap! { "BM".into() => 64 };
+                let ns = made.ns * if t < 1024 { 0.9 } else { 1.2 };
+                all.push(Made { tile, ns, ..made }.record());
             }
         }
     }

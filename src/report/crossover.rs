@@ -1,8 +1,8 @@
-//! At which length a linear operator overtakes full attention.
+//! At which length a linear operator overtakes a full one.
 
 use std::collections::BTreeMap;
 
-use crate::op::Op;
+use crate::op::{Op, Side};
 use crate::record::{Record, Timing};
 
 use super::format::{factor, integer, list};
@@ -24,20 +24,20 @@ pub struct Crossing {
 /// Times over T of two operators, in ns, at the lengths that both have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Race {
-    /// `(t, attention, linear)`, ascending in t.
+    /// `(t, full, linear)`, ascending in t.
     pub points: Vec<(usize, f64, f64)>,
 }
 
 impl Race {
-    pub fn new(attention: &BTreeMap<usize, &Record>, linear: &BTreeMap<usize, &Record>) -> Race {
+    pub fn new(full: &BTreeMap<usize, &Record>, linear: &BTreeMap<usize, &Record>) -> Race {
         let ns = |r: &Record| r.timing.as_ref().map_or(f64::NAN, Timing::ns);
         let both = |(t, a): (&usize, &&Record)| linear.get(t).map(|l| (*t, ns(a), ns(l)));
-        Race { points: attention.iter().filter_map(both).collect() }
+        Race { points: full.iter().filter_map(both).collect() }
     }
 
     /// Every change of the lead, in the order of T.
     pub fn crossings(&self) -> Vec<Crossing> {
-        // log(attention / linear): positive where the linear operator is faster.
+        // log(full / linear): positive where the linear operator is faster.
         let lead: Vec<_> = self.points.iter().map(|&(t, a, l)| (t, (a / l).ln(), l)).collect();
         let mut found = Vec::new();
         // Last point with a leader: a tie is no change until the other one leads.
@@ -69,43 +69,52 @@ impl Race {
 /// What one comparison of a panel came to.
 #[derive(Debug, Clone)]
 pub struct Comparison {
-    pub attention: Setting,
+    pub full: Setting,
     pub linear: Setting,
     pub family: String,
     pub race: Race,
     pub crossings: Vec<Crossing>,
 }
 
-/// Every delta rule of the panel against its attention, one for each input family.
+/// Every linear operator of the panel against its full one, once for each input family.
 pub fn comparisons(panel: &Panel) -> Vec<Comparison> {
-    let Some(attention) = panel.settings.iter().find(|s| s.op == Op::Attention) else {
+    let Some(full) = panel.settings.iter().find(|s| s.op.side() == Side::Full) else {
         return vec![];
     };
     let mut all = Vec::new();
-    for linear in panel.settings.iter().filter(|s| s.op != Op::Attention) {
+    for linear in panel.settings.iter().filter(|s| s.op.side() == Side::Linear) {
         for family in panel.families(linear) {
-            let against = attention_times(panel, attention, family);
+            let against = full_times(panel, full, family);
             let race = Race::new(&against, &panel.best(linear, family));
             let crossings = race.crossings();
-            let (attention, linear, family) = (*attention, *linear, family.to_string());
-            all.push(Comparison { attention, linear, family, race, crossings });
+            let (full, linear, family) = (full.clone(), linear.clone(), family.to_string());
+            all.push(Comparison { full, linear, family, race, crossings });
         }
     }
     all
 }
 
-/// Attention's times on the inputs closest to a delta rule's family: the same keys, else any.
-fn attention_times<'a>(
-    panel: &Panel<'a>,
-    attention: &Setting,
-    family: &str,
-) -> BTreeMap<usize, &'a Record> {
+/// The full operator's times on the inputs closest to a linear one's family: the same keys, else
+/// any.
+fn full_times<'a>(panel: &Panel<'a>, full: &Setting, family: &str) -> BTreeMap<usize, &'a Record> {
     let keys = |f: &str| {
         f.split_whitespace().find(|p| p.starts_with("keys=")).unwrap_or_default().to_string()
     };
-    let families = panel.families(attention);
+    let families = panel.families(full);
     let alike = families.iter().find(|f| keys(f) == keys(family));
-    alike.or(families.first()).map_or_else(BTreeMap::new, |f| panel.best(attention, f))
+    alike.or(families.first()).map_or_else(BTreeMap::new, |f| panel.best(full, f))
+}
+
+/// Where a crossing lies: `T ≈ 1000 to 1200`, `a context of about 1000 tokens`.
+fn place(section: &Section, low: f64, high: f64) -> String {
+    let range = match (integer(low), integer(high)) {
+        (low, high) if low == high => low,
+        (low, high) => format!("{low} to {high}"),
+    };
+    match section.length() {
+        "T" => format!("T ≈ {range}"),
+        length => format!("a {length} of about {range} tokens"),
+    }
 }
 
 /// Sentences for people, one a comparison; families that agree share one.
@@ -152,24 +161,24 @@ fn outcome(c: &Comparison) -> Outcome {
 fn sentence(section: &Section, group: &[&Comparison]) -> Vec<String> {
     let c = group[0];
     let families: Vec<&str> = group.iter().map(|c| c.family.as_str()).collect();
-    let (op, dtype) = (c.linear.op.name(), c.linear.dtype);
-    let place = format!(
-        "{dtype}, B={}; attention {}; {op} {}; {}; {}",
+    let (op, full, dtype) = (c.linear.op.name(), c.full.op.name(), c.linear.dtype);
+    let setting = format!(
+        "{dtype}, B={}; {full} {}; {op} {}; {}; {}",
         c.linear.b,
-        c.attention.heads_text(),
+        c.full.heads_text(),
         c.linear.heads_text(),
         list(&families),
         section.provenance(),
     );
     let how = section.source.word();
     let Some((first, last)) = c.race.points.first().zip(c.race.points.last()) else {
-        return vec![format!("no comparison of {op} with attention: no length has both ({place})")];
+        return vec![format!("no comparison of {op} with {full}: no length has both ({setting})")];
     };
     if c.crossings.is_empty() {
         let ratios = group.iter().flat_map(|c| c.race.points.iter().map(|(_, a, l)| a / l));
         let (low, high) = extent(ratios);
         let (winner, low, high) =
-            if high > 1.0 { (op, low, high) } else { ("attention", 1.0 / high, 1.0 / low) };
+            if high > 1.0 { (op, low, high) } else { (full, 1.0 / high, 1.0 / low) };
         let by = match (factor(low), factor(high)) {
             (low, high) if low == high => low,
             (low, high) => format!("{low} to {high}"),
@@ -179,19 +188,16 @@ fn sentence(section: &Section, group: &[&Comparison]) -> Vec<String> {
             (a, b) => format!("between {a} and {b}"),
         };
         let what = format!("no crossover {range}: {winner} is faster than ");
-        let other = if winner == op { "attention" } else { op };
-        return vec![format!("{what}{other} throughout, {by} ({place})")];
+        let other = if winner == op { full } else { op };
+        return vec![format!("{what}{other} throughout, {by} ({setting})")];
     }
     let mut said = Vec::new();
     for i in 0..c.crossings.len() {
         let (low, high) = extent(group.iter().map(|c| c.crossings[i].t));
-        let at = match (integer(low), integer(high)) {
-            (low, high) if low == high => format!("T ≈ {low}"),
-            (low, high) => format!("T ≈ {low} to {high}"),
-        };
+        let at = place(section, low, high);
         let verb = if c.crossings[i].overtakes { "overtakes" } else { "falls behind" };
         let (a, b) = c.crossings[i].between;
-        said.push(format!("{op} {verb} attention at {at}, between {how} {a} and {b} ({place})"));
+        said.push(format!("{op} {verb} {full} at {at}, between {how} {a} and {b} ({setting})"));
     }
     said
 }
@@ -204,12 +210,10 @@ fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
 pub fn headlines(section: &Section) -> Vec<String> {
     let all: Vec<_> = section.panels.iter().flat_map(comparisons).collect();
     let mut said = Vec::new();
-    for op in [Op::GatedDeltaRule, Op::Kda] {
+    for op in Op::all().filter(|op| op.side() == Side::Linear) {
         let of: Vec<_> =
             all.iter().filter(|c| c.linear.op == op && !c.race.points.is_empty()).collect();
-        if of.is_empty() {
-            continue;
-        }
+        let Some(full) = of.first().map(|c| c.full.op) else { continue };
         let first = |c: &&Comparison| c.crossings.iter().find(|x| x.overtakes).map(|x| x.t);
         let crossed: Vec<f64> = of.iter().copied().filter_map(|c| first(&c)).collect();
         let never = of.iter().filter(|c| c.race.points.iter().all(|(_, a, l)| a <= l)).count();
@@ -221,21 +225,18 @@ pub fn headlines(section: &Section) -> Vec<String> {
         let mut parts = Vec::new();
         if !crossed.is_empty() {
             let (low, high) = extent(crossed.iter().copied());
-            let at = match (integer(low), integer(high)) {
-                (low, high) if low == high => format!("T ≈ {low}"),
-                (low, high) => format!("T ≈ {low} to {high}"),
-            };
-            parts.push(format!("{op} overtakes attention at {at}{}", share(crossed.len())));
+            let at = place(section, low, high);
+            parts.push(format!("{op} overtakes {full} at {at}{}", share(crossed.len())));
         }
         if always > 0 {
             parts.push(format!("{op} is faster at every length{}", share(always)));
         }
         if never > 0 {
             let than = if parts.is_empty() { format!(" than {op}") } else { String::new() };
-            parts.push(format!("attention is faster{than} at every length{}", share(never)));
+            parts.push(format!("{full} is faster{than} at every length{}", share(never)));
         }
         if parts.is_empty() {
-            parts.push(format!("{op} only falls behind attention as T grows"));
+            parts.push(format!("{op} only falls behind {full} as {} grows", section.length()));
         }
         said.push(format!("{} ({})", parts.join("; "), section.provenance()));
     }
@@ -245,7 +246,8 @@ pub fn headlines(section: &Section) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::sample::{self, Case};
+    use crate::op::examples;
+    use crate::record::sample::{self, Made};
     use crate::report::group::sections;
 
     fn race(points: impl IntoIterator<Item = usize>, a: fn(f64) -> f64, l: fn(f64) -> f64) -> Race {
@@ -290,9 +292,11 @@ mod tests {
         let records = sample::sweep();
         let sections = sections(&records);
         let said = sentences(&sections[0], &sections[0].panels[0]);
-        assert_eq!(said.len(), 2, "{said:#?}");
-        assert!(said[0].starts_with("gated_delta_rule overtakes attention at T ≈ "), "{said:?}");
-        assert!(said[0].contains("between measured 4096 and 8192 (bf16, B=1; attention Hq 16"));
+        let (full, linear) = (examples::full(), examples::linear());
+        assert_eq!(said.len(), 3, "{said:#?}");
+        assert!(said[0].starts_with(&format!("{} overtakes {} at T ≈ ", linear, full)), "{said:?}");
+        let setting = format!("between measured 4096 and 8192 (bf16, B=1; {full} Hq 16");
+        assert!(said[0].contains(&setting), "{said:?}");
         assert!(said[0].ends_with("gate=mid; measured on NVIDIA H200)"), "{said:?}");
     }
 
@@ -300,20 +304,21 @@ mod tests {
     fn modelled_is_said_and_families_that_agree_share_a_sentence() {
         let mut records = Vec::new();
         for t in [256, 512] {
-            let case = |op, ns| Case { measured: false, ..Case::new(op, t, ns) };
-            records.push(case(Op::Attention, 1000.0).record());
+            let case = |op, ns| Made { measured: false, ..Made::new(op, t, ns) };
+            records.push(case(examples::full(), 1000.0).record());
             for (family, ns) in [("gate=slow", 2500.0), ("gate=strong", 2000.0)] {
-                records.push(Case { family, ..case(Op::Kda, ns) }.record());
+                records.push(Made { family, ..case(examples::other(), ns) }.record());
             }
         }
         let sections = sections(&records);
         let said = sentences(&sections[0], &sections[0].panels[0]);
         assert_eq!(said.len(), 1, "{said:#?}");
         assert!(
-            said[0].starts_with(
-                "no crossover between 256 and 512: attention is faster than kda throughout, \
-                 2.0x to 2.5x"
-            ),
+            said[0].starts_with(&format!(
+                "no crossover between 256 and 512: {} is faster than {} throughout, 2.0x to 2.5x",
+                examples::full(),
+                examples::other()
+            )),
             "{said:?}"
         );
         assert!(said[0].contains("gate=slow and gate=strong; modelled for NVIDIA H200)"));

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::device::Counts;
-use crate::op::{DType, Op};
+use crate::op::DType;
 use crate::record::{Record, Timing, Traffic};
 
 use super::crossover::comparisons;
 use super::format::integer;
 use super::group::{Curve, Panel, Section, Source, length};
-use super::plot::{self, Line, Mark, Marker};
+use super::plot::{self, Line, Mark};
 use super::svg::{Ink, Svg};
 
 /// A plot with its words.
@@ -21,19 +21,18 @@ pub struct Figure {
     pub svg: Svg,
 }
 
-const T: &str = "T, tokens";
-
 /// Figures of a section: time, memory (bytes, rate), drift (over T, along T), for each precision.
 pub fn figures(section: &Section) -> Vec<Figure> {
     let mut dtypes: Vec<DType> = section.panels.iter().map(|p| p.dtype).collect();
     dtypes.dedup();
+    let against = |what: &str| format!("{what} against {}", section.length());
     let mut all = Vec::new();
     for (title, name, caption, panels) in [
-        ("Time against T", "time", time_caption(section), time as fn(&Section, &Panel) -> _),
-        ("Memory traffic per token", "memory", memory_caption(section), memory),
-        ("Memory rate", "rate", rate_caption(section), rate),
-        ("Drift against T", "drift", DRIFT.to_string(), drift),
-        ("Drift along T", "blocks", BLOCKS.to_string(), blocks),
+        (against("Time"), "time", time_caption(section), time as fn(&Section, &Panel) -> _),
+        ("Memory traffic per token".into(), "memory", memory_caption(section), memory),
+        ("Memory rate".into(), "rate", rate_caption(section), rate),
+        (against("Drift"), "drift", DRIFT.to_string(), drift),
+        ("Drift along T".into(), "blocks", BLOCKS.to_string(), blocks),
     ] {
         for dtype in &dtypes {
             let of = section.panels.iter().filter(|p| p.dtype == *dtype);
@@ -49,16 +48,13 @@ pub fn figures(section: &Section) -> Vec<Figure> {
     all
 }
 
-fn name_of(panel: &Panel) -> String {
-    format!("{}, B = {}", panel.dtype, panel.b)
+/// `T, tokens`
+fn axis(section: &Section) -> String {
+    format!("{}, tokens", section.length())
 }
 
-fn marker(op: Op) -> Marker {
-    match op {
-        Op::Attention => Marker::Circle,
-        Op::GatedDeltaRule => Marker::Square,
-        Op::Kda => Marker::Triangle,
-    }
+fn name_of(panel: &Panel) -> String {
+    format!("{}, B = {}", panel.dtype, panel.b)
 }
 
 /// Labels of a panel's curves: the operator, and what else tells a curve from its siblings.
@@ -97,7 +93,7 @@ fn lines(section: &Section, panel: &Panel, value: impl Fn(&Record) -> Option<f64
         label: label(panel, c),
         ink: Ink::Op(c.setting.op),
         dash: dash(section, c),
-        marker: marker(c.setting.op),
+        marker: Some(c.setting.op.face().mark),
         points: (c.best.iter())
             .filter_map(|(t, r)| value(r).map(|y| (*t as f64, y)))
             .filter(|p| p.1.is_finite() && p.1 > 0.0)
@@ -161,7 +157,7 @@ fn time_caption(section: &Section) -> String {
         }
     };
     format!(
-        "{what}. Rings mark where a linear operator overtakes attention. Input families of one \
+        "{what}. Rings mark where a linear operator overtakes a full one. Input families of one \
          operator whose times agree within 3% are drawn as one line."
     )
 }
@@ -174,7 +170,8 @@ fn time(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     }
     let lines = merge(panel, lines, 0.03);
     let unit = format!("time, ms ({})", section.source.word());
-    let mut plot = plot::Panel::new(name_of(panel), panel.heads(), T, &unit, lines, vec![]);
+    let mut plot =
+        plot::Panel::new(name_of(panel), panel.heads(), &axis(section), &unit, lines, vec![]);
     let mut marks: Vec<Mark> = Vec::new();
     for c in comparisons(panel) {
         for x in &c.crossings {
@@ -203,9 +200,9 @@ fn spread(curve: &Curve) -> Vec<(f64, f64, f64)> {
     curve.best.iter().filter_map(of).collect()
 }
 
+/// The tokens that a record's outputs have rows of.
 fn tokens(r: &Record) -> f64 {
-    let b = super::group::Setting::of(&r.problem).b;
-    (b * length(r)) as f64
+    (r.problem.sequences() * r.problem.tokens()) as f64
 }
 
 fn memory_caption(section: &Section) -> String {
@@ -251,7 +248,7 @@ fn memory(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
         }
     }
     let unit = if counted { "traffic, KiB per token" } else { "minimum traffic, KiB per token" };
-    vec![plot::Panel::new(name_of(panel), panel.heads(), T, unit, all, vec![])]
+    vec![plot::Panel::new(name_of(panel), panel.heads(), &axis(section), unit, all, vec![])]
 }
 
 fn rate_caption(section: &Section) -> String {
@@ -271,7 +268,7 @@ fn rate(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     vec![plot::Panel::new(
         name_of(panel),
         panel.heads(),
-        T,
+        &axis(section),
         "GB/s (minimum bytes over time)",
         lines,
         rules,
@@ -309,7 +306,7 @@ fn drift(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
                 label: label(panel, c),
                 ink: Ink::Op(c.setting.op),
                 dash: dash(section, c),
-                marker: marker(c.setting.op),
+                marker: Some(c.setting.op.face().mark),
                 points: worst.into_iter().filter_map(finite).collect(),
                 spread: vec![],
             }
@@ -318,7 +315,7 @@ fn drift(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
         let title = format!("{}, output {name}", name_of(panel));
         let floor = vec![(1.0, "rounding floor, E = F".to_string())];
         let unit = "E/F, error over rounding floor";
-        let mut plot = plot::Panel::new(title, panel.heads(), T, unit, lines, floor);
+        let mut plot = plot::Panel::new(title, panel.heads(), &axis(section), unit, lines, floor);
         plot.order = order;
         plot
     };
@@ -343,7 +340,7 @@ fn blocks(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
             label: label(panel, c),
             ink: Ink::Op(c.setting.op),
             dash: dash(section, c),
-            marker: Marker::None,
+            marker: None,
             points: points
                 .map(|(i, e)| (64.0 * (i as f64 + 1.0), *e))
                 .filter(|p| p.1.is_finite() && p.1 > 0.0)
@@ -371,8 +368,8 @@ mod tests {
     fn merged_labels_say_what_is_shared_once() {
         let of =
             |labels: &[&str]| joined(&labels.iter().map(|l| l.to_string()).collect::<Vec<_>>());
-        assert_eq!(of(&["kda gate=strong", "kda gate=slow"]), "kda gate=strong, slow");
-        assert_eq!(of(&["kda gate=mid", "kda prefill.sm80"]), "kda gate=mid, prefill.sm80");
-        assert_eq!(of(&["kda", "kda gate=mid"]), "kda, kda gate=mid");
+        assert_eq!(of(&["op gate=strong", "op gate=slow"]), "op gate=strong, slow");
+        assert_eq!(of(&["op gate=mid", "op prefill.sm80"]), "op gate=mid, prefill.sm80");
+        assert_eq!(of(&["op", "op gate=mid"]), "op, op gate=mid");
     }
 }

@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::device::{Facts, Regime};
-use crate::op::attention::Variation;
-use crate::op::{DType, Family, Op, Phase, Problem, inputs};
+use crate::op::{DType, Family, Op, PhaseName, Problem, Side};
 use crate::record::{Record, Status, Timing};
 
 /// Where the times of a section come from.
@@ -36,7 +35,7 @@ impl Source {
 /// Records of one device and phase whose times come from one source.
 pub struct Section<'a> {
     pub source: Source,
-    pub phase: Phase,
+    pub phase: PhaseName,
     pub device: &'a Facts,
     /// Unique among the sections of a report, fit for a file name.
     pub slug: String,
@@ -47,13 +46,21 @@ pub struct Section<'a> {
 impl Section<'_> {
     /// `Measured on NVIDIA H200, cold L2`
     pub fn title(&self) -> String {
-        let phase = if self.phase == Phase::Decode { ", decode" } else { "" };
+        let phase = match self.phase {
+            PhaseName::Prefill => String::new(),
+            phase => format!(", {phase}"),
+        };
         match self.source {
             Source::Measured(regime) => {
                 format!("Measured on {}, {} L2{phase}", self.device.name, regime_word(regime))
             }
             Source::Modelled => format!("Modelled for {}{phase}", self.device.name),
         }
+    }
+
+    /// What the length is called that curves run along: `T`, `context`.
+    pub fn length(&self) -> &'static str {
+        self.records.first().map_or("T", |r| r.problem.phase_row().length)
     }
 
     /// `measured on NVIDIA H200`, for the end of a sentence.
@@ -116,124 +123,49 @@ pub fn sections(records: &[Record]) -> Vec<Section<'_>> {
 }
 
 /// Everything of a problem but its length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Setting {
     pub op: Op,
     pub dtype: DType,
     pub b: usize,
-    pub heads: Heads,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Heads {
-    /// `tkv` where it is not Tq.
-    Attention {
-        hq: usize,
-        hkv: usize,
-        d: usize,
-        causal: bool,
-        tkv: Option<usize>,
-        more: Variation,
-    },
-    Delta {
-        h: usize,
-        hv: usize,
-        k: usize,
-        v: usize,
-        initial_state: bool,
-        final_state: bool,
-    },
+    layer: Problem,
 }
 
 impl Setting {
     pub fn of(problem: &Problem) -> Setting {
-        let (op, dtype) = (problem.op(), problem.dtype());
-        let (b, heads) = match problem {
-            Problem::Attention(s) => {
-                let tkv = (s.tkv != s.tq).then_some(s.tkv);
-                let (hq, hkv, d, causal, more) = (s.hq, s.hkv, s.d, s.causal, s.variation());
-                (s.b, Heads::Attention { hq, hkv, d, causal, tkv, more })
-            }
-            Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
-                let (initial_state, final_state) = (s.initial_state, s.final_state);
-                let (h, hv, k, v) = (s.h, s.hv, s.k, s.v);
-                (s.b, Heads::Delta { h, hv, k, v, initial_state, final_state })
-            }
-        };
-        Setting { op, dtype, b, heads }
+        let (op, dtype, b) = (problem.op(), problem.dtype(), problem.sequences());
+        Setting { op, dtype, b, layer: problem.layer() }
     }
 
     /// Width of the layer's output: heads times head dimension.
     fn width(&self) -> usize {
-        match self.heads {
-            Heads::Attention { hq, more, .. } => hq * more.dv,
-            Heads::Delta { hv, v, .. } => hv * v,
-        }
+        let (heads, channels) = self.layer.out();
+        heads * channels
     }
 
     /// Heads and head dimension of the output.
     fn out(&self) -> (usize, usize) {
-        match self.heads {
-            Heads::Attention { hq, more, .. } => (hq, more.dv),
-            Heads::Delta { hv, v, .. } => (hv, v),
-        }
+        self.layer.out()
     }
 
-    fn is_causal(&self) -> bool {
-        matches!(self.heads, Heads::Attention { causal: true, .. })
+    fn is(&self, side: Side) -> bool {
+        self.op.side() == side
     }
 
-    /// `Hq 16, Hkv 4, D 128, causal`
+    /// Heads and dimensions: `HV 16, K = V = 128`.
     pub fn heads_text(&self) -> String {
-        match self.heads {
-            Heads::Attention { hq, hkv, d, causal, tkv, more } => {
-                let causal = if causal { ", causal" } else { ", full" };
-                let tkv = tkv.map(|n| format!(", Tkv {n}")).unwrap_or_default();
-                let dv = if more.dv == d { String::new() } else { format!(", Dv {}", more.dv) };
-                format!("Hq {hq}, Hkv {hkv}, D {d}{dv}{causal}{tkv}{more}")
-            }
-            Heads::Delta { h, hv, k, v, initial_state, final_state } => {
-                let dims = if k == v { format!("K = V = {k}") } else { format!("K {k}, V {v}") };
-                let state = match (initial_state, final_state) {
-                    (false, _) => "",
-                    (true, false) => ", state in",
-                    (true, true) => ", state in and out",
-                };
-                format!("H {h}, HV {hv}, {dims}{state}")
-            }
-        }
+        self.op.layer(&self.layer)
     }
 }
 
 /// The parts of a family that matter to an operator, as text.
 pub fn family_of(op: Op, family: &Family) -> String {
-    let mut f = *family;
-    match op {
-        Op::Attention => {
-            f.gate = inputs::Gate::default();
-            f.beta = inputs::Beta::default();
-            f.to_string()
-        }
-        Op::GatedDeltaRule | Op::Kda => {
-            f.logits = inputs::Logits::default();
-            let text = f.to_string();
-            if f.gate != inputs::Gate::default() {
-                text
-            } else if text == "random" {
-                "gate=mid".to_string()
-            } else {
-                format!("gate=mid {text}")
-            }
-        }
-    }
+    family.text_of(op.parts())
 }
 
-/// The axis that curves run along: Tq, which is T, or for decoding the tokens looked back on.
+/// The axis that curves run along: that of the phase.
 pub fn length(record: &Record) -> usize {
-    match (&record.problem, record.phase) {
-        (Problem::Attention(s), Phase::Decode) => s.tkv,
-        (problem, _) => problem.tokens(),
-    }
+    record.problem.length()
 }
 
 /// Settings that are one layer done in several ways: a fair comparison.
@@ -312,23 +244,23 @@ fn panels<'a>(records: &[&'a Record]) -> Vec<Panel<'a>> {
     let mut settings: Vec<Setting> = records.iter().map(|r| Setting::of(&r.problem)).collect();
     settings.sort();
     settings.dedup();
-    let attention: Vec<_> = settings.iter().filter(|s| s.op == Op::Attention).collect();
-    let delta: Vec<_> = settings.iter().filter(|s| s.op != Op::Attention).collect();
-    // Each attention setting gathers the delta rules that would take its place.
-    let mut groups: Vec<Vec<Setting>> = attention.iter().map(|a| vec![**a]).collect();
-    for d in delta {
-        let partners = partners(d, &attention);
+    let full: Vec<_> = settings.iter().filter(|s| s.is(Side::Full)).collect();
+    let linear: Vec<_> = settings.iter().filter(|s| s.is(Side::Linear)).collect();
+    // Each full setting gathers the linear ones that would take its place.
+    let mut groups: Vec<Vec<Setting>> = full.iter().map(|s| vec![(*s).clone()]).collect();
+    for l in linear {
+        let partners = partners(l, &full);
         for group in groups.iter_mut().filter(|g| partners.contains(&&g[0])) {
-            group.push(*d);
+            group.push(l.clone());
         }
         if partners.is_empty() {
             let alike = |g: &&mut Vec<Setting>| {
-                let s = g[0];
-                s.op != Op::Attention && (s.dtype, s.b, s.out()) == (d.dtype, d.b, d.out())
+                let s = &g[0];
+                s.is(Side::Linear) && (s.dtype, s.b, s.out()) == (l.dtype, l.b, l.out())
             };
             match groups.iter_mut().find(alike) {
-                Some(group) => group.push(*d),
-                None => groups.push(vec![*d]),
+                Some(group) => group.push(l.clone()),
+                None => groups.push(vec![l.clone()]),
             }
         }
     }
@@ -342,21 +274,21 @@ fn panels<'a>(records: &[&'a Record]) -> Vec<Panel<'a>> {
     groups.into_iter().map(panel).collect()
 }
 
-/// Attention settings that a delta rule is held against: of the same precision and batch, with
-/// the same output heads; failing that of the same output width; failing that all. Where there
-/// are causal and full ones, the causal ones, as a delta rule is causal.
-fn partners<'s>(d: &Setting, attention: &[&'s Setting]) -> Vec<&'s Setting> {
-    let square = |a: &&Setting| !matches!(a.heads, Heads::Attention { tkv: Some(_), .. });
-    let same = |a: &&Setting| (a.dtype, a.b) == (d.dtype, d.b);
-    let mut found: Vec<_> = attention.iter().copied().filter(same).filter(square).collect();
+/// Full settings that a linear one is held against: of the same precision and batch, with the same
+/// output heads; failing that of the same output width; failing that all. Where there are causal
+/// ones and others, the causal ones, as a linear operator is causal.
+fn partners<'s>(linear: &Setting, full: &[&'s Setting]) -> Vec<&'s Setting> {
+    let same = |s: &&Setting| (s.dtype, s.b) == (linear.dtype, linear.b);
+    let found = full.iter().copied().filter(same).filter(|s| s.layer.has_one_length());
+    let mut found: Vec<_> = found.collect();
     let narrow = |found: &mut Vec<&Setting>, fits: &dyn Fn(&Setting) -> bool| {
-        if found.iter().any(|a| fits(a)) {
-            found.retain(|a| fits(a));
+        if found.iter().any(|s| fits(s)) {
+            found.retain(|s| fits(s));
         }
     };
-    narrow(&mut found, &|a| a.width() == d.width());
-    narrow(&mut found, &|a| a.out() == d.out());
-    narrow(&mut found, &Setting::is_causal);
+    narrow(&mut found, &|s| s.width() == linear.width());
+    narrow(&mut found, &|s| s.out() == linear.out());
+    narrow(&mut found, &|s| s.op.is_causal(&s.layer));
     found
 }
 
@@ -369,7 +301,8 @@ fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
             Some(i) => &mut all[i],
             None => {
                 let (best, kernel) = (BTreeMap::new(), r.kernel.name.as_str());
-                all.push(Curve { setting: *setting, kernel, family, best, all: vec![] });
+                let setting = setting.clone();
+                all.push(Curve { setting, kernel, family, best, all: vec![] });
                 all.last_mut().expect("just pushed")
             }
         };
@@ -384,14 +317,16 @@ fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::sample::{self, Case};
+    use crate::op::examples;
+    use crate::record::sample::{self, Made, ops};
 
     #[test]
     fn measured_and_modelled_never_share_a_section() {
         let mut records = sample::sweep();
-        records.push(Case { measured: false, ..Case::new(Op::Kda, 512, 5e4) }.record());
+        records.push(Made { measured: false, ..Made::new(examples::other(), 512, 5e4) }.record());
         // A failure has no time: it stays with its own device.
-        let mut failed = Case { measured: false, ..Case::new(Op::Kda, 1024, 5e4) }.record();
+        let mut failed =
+            Made { measured: false, ..Made::new(examples::other(), 1024, 5e4) }.record();
         (failed.status, failed.timing) = (Status::Wrong, None);
         records.insert(0, failed);
         let sections = sections(&records);
@@ -409,8 +344,8 @@ mod tests {
 
     #[test]
     fn hot_and_cold_are_two_sections() {
-        let mut records = vec![Case::new(Op::Kda, 512, 5e4).record()];
-        records.push(Case::new(Op::Kda, 1024, 5e4).record());
+        let mut records = vec![Made::new(examples::other(), 512, 5e4).record()];
+        records.push(Made::new(examples::other(), 1024, 5e4).record());
         if let Some(Timing::Measured { regime, .. }) = &mut records[1].timing {
             *regime = Regime::Hot;
         }
@@ -424,8 +359,8 @@ mod tests {
         let mut records = Vec::new();
         for dtype in [DType::Bf16, DType::Fp16] {
             for (b, heads) in [(1, 16), (1, 32), (4, 16)] {
-                for op in Op::ALL {
-                    let case = Case { dtype, b, heads, ..Case::new(op, 512, 1e4) };
+                for op in ops() {
+                    let case = Made { dtype, b, heads, ..Made::new(op, 512, 1e4) };
                     records.push(case.record());
                 }
             }
@@ -438,18 +373,21 @@ mod tests {
             assert_eq!(p.curves.len(), 3);
             assert!(p.settings.iter().all(|s| s.out() == p.settings[0].out()));
         }
+        let [full, linear, other] = ops();
         assert_eq!(
             panels[0].title(),
-            "bf16, B 1 · attention: Hq 16, Hkv 4, D 128, causal · gated_delta_rule, kda: H 16, \
-             HV 16, K = V = 128"
+            format!(
+                "bf16, B 1 · {full}: Hq 16, Hkv 4, D 128, causal · {linear}, {other}: H 16, HV 16, \
+                 K = V = 128"
+            )
         );
     }
 
     #[test]
-    fn a_delta_rule_alone_has_a_panel_and_the_fastest_tile_is_taken() {
-        let slow = Case::new(Op::GatedDeltaRule, 512, 2e4);
-        let mut fast = Case { ns: 1e4, ..slow.clone() };
-        fast.tile.insert("BV".into(), crate::op::Scalar::Int(32));
+    fn a_linear_operator_alone_has_a_panel_and_the_fastest_tile_is_taken() {
+        let slow = Made::new(examples::linear(), 512, 2e4);
+        let mut fast = Made { ns: 1e4, ..slow.clone() };
+        fast.tile.insert("BV".into(), 32);
         let records = [slow.record(), fast.record()];
         let sections = sections(&records);
         let panel = &sections[0].panels[0];
@@ -461,8 +399,8 @@ mod tests {
     #[test]
     fn families_keep_only_what_an_operator_uses() {
         let f: Family = "gate=slow keys=identical logits=huge".parse().unwrap();
-        assert_eq!(family_of(Op::Attention, &f), "keys=identical logits=huge");
-        assert_eq!(family_of(Op::Kda, &f), "gate=slow keys=identical");
-        assert_eq!(family_of(Op::Kda, &Family::default()), "gate=mid");
+        assert_eq!(family_of(examples::full(), &f), "keys=identical logits=huge");
+        assert_eq!(family_of(examples::other(), &f), "gate=slow keys=identical");
+        assert_eq!(family_of(examples::other(), &Family::default()), "gate=mid");
     }
 }

@@ -21,6 +21,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::op::{Op, Side};
 use crate::record::Record;
 
 pub use crossover::{Crossing, Race};
@@ -175,11 +176,17 @@ fn no_pair(section: &group::Section) -> String {
     ops.sort_unstable();
     ops.dedup();
     let where_ = section.provenance();
-    match ops[..] {
-        [one] => format!("no crossover to tell: only {one} was run ({where_})"),
-        _ => format!(
-            "no crossover to tell: attention and a linear operator were not run at one precision \
-             and batch ({where_})"
+    let of = |side: Side| {
+        let has = |name: &&&str| Op::parse(name).is_some_and(|op| op.side() == side);
+        format::list(&ops.iter().filter(has).copied().collect::<Vec<_>>())
+    };
+    match (of(Side::Full), of(Side::Linear)) {
+        (full, linear) if full.is_empty() || linear.is_empty() => {
+            format!("no crossover to tell: only {} was run ({where_})", format::list(&ops))
+        }
+        (full, linear) => format!(
+            "no crossover to tell: {full} and {linear} were not run at one precision and batch \
+             ({where_})"
         ),
     }
 }

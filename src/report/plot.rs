@@ -6,6 +6,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::format;
 use super::svg::{Ink, Svg};
+use crate::op;
 
 /// Drawing units a pixel: plotters places things on whole units.
 pub const FINE: f64 = 8.0;
@@ -84,15 +85,6 @@ fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
     if hi > 0.0 { (lo, hi) } else { (1.0, 1.0) }
 }
 
-/// The shape of a line's markers; none for lines of many points.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Marker {
-    None,
-    Circle,
-    Square,
-    Triangle,
-}
-
 #[derive(Debug, Clone)]
 pub struct Line {
     /// Written at the line's end.
@@ -100,7 +92,8 @@ pub struct Line {
     pub ink: Ink,
     /// Index into [`super::svg::DASHES`].
     pub dash: usize,
-    pub marker: Marker,
+    /// The shape of its points; none for lines of many points.
+    pub marker: Option<op::Mark>,
     pub points: Vec<(f64, f64)>,
     /// `(x, low, high)`: spread of the samples, drawn as a band with whiskers.
     pub spread: Vec<(f64, f64, f64)>,
@@ -306,14 +299,18 @@ fn marker(area: &Root, line: &Line, (x, y): (i32, i32)) -> Drawn {
         all.iter().map(|p| (x + px(p.0), y + px(p.1))).collect()
     };
     match line.marker {
-        Marker::None => {}
-        Marker::Circle => area.draw(&Circle::new((x, y), px(3.4), fill))?,
-        Marker::Square => {
+        None => {}
+        Some(op::Mark::Circle) => area.draw(&Circle::new((x, y), px(3.4), fill))?,
+        Some(op::Mark::Square) => {
             let all = [(-3.0, -3.0), (3.0, -3.0), (3.0, 3.0), (-3.0, 3.0)];
             area.draw(&Polygon::new(corners(&all), fill))?;
         }
-        Marker::Triangle => {
+        Some(op::Mark::Triangle) => {
             let all = [(0.0, -4.2), (3.9, 2.8), (-3.9, 2.8)];
+            area.draw(&Polygon::new(corners(&all), fill))?;
+        }
+        Some(op::Mark::Diamond) => {
+            let all = [(0.0, -4.4), (4.4, 0.0), (0.0, 4.4), (-4.4, 0.0)];
             area.draw(&Polygon::new(corners(&all), fill))?;
         }
     }
@@ -417,7 +414,7 @@ mod tests {
             label: "a".into(),
             ink: Ink::Text,
             dash: 0,
-            marker: Marker::Circle,
+            marker: Some(op::Mark::Circle),
             points,
             spread: vec![],
         };

@@ -8,7 +8,7 @@ use super::group::{family_of, has_time};
 /// How one variant stands among the variants of its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rank {
-    /// `attention/prefill.sm80 BM=128 BN=64`
+    /// A kernel's name and tile: `<op>/prefill.sm80 BM=128 BN=64`
     pub variant: String,
     /// Cases with a time, and all it was tried on; failures are the difference.
     pub timed: usize,
@@ -47,7 +47,7 @@ pub fn geometric_mean(values: &[f64]) -> f64 {
 
 /// Rankings of the operators that have cases run by several variants.
 pub fn rankings(records: &[&Record]) -> Vec<Ranking> {
-    Op::ALL.into_iter().filter_map(|op| ranking(op, records)).collect()
+    Op::all().filter_map(|op| ranking(op, records)).collect()
 }
 
 /// One variant's best time in one case; `None` if it failed.
@@ -111,12 +111,12 @@ fn ranking(op: Op, records: &[&Record]) -> Option<Ranking> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Scalar;
-    use crate::record::sample::Case;
+    use crate::op::examples;
+    use crate::record::sample::Made;
 
     fn tiled(bm: i64, t: usize, ns: f64) -> Record {
-        let mut case = Case::new(Op::Attention, t, ns);
-        case.tile.insert("BM".into(), Scalar::Int(bm));
+        let mut case = Made::new(examples::full(), t, ns);
+        case.tile.insert("BM".into(), bm);
         case.record()
     }
 
@@ -136,7 +136,7 @@ mod tests {
         records.push(tiled(256, 1024, 1.0));
         let records: Vec<&Record> = records.iter().collect();
         let [r] = &rankings(&records)[..] else { panic!() };
-        assert_eq!((r.op, r.cases, r.ranks.len()), (Op::Attention, 2, 3));
+        assert_eq!((r.op, r.cases, r.ranks.len()), (examples::full(), 2, 3));
         let names: Vec<_> = r.ranks.iter().map(|r| r.variant.rsplit('=').next().unwrap()).collect();
         assert_eq!(names, ["128", "64", "32"]);
         assert!((r.ranks[0].ratio - 2f64.sqrt()).abs() < 1e-12);

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::plot::{self, Axis, Line, Marker, Panel};
+use super::plot::{self, Axis, Line, Panel};
 use super::svg::Ink;
 use super::{ReportError, format};
 use crate::measure::counters::{Compared, Pair};
 use crate::measure::model_check::{Checked, Point, agreements};
-use crate::op::{Op, Problem};
+use crate::op::{Mark, Op, Problem};
 
 /// Writes `README.md` and `scatter.svg` into `out`; returns their paths.
 ///
@@ -150,19 +150,15 @@ fn panels(points: &[Point]) -> Vec<Panel> {
             problems.dedup();
             lines.extend(of.iter().map(|p| {
                 let which = problems.iter().position(|q| **q == p.problem).unwrap_or(0);
-                let markers = [Marker::Circle, Marker::Square, Marker::Triangle];
+                let markers = [Mark::Circle, Mark::Square, Mark::Triangle];
                 Line {
                     label: String::new(),
                     ink: match which / 3 {
                         0 => Ink::Op(p.problem.op()),
-                        _ => Ink::Op(if p.problem.op() == Op::Attention {
-                            Op::Kda
-                        } else {
-                            Op::Attention
-                        }),
+                        _ => Ink::Op(another(p.problem.op())),
                     },
                     dash: 0,
-                    marker: markers[which % 3],
+                    marker: Some(markers[which % 3]),
                     points: vec![(p.measured_ns / 1e3, p.modelled.ns / 1e3)],
                     spread: vec![],
                 }
@@ -181,15 +177,13 @@ fn panels(points: &[Point]) -> Vec<Panel> {
     by_kernel.iter().enumerate().map(panel).collect()
 }
 
+/// An operator of the other side, whose colour is free.
+fn another(op: Op) -> Op {
+    Op::all().find(|other| other.side() != op.side()).unwrap_or(op)
+}
+
 /// Where both times are equal.
 fn equal(lo: f64, hi: f64) -> Line {
     let points = if lo < hi { vec![(lo, lo), (hi, hi)] } else { vec![] };
-    Line {
-        label: String::new(),
-        ink: Ink::Muted,
-        dash: 1,
-        marker: Marker::None,
-        points,
-        spread: vec![],
-    }
+    Line { label: String::new(), ink: Ink::Muted, dash: 1, marker: None, points, spread: vec![] }
 }

@@ -31,11 +31,8 @@ pub const DASHES: [&str; 5] = ["", "7 4", "2 3.5", "10 3 2 3", "14 5"];
 /// An ink, its class, and its colour on light and on dark paper.
 type Row = (Ink, &'static str, &'static str, &'static str);
 
-const INKS: [Row; 8] = [
-    // Okabe and Ito's vermilion, blue and green, darkened or lightened to stand on paper.
-    (Ink::Op(Op::Attention), "attention", "#c2410c", "#fb8c5a"),
-    (Ink::Op(Op::GatedDeltaRule), "gdn", "#0b6cb0", "#62b4f0"),
-    (Ink::Op(Op::Kda), "kda", "#00825a", "#3fcf9f"),
+/// Inks that are no operator's.
+const PLAIN: [Row; 5] = [
     (Ink::Text, "text", "#1c1d20", "#e9e9ea"),
     (Ink::Muted, "muted", "#62656c", "#a0a3aa"),
     (Ink::Axis, "axis", "#9a9da3", "#6d7077"),
@@ -43,12 +40,18 @@ const INKS: [Row; 8] = [
     (Ink::Paper, "paper", "#fdfdfc", "#17181b"),
 ];
 
+/// Every ink: each operator's, then the others.
+fn inks() -> impl Iterator<Item = Row> {
+    let face = |op: Op| (Ink::Op(op), op.face().class, op.face().light, op.face().dark);
+    Op::all().map(face).chain(PLAIN)
+}
+
 /// Marks the colours that stand for inks; no other drawing code makes colours.
 const KEY: u8 = 0xE5;
 
 impl Ink {
     fn index(self) -> usize {
-        INKS.iter().position(|i| i.0 == self).expect("every ink is listed")
+        inks().position(|i| i.0 == self).expect("every ink is listed")
     }
 
     /// The colour that stands for this ink, drawn with the dash of that index.
@@ -60,7 +63,7 @@ impl Ink {
 /// Colours of the inks as CSS custom properties: (light, dark).
 pub fn properties() -> (String, String) {
     let of = |pick: fn(&Row) -> &'static str| {
-        INKS.iter().fold(String::new(), |css, ink| css + &format!("--{}:{};", ink.1, pick(ink)))
+        inks().fold(String::new(), |css, ink| css + &format!("--{}:{};", ink.1, pick(&ink)))
     };
     (of(|ink| ink.2), of(|ink| ink.3))
 }
@@ -68,7 +71,7 @@ pub fn properties() -> (String, String) {
 /// Rules for the classes of a drawing, from the custom properties of the page.
 pub fn rules() -> String {
     let mut css = String::from("svg text{font-family:var(--sans);font-feature-settings:'tnum'}");
-    for (_, name, ..) in INKS {
+    for (_, name, ..) in inks() {
         let _ = write!(css, ".f-{name}{{fill:var(--{name})}}.s-{name}{{stroke:var(--{name})}}");
     }
     css + &dash_rules()
@@ -115,7 +118,7 @@ impl Svg {
             let part = |i: usize| {
                 digits.get(i..i + 2).and_then(|d| usize::from_str_radix(d, 16).ok()).unwrap_or(0)
             };
-            let name = INKS.get(part(0)).map_or("text", |i| i.1);
+            let name = inks().nth(part(0)).map_or("text", |i| i.1);
             let _ = write!(body, "class=\"{property}-{name}");
             if part(2) > 0 {
                 let _ = write!(body, " d{}", part(2));
@@ -151,8 +154,8 @@ impl Svg {
     /// A file of its own: with paper, and light or dark as the reader prefers.
     pub fn standalone(&self) -> String {
         let colours = |pick: fn(&Row) -> &'static str| {
-            INKS.iter().fold(String::new(), |css, ink| {
-                let (name, colour) = (ink.1, pick(ink));
+            inks().fold(String::new(), |css, ink| {
+                let (name, colour) = (ink.1, pick(&ink));
                 css + &format!(".f-{name}{{fill:{colour}}}.s-{name}{{stroke:{colour}}}")
             })
         };
@@ -175,12 +178,19 @@ mod tests {
 
     #[test]
     fn stand_in_colours_become_classes() {
-        let drawn = "<svg width=\"1\">\n<line opacity=\"1\" stroke=\"#E50102\" x1=\"3\"/>\n\
-                     <text fill=\"#E50300\" opacity=\"1\">\na\n</text>\n</svg>\n";
-        let svg = Svg::new("a < b".into(), (10, 5), drawn);
+        let (text, line) = (Ink::Text.index(), Ink::Op(Op::all().nth(1).unwrap()));
+        let class = Op::all().nth(1).unwrap().face().class;
+        let drawn = format!(
+            "<svg width=\"1\">\n<line opacity=\"1\" stroke=\"#E5{:02X}02\" x1=\"3\"/>\n\
+             <text fill=\"#E5{text:02X}00\" opacity=\"1\">\na\n</text>\n</svg>\n",
+            line.index()
+        );
+        let svg = Svg::new("a < b".into(), (10, 5), &drawn);
         assert_eq!(
             svg.body,
-            "<line class=\"s-gdn d2\" x1=\"3\"/>\n<text class=\"f-text\">\na\n</text>\n"
+            format!(
+                "<line class=\"s-{class} d2\" x1=\"3\"/>\n<text class=\"f-text\">\na\n</text>\n"
+            )
         );
         let whole = svg.standalone();
         assert!(whole.contains("<title>a &lt; b</title>") && whole.contains("prefers-color"));

@@ -1,4 +1,4 @@
-//! Tables of results, failures, rankings, and speed against attention.
+//! Tables of results, failures, rankings, and speed against full operators.
 
 use std::collections::BTreeMap;
 
@@ -83,8 +83,9 @@ pub fn results(panel: &Panel) -> Option<Table> {
         let key = |r: &Record| (length(r), r.problem.op(), r.family.to_string());
         key(a).cmp(&key(b)).then(ns(a).total_cmp(&ns(b)))
     });
+    let name = timed[0].problem.phase_row().length;
     let head =
-        ["T", "kernel", "tile", "inputs", "ms", "95% CI", "TFLOP/s", "GB/s", "of limit", "E/F"];
+        [name, "kernel", "tile", "inputs", "ms", "95% CI", "TFLOP/s", "GB/s", "of limit", "E/F"];
     let row = |r: &&Record| -> Vec<Cell> {
         let ns = r.timing.as_ref().map(Timing::ns);
         let rate = |amount: f64, unit: f64| ns.map_or(NONE.into(), |ns| three(amount / ns / unit));
@@ -202,7 +203,7 @@ pub fn skipped(section: &Section) -> Option<Table> {
     })
 }
 
-/// Attention's time over the linear operator's, over T: above one, the linear operator wins.
+/// The full operator's time over the linear one's, over the length: above one, the linear one wins.
 pub fn speed(section: &Section) -> Option<Table> {
     let all: Vec<_> = section
         .panels
@@ -228,16 +229,19 @@ pub fn speed(section: &Section) -> Option<Table> {
             c.linear.op.name().into(),
             panel.dtype.name().into(),
             panel.b.to_string().into(),
-            format!("{} against {}", c.linear.heads_text(), c.attention.heads_text()).into(),
+            format!("{} against {}", c.linear.heads_text(), c.full.heads_text()).into(),
         ];
         match rows.iter_mut().find(|(s, _, n)| *s == start && *n == numbers) {
             Some((_, families, _)) => families.push(c.family.clone()),
             None => rows.push((start, vec![c.family.clone()], numbers)),
         }
     }
+    let mut against: Vec<&str> = all.iter().map(|(_, c)| c.full.op.name()).collect();
+    against.sort_unstable();
+    against.dedup();
     let names = ["operator", "dtype", "B", "heads", "inputs"].map(String::from);
     (!rows.is_empty()).then(|| Table {
-        title: "Speed against attention at each T".to_string(),
+        title: format!("Speed against {} at each {}", list(&against), section.length()),
         head: names.into_iter().chain(lengths.iter().map(|t| tokens(*t as f64))).collect(),
         numbers_from: 5,
         rows: rows
@@ -283,13 +287,13 @@ pub fn ranking(section: &Section) -> Vec<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Op;
-    use crate::record::sample::{self, Case};
+    use crate::op::examples;
+    use crate::record::sample::{self, Made};
     use crate::report::group::sections;
 
     #[test]
     fn the_limit_is_the_slower_of_flops_and_bytes() {
-        let mut r = Case::new(Op::Attention, 8192, 1e6).record();
+        let mut r = Made::new(examples::full(), 8192, 1e6).record();
         r.flops = 989e12 * 1e-3;
         r.traffic.as_mut().unwrap().min_bytes = 4800e9 * 5e-4;
         assert!((limit_ns(&r).unwrap() - 1e6).abs() < 1.0);
@@ -301,14 +305,15 @@ mod tests {
 
     #[test]
     fn results_hold_rates_and_errors() {
-        let mut r = Case::new(Op::GatedDeltaRule, 512, 1e6).record();
+        let mut r = Made::new(examples::linear(), 512, 1e6).record();
         r.flops = 2e9;
         r.traffic.as_mut().unwrap().min_bytes = 3e6;
         let records = [r];
         let sections = sections(&records);
         let table = results(&sections[0].panels[0]).unwrap();
         let row: Vec<_> = table.rows[0].iter().map(|c| c.text.as_str()).collect();
-        assert_eq!(row[..4], ["512", "gated_delta_rule/prefill.sm80", "BV=64", "gate=mid"]);
+        let kernel = format!("{}/prefill.sm80", examples::linear());
+        assert_eq!(row[..4], ["512", kernel.as_str(), "BV=64", "gate=mid"]);
         assert_eq!(row[4..8], ["1.00", "−1.0% +1.0%", "2.00", "3.00"]);
         assert!(row[9].starts_with("o 1.") && row[9].contains("final_state 1."), "{row:?}");
     }
@@ -335,6 +340,6 @@ mod tests {
         let rows: usize = sections[0].panels.iter().filter_map(results).map(|t| t.rows.len()).sum();
         assert_eq!(rows, records.len());
         let speed = speed(&sections[0]).unwrap();
-        assert_eq!((speed.rows.len(), speed.head.len()), (2, 5 + 7));
+        assert_eq!((speed.rows.len(), speed.head.len()), (3, 5 + 7));
     }
 }

@@ -1,16 +1,16 @@
 use super::*;
 use crate::device::Regime;
-use crate::op::{DType, Op, Scalar};
-use crate::record::sample::{self, Case, law};
+use crate::op::{DType, Side, examples};
+use crate::record::sample::{self, Made, law, ops};
 use crate::record::{Status, Timing};
 
 fn prose() -> Prose {
     Prose {
-        name: "At which length does a delta rule overtake attention?".into(),
-        question: "From which T on is a linear operator faster than full attention, and what \
-                   does it cost in traffic and accuracy?"
+        name: "At which length does a linear operator overtake a full one?".into(),
+        question: "From which T on is a linear operator faster than a full one, and what does \
+                   it cost in traffic and accuracy?"
             .into(),
-        analysis: "Attention's work grows with `T^2`, that of the delta rules with `T`.".into(),
+        analysis: "The full one's work grows with `T^2`, the linear one's with `T`.".into(),
     }
 }
 
@@ -21,13 +21,13 @@ fn rich() -> Vec<Record> {
         for (b, heads) in [(1, 16), (1, 32), (4, 32)] {
             let size = (b * heads) as f64 / 16.0;
             for t in (8..16).map(|e| 1usize << e) {
-                for op in Op::ALL {
-                    let ns = law(op, t) * if op == Op::Attention { size } else { size.sqrt() };
-                    let case = Case { dtype, b, heads, ..Case::new(op, t, ns) };
-                    if op == Op::Attention {
+                for op in ops() {
+                    let ns = law(op, t) * if op.side() == Side::Full { size } else { size.sqrt() };
+                    let case = Made { dtype, b, heads, ..Made::new(op, t, ns) };
+                    if op.side() == Side::Full {
                         for (bm, slow) in [(64, 1.15), (128, 1.0)] {
-                            let mut tiled = Case { ns: ns * slow, ..case.clone() };
-                            tiled.tile.insert("BM".into(), Scalar::Int(bm));
+                            let mut tiled = Made { ns: ns * slow, ..case.clone() };
+                            tiled.tile.insert("BM".into(), bm);
                             all.push(tiled.record());
                         }
                         continue;
@@ -35,17 +35,18 @@ fn rich() -> Vec<Record> {
                     for (family, slow) in
                         [("gate=strong", 1.0), ("gate=mid", 1.01), ("gate=slow", 1.4)]
                     {
-                        let slow = if op == Op::Kda { slow } else { 1.0 + (slow - 1.0) / 40.0 };
-                        all.push(Case { family, ns: ns * slow, ..case.clone() }.record());
+                        let slow =
+                            if op == examples::other() { slow } else { 1.0 + (slow - 1.0) / 40.0 };
+                        all.push(Made { family, ns: ns * slow, ..case.clone() }.record());
                     }
                 }
             }
         }
     }
     for t in (8..12).map(|e| 1usize << e) {
-        for op in Op::ALL {
+        for op in ops() {
             let ns = 0.8 * law(op, t);
-            all.push(Case { measured: false, ..Case::new(op, t, ns) }.record());
+            all.push(Made { measured: false, ..Made::new(op, t, ns) }.record());
         }
     }
     let n = all.len();
@@ -92,7 +93,7 @@ fn a_report_is_whole_and_its_links_hold() {
     assert_eq!(page.parts[0].failures.as_ref().unwrap().rows.len(), 3);
     assert!(page.parts[1].skipped.is_some());
     assert!(summary.crossovers.iter().all(|s| s.contains("measured") || s.contains("modelled")));
-    assert!(summary.crossovers.iter().any(|s| s.contains("overtakes attention at T ≈")));
+    assert!(summary.crossovers.iter().any(|s| s.contains(" overtakes ") && s.contains(" at T ≈")));
     assert!(!summary.headlines.is_empty());
     for s in &summary.crossovers {
         assert!(html.contains(&html::escape(s.split(" (").next().unwrap())), "{s}");
@@ -115,13 +116,13 @@ fn measured_and_modelled_have_separate_parts() {
 #[test]
 fn odd_records_do_no_harm() {
     // Nothing timed; one length; no traffic, verification or samples; NaN errors.
-    let mut bare = Case::new(Op::Kda, 1, 1e3).record();
+    let mut bare = Made::new(examples::other(), 1, 1e3).record();
     (bare.verification, bare.traffic, bare.build) = (None, None, None);
     if let Some(Timing::Measured { samples, ci_ns, regime, .. }) = &mut bare.timing {
         samples.clear();
         (*ci_ns, *regime) = ((f64::NAN, f64::NAN), Regime::Hot);
     }
-    let mut nan = Case::new(Op::Attention, 64, 1e3).record();
+    let mut nan = Made::new(examples::full(), 64, 1e3).record();
     for o in &mut nan.verification.as_mut().unwrap().outputs {
         (o.error, o.nonfinite, o.blocks) = (f64::NAN, 5, vec![f64::NAN; 3]);
     }

@@ -19,7 +19,7 @@ pub use source::{Source, Span, SweepError};
 
 use crate::device::{Regime, SampleCtas};
 use crate::kernel::Tile;
-use crate::op::{DType, Family, Op, Phase};
+use crate::op::{self, DType, Family, Op, PhaseName, Value};
 
 static CURATED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sweeps");
 
@@ -49,7 +49,7 @@ pub struct Group {
     pub span: Span,
     /// Empty for every operator that a kernel is found for.
     pub ops: Vec<(Op, Span)>,
-    pub phase: Phase,
+    pub phase: PhaseName,
     /// Globs over kernel names; empty for every kernel.
     pub kernels: Vec<(String, Span)>,
     pub axes: Vec<Axis>,
@@ -75,11 +75,8 @@ pub type Settings = IndexMap<&'static str, Setting>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Setting {
-    Count(usize),
-    Flag(bool),
-    Number(f64),
-    /// Lengths of packed sequences: tokens of q and of k.
-    Lens(Vec<[usize; 2]>),
+    /// Of a variable of operators.
+    Value(Value),
     DType(DType),
     Inputs(Family),
     Tile(TileChoice),
@@ -103,76 +100,72 @@ pub struct Skip {
     pub why: String,
 }
 
-/// A variable that an axis may set.
-#[derive(Debug, Clone, Copy)]
+/// Something that an axis may set: a variable of operators, a phase's length, or what every case
+/// has.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Variable {
     pub name: &'static str,
     pub kind: Kind,
-    ops: &'static [Op],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
-    Count,
-    Flag,
-    Number,
-    Lens,
+    /// A variable of the operators that have it.
+    Of(op::Kind),
     DType,
     Inputs,
     Tile,
     Seed,
 }
 
-const ATTENTION: &[Op] = &[Op::Attention];
-const DELTA: &[Op] = &[Op::GatedDeltaRule, Op::Kda];
-const EVERY: &[Op] = &Op::ALL;
-
-pub(crate) const VARIABLES: [Variable; 22] = {
-    const fn v(name: &'static str, kind: Kind, ops: &'static [Op]) -> Variable {
-        Variable { name, kind, ops }
-    }
-    [
-        v("B", Kind::Count, EVERY),
-        v("T", Kind::Count, EVERY),
-        v("Tq", Kind::Count, ATTENTION),
-        v("Tkv", Kind::Count, ATTENTION),
-        v("Hq", Kind::Count, ATTENTION),
-        v("Hkv", Kind::Count, ATTENTION),
-        v("D", Kind::Count, ATTENTION),
-        v("Dv", Kind::Count, ATTENTION),
-        v("causal", Kind::Flag, ATTENTION),
-        v("window", Kind::Count, ATTENTION),
-        v("softcap", Kind::Number, ATTENTION),
-        v("lens", Kind::Lens, ATTENTION),
-        v("H", Kind::Count, DELTA),
-        v("HV", Kind::Count, DELTA),
-        v("K", Kind::Count, DELTA),
-        v("V", Kind::Count, DELTA),
-        v("initial_state", Kind::Flag, DELTA),
-        v("final_state", Kind::Flag, DELTA),
-        v("scale", Kind::Number, EVERY),
-        v("dtype", Kind::DType, EVERY),
-        v("inputs", Kind::Inputs, EVERY),
-        v("tile", Kind::Tile, EVERY),
-    ]
-};
-/// Not in [`VARIABLES`]' columns: every operator's cases have a seed.
-pub(crate) const SEED: Variable = Variable { name: "seed", kind: Kind::Seed, ops: EVERY };
+/// What every case has.
+const COMMON: [Variable; 4] = [
+    Variable { name: "dtype", kind: Kind::DType },
+    Variable { name: "inputs", kind: Kind::Inputs },
+    Variable { name: "tile", kind: Kind::Tile },
+    Variable { name: "seed", kind: Kind::Seed },
+];
 
 impl Variable {
+    /// Every variable of every operator and phase, each name once, then what every case has.
+    pub fn all() -> Vec<Variable> {
+        let mut all: Vec<Variable> = Vec::new();
+        let mut add = |v: Variable| {
+            if all.iter().all(|known| known.name != v.name) {
+                all.push(v);
+            }
+        };
+        for op in Op::all() {
+            for phase in op.phases() {
+                for name in op.giveable_names(phase.name) {
+                    let kind = op.variable(name).map_or(op::Kind::Count, |v| v.kind);
+                    add(Variable { name, kind: Kind::Of(kind) });
+                }
+            }
+        }
+        COMMON.into_iter().for_each(add);
+        all
+    }
+
     pub fn named(name: &str) -> Option<Variable> {
-        VARIABLES.into_iter().chain([SEED]).find(|v| v.name == name)
+        Variable::all().into_iter().find(|v| v.name == name)
     }
 
-    pub fn of(self, op: Op) -> bool {
-        self.ops.contains(&op)
+    /// Whether cases of an operator's phase have it.
+    pub fn of(self, op: Op, phase: PhaseName) -> bool {
+        COMMON.contains(&self) || op.giveable(phase, self.name).is_some()
     }
 
-    /// The names an operator has, for messages.
-    pub fn names(op: Option<Op>) -> String {
-        let all = VARIABLES.into_iter().chain([SEED]);
-        let names: Vec<_> = all.filter(|v| op.is_none_or(|op| v.of(op))).map(|v| v.name).collect();
+    /// Every name, for messages.
+    pub fn names() -> String {
+        let names: Vec<_> = Variable::all().into_iter().map(|v| v.name).collect();
         names.join(", ")
+    }
+
+    /// The names that cases of an operator's phase have.
+    pub fn names_of(op: Op, phase: PhaseName) -> String {
+        let own = op.giveable_names(phase);
+        own.into_iter().chain(COMMON.map(|v| v.name)).collect::<Vec<_>>().join(", ")
     }
 }
 

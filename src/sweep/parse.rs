@@ -10,12 +10,9 @@ use super::{
 };
 use crate::device::{Regime, SampleCtas};
 use crate::kernel::Tile;
-use crate::op::{DType, Op, Phase};
+use crate::op::{self, DType, Op, PhaseName, Value};
 
 type Result<T> = std::result::Result<T, SweepError>;
-
-/// Largest value of a shape variable.
-const MAX_COUNT: i64 = 1 << 30;
 
 pub fn sweep(source: Source) -> Result<Sweep> {
     let text = source.text.clone();
@@ -238,8 +235,8 @@ impl Reader<'_> {
                     return self.wrong(value, "op", "an operator's name or a list of names");
                 };
                 let op = Op::parse(name).ok_or_else(|| {
-                    let why = "expected attention, gated_delta_rule or kda";
-                    self.source.error(&value.span(), format!("unknown operator `{name}`: {why}"))
+                    let why = format!("unknown operator `{name}`: expected {}", Op::names());
+                    self.source.error(&value.span(), why)
                 })?;
                 ops.push((op, value.span()));
             }
@@ -249,14 +246,12 @@ impl Reader<'_> {
             }
         }
         let phase = match fields.take("phase") {
-            None => Phase::Prefill,
+            None => PhaseName::Prefill,
             Some(field) => match field.value.get_ref().as_str() {
-                Some("prefill") => Phase::Prefill,
-                Some("decode") => Phase::Decode,
-                Some(other) => {
-                    let why = format!("unknown phase `{other}`: expected prefill or decode");
-                    return Err(self.source.error(&field.value.span(), why));
-                }
+                Some(name) => PhaseName::parse(name).ok_or_else(|| {
+                    let why = format!("unknown phase `{name}`: expected {}", PhaseName::names());
+                    self.source.error(&field.value.span(), why)
+                })?,
                 None => return self.wrong(field.value, "phase", "a string"),
             },
         };
@@ -323,7 +318,7 @@ impl Reader<'_> {
                         let also: String = also.iter().map(|key| format!("{key}, ")).collect();
                         let why = format!(
                             "unknown key `{name}`: expected {also}a variable ({}), or a name of your own for tied axes with a list of tables, as in {name} = [{{ B = 16, T = 1024 }}, {{ B = 4, T = 4096 }}]",
-                            Variable::names(None)
+                            Variable::names()
                         );
                         return Err(self.source.error(&field.key, why));
                     };
@@ -342,7 +337,7 @@ impl Reader<'_> {
         let mut settings = Settings::new();
         for field in Fields::of(table).rest() {
             let variable = Variable::named(field.name).ok_or_else(|| {
-                let known = Variable::names(None);
+                let known = Variable::names();
                 let why = format!("unknown variable `{}`: there are {known}", field.name);
                 self.source.error(&field.key, why)
             })?;
@@ -362,29 +357,35 @@ impl Reader<'_> {
             None => self.wrong(value, name, wants),
         };
         Ok(match kind {
-            Kind::Count => match self.integer(value) {
-                Some(n @ 1..) if n <= i128::from(MAX_COUNT) => Setting::Count(n as usize),
-                Some(n) => return Err(said(format!("{name} = {n}: expected 1 to {MAX_COUNT}"))),
+            Kind::Of(op::Kind::Count) => Setting::Value(match self.integer(value) {
+                Some(n @ 1..) if n <= op::MAX_COUNT as i128 => Value::Count(n as usize),
+                Some(n) => {
+                    return Err(said(format!("{name} = {n}: expected 1 to {}", op::MAX_COUNT)));
+                }
                 None => return self.wrong(value, name, "an integer of at least 1"),
-            },
-            Kind::Flag => match value.get_ref().as_bool() {
-                Some(flag) => Setting::Flag(flag),
+            }),
+            Kind::Of(op::Kind::Flag) => Setting::Value(match value.get_ref().as_bool() {
+                Some(flag) => Value::Flag(flag),
                 None => return self.wrong(value, name, "true or false"),
-            },
-            Kind::Number => {
+            }),
+            Kind::Of(op::Kind::Number) => {
                 let number = match value.get_ref() {
                     DeValue::Float(x) => x.as_str().parse::<f64>().ok(),
                     DeValue::Integer(_) => self.integer(value).map(|n| n as f64),
                     _ => return self.wrong(value, name, "a number"),
                 };
                 match number {
-                    Some(x) if x.is_finite() && x > 0.0 => Setting::Number(x),
+                    Some(x) if x.is_finite() && x > 0.0 => Setting::Value(Value::Number(x)),
                     _ => return Err(said(format!("{name} is a number greater than 0"))),
                 }
             }
-            Kind::Lens => {
+            Kind::Of(kind @ op::Kind::Word(words)) => {
+                let text = text(&format!("a word: {}", words.join(", ")))?;
+                Setting::Value(kind.parse(name, text).map_err(said)?)
+            }
+            Kind::Of(kind @ op::Kind::Lens) => {
                 let text = text("lengths of packed sequences such as \"1000+16x512\"")?;
-                Setting::Lens(crate::op::attention::parse_lens(text).map_err(said)?)
+                Setting::Value(kind.parse(name, text).map_err(said)?)
             }
             Kind::DType => {
                 let text = text("a string: bf16, fp16 or tf32")?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::expand::{Combination, MAX_CASES, axes_of, product, settings_of};
@@ -10,20 +10,38 @@ use super::skips::Skips;
 use super::{Axis, Group, Setting, Shard, Skip, Sweep, SweepError, TileChoice, Variable};
 use crate::device::{Facts, Regime};
 use crate::kernel::{Kernel, Registry, Tile};
-use crate::op::{Family, Op, Phase, Problem};
+use crate::op::{Family, Op, PhaseName, Problem, Role, Value};
 
 type Result<T> = std::result::Result<T, SweepError>;
 
 /// One thing to measure: a kernel variant on a problem with inputs of a family and seed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     pub problem: Problem,
-    pub phase: Phase,
     pub family: Family,
     pub seed: u64,
     pub kernel: String,
     pub tile: Tile,
     pub regime: Regime,
+}
+
+/// With the problem's phase beside it, as records have it.
+impl Serialize for Case {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            problem: &'a Problem,
+            phase: PhaseName,
+            family: Family,
+            seed: u64,
+            kernel: &'a str,
+            tile: &'a Tile,
+            regime: Regime,
+        }
+        let Case { problem, family, seed, kernel, tile, regime } = self;
+        let (phase, family, seed, regime) = (problem.phase(), *family, *seed, *regime);
+        Fields { problem, phase, family, seed, kernel, tile, regime }.serialize(serializer)
+    }
 }
 
 impl Case {
@@ -102,11 +120,10 @@ impl Sweep {
                     self.source.error(&scope.group.span, why)
                 };
                 for points in product(&axes).ok_or_else(too_many)? {
-                    let combination = Combination::new(points, *op);
+                    let combination = Combination::new(points, *op, scope.group.phase);
                     let problem = combination.problem(&self.source, scope.group, *op)?;
                     let case = |kernel: &Kernel, tile: Tile| Case {
                         problem: problem.clone(),
-                        phase: scope.group.phase,
                         family: combination.family(*op),
                         seed: seed.or(combination.seed()).unwrap_or(self.seed),
                         kernel: kernel.name.clone(),
@@ -139,7 +156,7 @@ impl Sweep {
                 }
             }
         }
-        drafts.sort_by_key(|d| d.planned.case.problem.tokens());
+        drafts.sort_by_key(|d| d.planned.case.problem.length());
         // Numbered apart, so that every shard gets its share of the work.
         let (mut run, mut left_out) = (0, 0);
         for Draft { planned, .. } in &mut drafts {
@@ -180,10 +197,11 @@ impl Sweep {
         if group.kernels.is_empty() {
             found.extend(registry.kernels());
         }
-        let in_scope =
-            |k: &Kernel| found.iter().any(|f| f.name == k.name) && k.manifest.phase == group.phase;
+        let in_scope = |k: &Kernel| {
+            found.iter().any(|f| f.name == k.name) && k.manifest.phases.contains(&group.phase)
+        };
         let ops_wanted: Vec<Op> = match group.ops.is_empty() {
-            true => Op::ALL.to_vec(),
+            true => Op::all().collect(),
             false => group.ops.iter().map(|(op, _)| *op).collect(),
         };
         let mut ops: Vec<(Op, Vec<&Kernel>)> = Vec::new();
@@ -216,28 +234,36 @@ impl Sweep {
     }
 
     /// Every value of every axis must be one that some kernel takes.
-    fn check_axes(&self, scopes: &[Scope]) -> Result<()> {
-        let all: Vec<_> = scopes.iter().flat_map(|s| &s.ops).collect();
+    fn check_axes<'a>(&self, scopes: &[Scope<'a>]) -> Result<()> {
+        let ops = |s: &Scope<'a>| {
+            let phase = s.group.phase;
+            s.ops.iter().map(move |(op, kernels)| (*op, kernels.clone(), phase)).collect::<Vec<_>>()
+        };
+        let all: Vec<_> = scopes.iter().flat_map(ops).collect();
         self.axes.iter().try_for_each(|axis| self.check_axis(axis, &all))?;
         for scope in scopes {
-            let own: Vec<_> = scope.ops.iter().collect();
+            let own = ops(scope);
             scope.group.axes.iter().try_for_each(|axis| self.check_axis(axis, &own))?;
         }
         Ok(())
     }
 
-    fn check_axis(&self, axis: &Axis, scope: &[&(Op, Vec<&Kernel>)]) -> Result<()> {
+    fn check_axis(&self, axis: &Axis, scope: &[(Op, Vec<&Kernel>, PhaseName)]) -> Result<()> {
         for point in &axis.points {
             for (name, setting) in &point.settings {
                 let takers: Vec<&Kernel> = scope
                     .iter()
-                    .filter(|(op, _)| settings_of(point, *op).any(|(n, _)| n == *name))
-                    .flat_map(|(_, kernels)| kernels.iter().copied())
+                    .filter(|(op, _, phase)| {
+                        settings_of(point, *op, *phase).any(|(n, _)| n == *name)
+                    })
+                    .flat_map(|(_, kernels, _)| kernels.iter().copied())
                     .collect();
                 if takers.is_empty() {
                     let ops: Vec<_> = scope
                         .iter()
-                        .map(|(op, _)| format!("{op} has {}", Variable::names(Some(*op))))
+                        .map(|(op, _, phase)| {
+                            format!("{op} has {}", Variable::names_of(*op, *phase))
+                        })
                         .collect();
                     let why = format!("nothing here has a variable `{name}`: {}", ops.join("; "));
                     return Err(self.source.error(&point.span, why));
@@ -277,7 +303,12 @@ fn refusal(kernel: &Kernel, name: &str, setting: &Setting) -> Option<String> {
             let known: Vec<_> = m.dtypes.iter().map(|d| d.name()).collect();
             Some(format!("{} has no dtype {dtype}, only {}", kernel.name, known.join(", ")))
         }
-        Setting::Count(n) => {
+        Setting::Value(given) if m.op.variable(name).is_some_and(is_format) => {
+            let known = m.formats.get(name).map_or("the usual one".into(), |f| f.join(", "));
+            let why = || format!("{} takes {name} of {known}, not {given}", kernel.name);
+            (!kernel.takes(name, given)).then(why)
+        }
+        Setting::Value(Value::Count(n)) => {
             let allowed = m.shapes.get(name)?;
             let fits = allowed.contains(&(*n as i64));
             (!fits).then(|| format!("{} takes {name} of {allowed:?}, not {n}", kernel.name))
@@ -301,6 +332,10 @@ fn refusal(kernel: &Kernel, name: &str, setting: &Setting) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn is_format(variable: &crate::op::Variable) -> bool {
+    matches!(variable.role, Role::Format { .. })
 }
 
 /// The tiles to run, or one tile and why it cannot be run.

@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use minijinja::value::Value;
 
 use super::plan::Case;
-use super::{Group, Skip, Sweep, SweepError, VARIABLES};
+use super::{Group, Skip, Sweep, SweepError, Variable};
 use crate::device::Facts;
 use crate::kernel::Registry;
 use crate::kernel::expr::{Context, Evaluator, environment, value};
+use crate::op::PhaseName;
 
 type Result<T> = std::result::Result<T, SweepError>;
 
@@ -31,8 +32,8 @@ impl<'a> Skips<'a> {
     pub fn new(sweep: &'a Sweep, registry: &Registry) -> Result<Skips<'a>> {
         let env = environment();
         let tile_axes = registry.kernels().iter().flat_map(|k| k.manifest.tile.keys());
-        let known: HashSet<&str> = VARIABLES
-            .iter()
+        let known: HashSet<&str> = Variable::all()
+            .into_iter()
             .map(|v| v.name)
             .filter(|name| *name != "tile")
             .chain(tile_axes.map(String::as_str))
@@ -110,8 +111,11 @@ fn case_context(case: &Case, device: Option<&Facts>) -> Context {
     case.tile.0.iter().for_each(|(axis, x)| set(axis, Value::from(*x)));
     case.problem.vars().into_iter().for_each(|(name, scalar)| set(name, value(scalar)));
     set("T", Value::from(case.problem.tokens()));
+    if case.problem.phase() != PhaseName::Prefill {
+        set(case.problem.phase_row().length, Value::from(case.problem.length()));
+    }
     set("op", Value::from(case.problem.op().name()));
-    set("phase", Value::from(case.phase.name()));
+    set("phase", Value::from(case.problem.phase().name()));
     set("kernel", Value::from(case.kernel.as_str()));
     set("inputs", Value::from(case.family.to_string()));
     let family = case.family.to_string();

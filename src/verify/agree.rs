@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::ulp;
-use crate::op::{Problem, Role, Tensor};
+use crate::op::{Flow, Problem, Tensor};
 
 /// Two devices' versions of one output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ impl Agreement {
 /// problem's precision, for its fp32 outputs too: what a state or a log-sum-exp is worth is
 /// limited by the 16-bit operands behind it.
 pub fn agreement(problem: &Problem, a: &[Tensor], b: &[Tensor]) -> Vec<Agreement> {
-    let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let specs = problem.tensors_of(Flow::Output).into_iter();
     specs
         .zip(a.iter().zip(b))
         .map(|(spec, (a, b))| {

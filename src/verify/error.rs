@@ -2,7 +2,7 @@
 
 use super::limits::{GROSS, GROSS_CAP, usual_floor};
 use super::map;
-use crate::op::{Crop, DType, Problem, Tensor, TensorSpec};
+use crate::op::{Crop, DType, Problem, Role, Tensor, TensorSpec};
 use crate::record::OutputError;
 
 /// Tokens of a block along T.
@@ -56,10 +56,9 @@ impl Sums {
 
 /// Rows and columns of an output inside one crop, and whether its rows are tokens.
 fn matrix(spec: &TensorSpec, len: usize) -> (usize, usize, bool) {
-    let last = spec.dims.rsplit(' ').next().unwrap_or_default();
-    let tokens = spec.dims.split(' ').any(|d| d == "T" || d == "Tq");
-    let cols = if last == "T" || last == "Tq" { 1 } else { spec.shape[spec.shape.len() - 1] };
-    (len / cols, cols, tokens)
+    let (axis, last) = (spec.token_axis(), spec.shape.len() - 1);
+    let cols = if axis == Some(last) { 1 } else { spec.shape[last] };
+    (len / cols, cols, axis.is_some())
 }
 
 /// The size of one unit in the last place at `x`, with `dtype`'s mantissa and smallest exponent.
@@ -84,8 +83,7 @@ pub fn judge(
 ) -> (OutputError, Option<String>) {
     // fp32 outputs of a computation in lower precision are held against that precision.
     let precision = problem.dtype();
-    let all_rows = spec.dims.split(' ').zip(&spec.shape).find(|(d, _)| matches!(*d, "T" | "Tq"));
-    let blocks = all_rows.map_or(0, |(_, &t)| t.div_ceil(BLOCK));
+    let blocks = spec.token_axis().map_or(0, |axis| spec.shape[axis].div_ceil(BLOCK));
     let mut total = Sums::default();
     let mut by_block = vec![Sums::default(); blocks];
     let mut by_part = Vec::new();
@@ -193,18 +191,19 @@ pub fn judge(
 
 /// An index by the letters of the layout, such as `[B=0 Tq=63 Hq=1 D=5]`.
 fn place(spec: &TensorSpec, crop: &Crop, row: usize, col: usize) -> String {
-    let last = spec.dims.split(' ').count() - 1;
-    let index = |(i, letter): (usize, &str)| {
-        let x = match letter {
-            "B" | "N" => crop.b,
-            "T" | "Tq" => row,
-            "H" | "HV" | "Hq" | "Hkv" => crop.head,
+    let last = spec.roles.len() - 1;
+    let index = |(i, (letter, role)): (usize, (&str, &Option<Role>))| {
+        let x = match role {
+            Some(Role::Sequence) => crop.b,
+            Some(Role::Token) => row,
+            Some(Role::Heads | Role::Shared { .. }) => crop.head,
             _ if i == last => col,
             _ => row,
         };
         format!("{letter}={x}")
     };
-    let parts: Vec<_> = spec.dims.split(' ').enumerate().map(index).collect();
+    let dims = spec.dims.split(' ').zip(&spec.roles);
+    let parts: Vec<_> = dims.enumerate().map(index).collect();
     format!("[{}]", parts.join(" "))
 }
 

@@ -20,7 +20,7 @@ pub use agree::{Agreement, agreement};
 pub use subset::Subset;
 
 use crate::device::Outcome;
-use crate::op::{Crop, Family, Problem, Role, Tensor, TensorSpec};
+use crate::op::{Crop, Family, Flow, Problem, Tensor, TensorSpec};
 use crate::record::{OutputError, Share, Verification};
 
 /// Reference operations that [`verify`] spends in callers with no budget of their own: a few
@@ -54,12 +54,12 @@ impl Reference {
             .crops(problem)
             .into_par_iter()
             .map(|crop| {
-                let small = problem.crop_tensors(Role::Input, inputs, &crop);
+                let small = problem.crop_tensors(Flow::Input, inputs, &crop);
                 let values = problem.crop(&crop).reference(&small);
                 (crop, values)
             })
             .collect();
-        let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output).collect();
+        let specs = problem.tensors_of(Flow::Output);
         Reference { problem: problem.clone(), specs, subset, crops }
     }
 
@@ -75,13 +75,13 @@ impl Reference {
     /// As [`Reference::hold`], of the elements alone that have a 1 in `masks`, if there are any.
     fn hold_where(&self, family: &Family, outputs: &[Tensor], masks: Option<&[Tensor]>) -> Verdict {
         let masks = masks.map(|masks| {
-            let cut = |(crop, _): &(Crop, _)| self.problem.crop_tensors(Role::Output, masks, crop);
+            let cut = |(crop, _): &(Crop, _)| self.problem.crop_tensors(Flow::Output, masks, crop);
             (masks, self.crops.par_iter().map(cut).collect::<Vec<_>>())
         });
         let cut: Vec<Vec<Tensor>> = self
             .crops
             .par_iter()
-            .map(|(crop, _)| self.problem.crop_tensors(Role::Output, outputs, crop))
+            .map(|(crop, _)| self.problem.crop_tensors(Flow::Output, outputs, crop))
             .collect();
         let mut verification = Verification {
             passed: true,
@@ -103,7 +103,7 @@ impl Reference {
                 })
                 .collect();
             let elements = parts.iter().map(error::Part::held).sum();
-            let limit = limits::limit(&self.problem, family, spec.name);
+            let limit = self.problem.op().limit(&self.problem, family, spec.name);
             let limit = limits::for_elements(limit, elements);
             let (mut judged, map) = error::judge(&self.problem, spec, &parts, limit);
             if let Some((whole, _)) = &masks {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::device::Computed;
-use crate::op::{Crop, DType, Problem, Role, Tensor};
+use crate::op::{Crop, DType, Flow, Problem, Tensor};
 
 /// Query rows one task of the reference takes.
 const TASK_ROWS: usize = 512;
@@ -21,8 +21,8 @@ const HEADS: usize = 4;
 pub struct Subset {
     /// Sequence and output head, ascending.
     pub heads: Vec<(usize, usize)>,
-    /// Rows along T, ascending, disjoint; the same for each head. All of T for the delta rules,
-    /// whose rows each depend on all rows before.
+    /// Rows along the output's tokens, ascending, disjoint; the same for each head. All of them
+    /// where each row depends on all rows before.
     pub rows: Vec<Range<usize>>,
     /// In place of heads and rows, where a part of the outputs was computed: what is held of it.
     pub pieces: Option<Vec<Crop>>,
@@ -37,14 +37,14 @@ impl Subset {
     }
 
     /// As much as the reference does in `budget_flops`, and at least one head: whole heads
-    /// spread evenly from the first to the last; where not even four fit, attention takes four
-    /// with blocks of 64 rows spread from the first row to the last.
+    /// spread evenly from the first to the last; where not even four fit and rows can be computed
+    /// apart, four with blocks of 64 rows spread from the first row to the last.
     pub fn plan(problem: &Problem, budget_flops: f64) -> Subset {
         let (b, per_sequence) = problem.output_heads();
         let (all, tokens) = (b * per_sequence, problem.tokens());
-        let head = reference_flops(problem) / all as f64;
+        let head = problem.reference_flops() / all as f64;
         let fitting = (budget_flops / head) as usize;
-        let by_rows = matches!(problem, Problem::Attention(_)) && tokens > BLOCK_ROWS;
+        let by_rows = problem.has_rows_apart() && tokens > BLOCK_ROWS;
         if fitting >= all {
             let heads = spread(all, all).map(|i| (i / per_sequence, i % per_sequence)).collect();
             return Subset { heads, rows: vec![0..tokens], pieces: None, sentence: None };
@@ -74,13 +74,13 @@ impl Subset {
         Subset { heads, rows, pieces: None, sentence: Some(sentence) }
     }
 
-    /// As [`Subset::plan`], where a part of the outputs was computed: whole heads of it, or for
-    /// attention at least four blocks of 64 rows, spread evenly over those that have a computed
+    /// As [`Subset::plan`], where a part of the outputs was computed: whole heads of it, or where
+    /// rows can be computed apart at least four blocks of 64, spread evenly over those that have a computed
     /// element. `masks` are [`masks`].
     pub fn of_computed(problem: &Problem, budget_flops: f64, masks: &[Tensor]) -> Subset {
         let (b, per_sequence) = problem.output_heads();
         let (all, tokens) = (b * per_sequence, problem.tokens());
-        let by_rows = matches!(problem, Problem::Attention(_));
+        let by_rows = problem.has_rows_apart();
         let step = if by_rows { BLOCK_ROWS } else { tokens.max(1) };
         let found: Vec<Crop> = (0..all)
             .into_par_iter()
@@ -91,13 +91,13 @@ impl Subset {
                     rows: start..(start + step).min(tokens),
                 };
                 (0..tokens).step_by(step).map(crop).filter(|crop| {
-                    let cut = problem.crop_tensors(Role::Output, masks, crop);
+                    let cut = problem.crop_tensors(Flow::Output, masks, crop);
                     cut.iter().any(|mask| mask.bytes.contains(&1))
                 })
             })
             .collect();
         let blocks = tokens.div_ceil(step).max(1);
-        let cost = reference_flops(problem) / (all * blocks).max(1) as f64;
+        let cost = problem.reference_flops() / (all * blocks).max(1) as f64;
         let fewest = if by_rows { HEADS } else { 1 };
         let n = ((budget_flops / cost) as usize).max(fewest).min(found.len());
         let what = if by_rows { format!("blocks of {BLOCK_ROWS} rows") } else { "heads".into() };
@@ -112,7 +112,7 @@ impl Subset {
         if let Some(pieces) = &self.pieces {
             return pieces.clone();
         }
-        let step = if matches!(problem, Problem::Attention(_)) { TASK_ROWS } else { usize::MAX };
+        let step = if problem.has_rows_apart() { TASK_ROWS } else { usize::MAX };
         let mut crops = Vec::new();
         for &(b, head) in &self.heads {
             for rows in &self.rows {
@@ -137,20 +137,6 @@ pub fn masks(computed: &[Computed], outputs: &[Tensor]) -> Vec<Tensor> {
         Tensor { dtype: DType::Bf16, shape: o.shape.clone(), bytes }
     };
     computed.iter().zip(outputs).map(mask).collect()
-}
-
-/// Operations of the fp64 reference: for attention the FLOP model, for the delta rules the plain
-/// recurrence, which runs at about a quarter of the rate of a matrix product.
-fn reference_flops(problem: &Problem) -> f64 {
-    match problem {
-        Problem::Attention(s) => {
-            let pairs = (0..s.tq).step_by(64).map(|i| s.visible(i) * 64.min(s.tq - i));
-            4.0 * (s.b * s.hq * s.d) as f64 * pairs.sum::<usize>().max(1) as f64
-        }
-        Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
-            4.0 * 7.0 * (s.b * s.t * s.hv * s.k * s.v) as f64
-        }
-    }
 }
 
 /// `n` of `0..all`, evenly, with the first and the last.

@@ -1,39 +1,18 @@
 use super::*;
-use crate::op::{DType, attention, delta};
+use crate::op::{DType, Role, examples};
 
-fn attention(t: usize, hq: usize) -> Problem {
-    Problem::Attention(attention::Shape {
-        dtype: DType::Bf16,
-        b: 1,
-        tq: t,
-        tkv: t,
-        hq,
-        hkv: 1,
-        d: 64,
-        causal: true,
-        scale: 0.125,
-        extras: Default::default(),
-    })
+fn full(t: usize, heads: usize) -> Problem {
+    examples::problem(examples::full(), &format!("T={t},Hq={heads},Hkv=1,D=64,causal=true"))
 }
 
-fn gdn(t: usize) -> Problem {
-    Problem::GatedDeltaRule(delta::Shape {
-        dtype: DType::Bf16,
-        b: 1,
-        t,
-        h: 1,
-        hv: 2,
-        k: 64,
-        v: 64,
-        initial_state: true,
-        final_state: true,
-        scale: 0.125,
-    })
+fn linear(t: usize) -> Problem {
+    let settings = format!("T={t},H=1,HV=2,K=64,V=64,initial_state=true");
+    examples::problem(examples::linear(), &settings)
 }
 
 /// The reference rounded to the tensors' types: what a perfect kernel leaves.
 fn perfect(problem: &Problem, inputs: &[Tensor]) -> Vec<Tensor> {
-    let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let specs = problem.tensors_of(Flow::Output).into_iter();
     specs
         .zip(problem.reference(inputs))
         .map(|(s, x)| Tensor::from_f64(s.dtype, &s.shape, x))
@@ -69,7 +48,7 @@ impl Bench {
 
 #[test]
 fn a_perfect_kernel_stands_at_the_floor() {
-    for problem in [attention(130, 2), gdn(70)] {
+    for problem in [full(130, 2), linear(70)] {
         let b = bench(problem, Subset::whole);
         let v = b.hold();
         assert!(v.verification.passed && v.maps.is_empty(), "{:?}", v.verification);
@@ -94,7 +73,7 @@ fn a_perfect_kernel_stands_at_the_floor() {
 
 #[test]
 fn one_nan_fails() {
-    let mut b = bench(attention(70, 2), Subset::whole);
+    let mut b = bench(full(70, 2), Subset::whole);
     set(&mut b.outputs[0], 64 * 2 * 64 + 64 + 3, f64::NAN);
     let v = b.hold();
     let o = &v.verification.outputs[0];
@@ -106,7 +85,7 @@ fn one_nan_fails() {
 
 #[test]
 fn untouched_poison_fails() {
-    let mut b = bench(gdn(5), Subset::whole);
+    let mut b = bench(linear(5), Subset::whole);
     for x in 0..b.outputs[1].len() {
         set(&mut b.outputs[1], x, f64::NAN);
     }
@@ -118,7 +97,7 @@ fn untouched_poison_fails() {
 
 #[test]
 fn one_wrong_element_fails_though_the_norm_hardly_moves() {
-    let mut b = bench(attention(500, 4), Subset::whole);
+    let mut b = bench(full(500, 4), Subset::whole);
     let i = 77_777;
     let wrong = b.outputs[0].get(i) + 0.2;
     set(&mut b.outputs[0], i, wrong);
@@ -131,7 +110,7 @@ fn one_wrong_element_fails_though_the_norm_hardly_moves() {
 
 #[test]
 fn a_permuted_tile_fails_and_shows_where() {
-    let mut b = bench(gdn(64), Subset::whole);
+    let mut b = bench(linear(64), Subset::whole);
     // Two halves of 8 columns swapped in rows 16..32 of head 1.
     let old = b.outputs[0].clone();
     for t in 16..32 {
@@ -151,7 +130,7 @@ fn a_permuted_tile_fails_and_shows_where() {
 
 #[test]
 fn a_wrong_tail_fails() {
-    let mut b = bench(attention(65, 1), Subset::whole);
+    let mut b = bench(full(65, 1), Subset::whole);
     for c in 0..64 {
         set(&mut b.outputs[0], 64 * 64 + c, 0.0);
     }
@@ -163,7 +142,7 @@ fn a_wrong_tail_fails() {
 
 #[test]
 fn a_wrong_state_fails_though_the_output_is_right() {
-    let mut b = bench(gdn(40), Subset::whole);
+    let mut b = bench(linear(40), Subset::whole);
     let x: Vec<f64> = b.outputs[1].to_f64().iter().map(|x| x * 1.02).collect();
     b.outputs[1] = Tensor::from_f64(DType::Fp32, &b.outputs[1].shape.clone(), x);
     let v = b.hold().verification;
@@ -175,9 +154,7 @@ fn a_wrong_state_fails_though_the_output_is_right() {
 
 #[test]
 fn rows_that_see_no_key() {
-    let Problem::Attention(mut s) = attention(90, 1) else { unreachable!() };
-    s.tkv = 30;
-    let mut b = bench(Problem::Attention(s), Subset::whole);
+    let mut b = bench(full(90, 1).with_role(Role::Past, 30), Subset::whole);
     assert_eq!(b.outputs[1].get(0), f64::NEG_INFINITY);
     assert!(b.hold().verification.passed);
     set(&mut b.outputs[1], 0, f64::NAN);
@@ -191,9 +168,7 @@ fn rows_that_see_no_key() {
 
 #[test]
 fn a_zero_reference_is_an_absolute_test() {
-    let Problem::GatedDeltaRule(mut s) = gdn(20) else { unreachable!() };
-    s.initial_state = false;
-    let problem = Problem::GatedDeltaRule(s);
+    let problem = linear(20).with("initial_state", false);
     let family: Family = "beta=0".parse().unwrap();
     let inputs = problem.inputs(&family, 1);
     let mut outputs = perfect(&problem, &inputs);
@@ -207,9 +182,7 @@ fn a_zero_reference_is_an_absolute_test() {
 #[test]
 fn a_narrowed_decay_drifts() {
     // exp(g) near 1 narrowed to bf16 becomes 1: nothing is forgotten.
-    let Problem::GatedDeltaRule(mut s) = gdn(1024) else { unreachable!() };
-    s.hv = 1;
-    let problem = Problem::GatedDeltaRule(s);
+    let problem = linear(1024).with("HV", 1);
     let family: Family = "gate=slow".parse().unwrap();
     let inputs = problem.inputs(&family, 2);
     let mut narrowed = inputs.clone();
@@ -222,9 +195,7 @@ fn a_narrowed_decay_drifts() {
 
 #[test]
 fn a_subset_of_a_large_problem() {
-    let Problem::Attention(mut s) = attention(8192, 64) else { unreachable!() };
-    s.b = 2;
-    let problem = Problem::Attention(s);
+    let problem = full(8192, 64).with("B", 2);
     let heads = Subset::plan(&problem, 1e11);
     assert_eq!(heads.sentence.as_deref(), Some("11 of 128 heads"));
     assert_eq!((heads.heads[0], heads.heads[10]), ((0, 0), (1, 63)));
@@ -234,12 +205,12 @@ fn a_subset_of_a_large_problem() {
     assert!(sentence.ends_with("8128..8192"), "{sentence}");
     assert_eq!(Subset::whole(&problem).sentence, None);
     // A delta rule keeps all of T, and one head at least.
-    let one = Subset::plan(&gdn(4096), 1.0);
+    let one = Subset::plan(&linear(4096), 1.0);
     assert_eq!((one.heads.len(), one.rows.len(), one.rows[0].end), (1, 1, 4096));
 
     // What is wrong inside the subset is found, with its place in the whole.
     let few = |p: &Problem| Subset::plan(p, 2e6);
-    let mut b = bench(attention(640, 6), few);
+    let mut b = bench(full(640, 6), few);
     let v = b.hold().verification;
     assert!(v.passed && v.outputs[0].blocks.is_empty(), "{v:?}");
     assert!(v.subset.as_deref().unwrap().starts_with("4 of 6 heads, rows 0..64, "));
@@ -250,7 +221,7 @@ fn a_subset_of_a_large_problem() {
 
 #[test]
 fn run_facts_fail_a_right_result() {
-    let b = bench(gdn(3), Subset::whole);
+    let b = bench(linear(3), Subset::whole);
     let right = b.hold().verification;
     let mut v = right.clone();
     add_run_facts(&mut v, Vec::new(), Some(true));
@@ -264,7 +235,7 @@ fn run_facts_fail_a_right_result() {
 
 #[test]
 fn agreement_counts_units_in_the_last_place() {
-    let b = bench(gdn(50), Subset::whole);
+    let b = bench(linear(50), Subset::whole);
     let mut other = b.outputs.clone();
     let same = agreement(&b.problem, &b.outputs, &other);
     assert!(same.iter().all(|a| a.within_one_ulp == 1.0 && a.worst_ulp == 0.0));

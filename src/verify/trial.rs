@@ -10,24 +10,21 @@ use serde::Serialize;
 use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
 use crate::device::emulator::{Emulator, FaultKind, Trap};
 use crate::device::{Device, DeviceError, Job, Loaded};
-use crate::kernel::{Kernel, Tile};
-use crate::op::{Family, Problem, Role, Scalar, Tensor};
+use crate::kernel::Kernel;
+use crate::op::{Flow, Problem, Role, Tensor, TensorSpec};
 use crate::record::Verification;
+use crate::sweep::Case;
 
-/// A kernel variant on a problem with inputs of a family.
+/// What is tried: a case, and how.
 #[derive(Debug, Clone)]
-pub struct Case {
-    pub kernel: String,
-    pub tile: Tile,
-    pub problem: Problem,
-    pub family: Family,
-    pub seed: u64,
+pub struct Subject {
+    pub case: Case,
     /// Check as well that other inputs after some token leave all outputs before it as they are.
     pub prefix: bool,
     /// Grids that fill the device are made for so many multiprocessors if it has more: each CTA
     /// then has more to do.
     pub multiprocessors: Option<u32>,
-    /// Warp instructions after which the emulator takes a CTA to hang, if not [`Case::steps`].
+    /// Warp instructions after which the emulator takes a CTA to hang, if not [`Subject::steps`].
     pub most_steps: Option<u64>,
 }
 
@@ -37,26 +34,21 @@ pub struct Case {
 const STEPS: u64 = 5_000_000;
 const FLOPS_A_STEP: f64 = 16.0;
 
-impl Case {
-    /// The problem as `crossover check --problem` reads it.
-    pub fn problem_text(&self) -> String {
-        problem_text(&self.problem)
-    }
-
+impl Subject {
     /// The command that repeats this case alone; `kernels` is the kernel folder if not the
     /// embedded one.
     pub fn command(&self, device: &str, kernels: Option<&Path>) -> String {
         let folder = kernels.map_or_else(String::new, |k| format!("--kernels {} ", k.display()));
-        let tile = match self.tile.0.is_empty() {
+        let tile = match self.case.tile.0.is_empty() {
             true => String::new(),
-            false => format!(" --tile {}", self.tile),
+            false => format!(" --tile {}", self.case.tile),
         };
         format!(
             "crossover {folder}check {} --device {device} --seed {}{tile} --problem {} --family '{}'{}{}",
-            self.kernel,
-            self.seed,
-            self.problem_text(),
-            self.family,
+            self.case.kernel,
+            self.case.seed,
+            self.case.problem.settings(),
+            self.case.family,
             self.multiprocessors.map_or_else(String::new, |n| format!(" --sms {n}")),
             self.most_steps.map_or_else(String::new, |n| format!(" --steps {n}")),
         )
@@ -64,7 +56,7 @@ impl Case {
 
     /// Warp instructions that a CTA may execute before the emulator takes it to hang.
     pub fn steps(&self) -> u64 {
-        let usual = STEPS + (self.problem.flops() / FLOPS_A_STEP) as u64;
+        let usual = STEPS + (self.case.problem.flops() / FLOPS_A_STEP) as u64;
         self.most_steps.unwrap_or(usual.min(Emulator::STEP_LIMIT))
     }
 
@@ -87,29 +79,12 @@ impl Case {
 
     /// One line, of words that a filter can name.
     pub fn label(&self) -> String {
-        let tile = self.tile.to_string().replace(',', " ");
-        let problem = self.problem_text().replace(',', " ");
+        let Case { kernel, tile, problem, family, .. } = &self.case;
+        let tile = tile.to_string().replace(',', " ");
+        let problem = problem.settings().replace(',', " ");
         let sms = self.multiprocessors.map_or_else(String::new, |n| format!(" sms={n}"));
-        format!("{} {tile} {problem}{sms} {}", self.kernel, self.family)
+        format!("{kernel} {tile} {problem}{sms} {family}")
     }
-}
-
-/// A problem as `NAME=VALUE,..`, the scale only where it is not the usual one.
-pub fn problem_text(problem: &Problem) -> String {
-    let width = match problem {
-        Problem::Attention(s) => s.d,
-        Problem::GatedDeltaRule(s) | Problem::Kda(s) => s.k,
-    };
-    let mut parts = vec![format!("dtype={}", problem.dtype())];
-    let (vars, lens) = problem.shown();
-    for (name, value) in vars {
-        match value {
-            Scalar::Float(x) if name == "scale" && x == (width as f64).powf(-0.5) => {}
-            value => parts.push(format!("{name}={value}")),
-        }
-    }
-    parts.extend(lens.map(|lens| format!("lens={lens}")));
-    parts.join(",")
 }
 
 /// What a case is looked at for.
@@ -238,16 +213,16 @@ impl Trial {
 /// Runs a case on a device, and on a second one to compare with if given.
 pub fn run(
     kernel: &Kernel,
-    case: &Case,
+    subject: &Subject,
     device: &dyn Device,
     against: Option<&dyn Device>,
 ) -> Trial {
     if let Some(why) = kernel.unfit(device.facts()) {
         return Trial::skip(why);
     }
-    let multiprocessors = case.multiprocessors(device.facts().multiprocessors);
-    match kernel.job_on(&case.problem, &case.tile, multiprocessors) {
-        Ok(job) => run_job(&job, case, device, against),
+    let multiprocessors = subject.multiprocessors(device.facts().multiprocessors);
+    match kernel.job_on(&subject.case.problem, &subject.case.tile, multiprocessors) {
+        Ok(job) => run_job(&job, subject, device, against),
         Err(e) => {
             let mut trial = Trial::new();
             trial.fault(Check::Build, e.0);
@@ -257,7 +232,12 @@ pub fn run(
 }
 
 /// As [`run`], of a job that is made already.
-pub fn run_job(job: &Job, case: &Case, device: &dyn Device, against: Option<&dyn Device>) -> Trial {
+pub fn run_job(
+    job: &Job,
+    subject: &Subject,
+    device: &dyn Device,
+    against: Option<&dyn Device>,
+) -> Trial {
     let start = Instant::now();
     let room = device.facts().shared_bytes_per_cta;
     if let Some(launch) = job.launches.iter().find(|l| l.shared_bytes > room) {
@@ -269,13 +249,13 @@ pub fn run_job(job: &Job, case: &Case, device: &dyn Device, against: Option<&dyn
         ));
     }
     let mut trial = Trial::new();
-    let inputs = case.problem.inputs(&case.family, case.seed);
-    if let Some(outputs) = twice(job, case, &inputs, device, &mut trial) {
-        if case.prefix {
-            prefix(job, case, &inputs, &outputs, device, &mut trial);
+    let inputs = subject.case.problem.inputs(&subject.case.family, subject.case.seed);
+    if let Some(outputs) = twice(job, subject, &inputs, device, &mut trial) {
+        if subject.prefix {
+            prefix(job, subject, &inputs, &outputs, device, &mut trial);
         }
         if let Some(other) = against {
-            compare(job, case, &inputs, &outputs, other, &mut trial);
+            compare(job, subject, &inputs, &outputs, other, &mut trial);
         }
     }
     trial.seconds = start.elapsed().as_secs_f64();
@@ -285,13 +265,13 @@ pub fn run_job(job: &Job, case: &Case, device: &dyn Device, against: Option<&dyn
 /// Two runs and what they left.
 fn twice(
     job: &Job,
-    case: &Case,
+    subject: &Subject,
     inputs: &[Tensor],
     device: &dyn Device,
     trial: &mut Trial,
 ) -> Option<Vec<Tensor>> {
     let runs =
-        case.load(job, inputs, device).and_then(|mut loaded| Ok((loaded.run()?, loaded.run()?)));
+        subject.load(job, inputs, device).and_then(|mut loaded| Ok((loaded.run()?, loaded.run()?)));
     let (first, second) = match runs {
         Ok(runs) => runs,
         Err(e) => {
@@ -300,8 +280,9 @@ fn twice(
         }
     };
     let same = super::same_bits(&first.outputs, &second.outputs);
-    let reference = Reference::new(&case.problem, inputs, Subset::whole(&case.problem));
-    let mut held = reference.hold(&case.family, &first.outputs);
+    let reference =
+        Reference::new(&subject.case.problem, inputs, Subset::whole(&subject.case.problem));
+    let mut held = reference.hold(&subject.case.family, &first.outputs);
     let mut damage = first.damage;
     damage.extend(second.damage);
     damage.dedup();
@@ -316,7 +297,7 @@ fn twice(
     if !same {
         trial.fault(
             Check::Determinism,
-            first_difference(&case.problem, &first.outputs, &second.outputs, |_| true)
+            first_difference(&subject.case.problem, &first.outputs, &second.outputs, |_| true)
                 .map_or_else(String::new, |at| format!("a second run gave other bits: {at}")),
         );
     }
@@ -328,25 +309,25 @@ fn twice(
 /// Runs again with other inputs from a token on; outputs before it must keep their bits.
 fn prefix(
     job: &Job,
-    case: &Case,
+    subject: &Subject,
     inputs: &[Tensor],
     outputs: &[Tensor],
     device: &dyn Device,
     trial: &mut Trial,
 ) {
-    let t = case.problem.tokens();
+    let t = subject.case.problem.tokens();
     // Somewhere inside, rarely at a block's edge.
     let cut = (t / 2 + 3).min(t - 1);
-    let other = case.problem.inputs(&case.family, case.seed.wrapping_add(0x5eed));
-    let specs: Vec<_> =
-        case.problem.tensors().into_iter().filter(|s| s.role == Role::Input).collect();
+    let other =
+        subject.case.problem.inputs(&subject.case.family, subject.case.seed.wrapping_add(0x5eed));
+    let specs: Vec<TensorSpec> = subject.case.problem.tensors_of(Flow::Input);
     let mixed: Vec<Tensor> = specs
         .iter()
         .zip(inputs.iter().zip(&other))
         .map(|(spec, (a, b))| {
             let mut mixed = a.clone();
-            let is_time = |d: &str| matches!(d, "T" | "Tq" | "Tkv");
-            let Some(axis) = spec.dims.split(' ').position(is_time) else { return mixed };
+            let is_time = |role: &Option<Role>| matches!(role, Some(Role::Token | Role::Past));
+            let Some(axis) = spec.roles.iter().position(is_time) else { return mixed };
             let row = spec.shape[axis + 1..].iter().product::<usize>() * spec.dtype.bytes();
             for start in (0..mixed.bytes.len()).step_by(row * t) {
                 let changed = start + cut * row..start + t * row;
@@ -355,12 +336,13 @@ fn prefix(
             mixed
         })
         .collect();
-    let run = case.load(job, &mixed, device).and_then(|mut loaded| loaded.run());
+    let run = subject.load(job, &mixed, device).and_then(|mut loaded| loaded.run());
     match run {
         Err(e) => trial.device_fault(&format!("with other inputs from token {cut} on: "), &e),
         Ok(run) => {
             let early = |token: Option<usize>| token.is_some_and(|t| t < cut);
-            if let Some(at) = first_difference(&case.problem, outputs, &run.outputs, early) {
+            if let Some(at) = first_difference(&subject.case.problem, outputs, &run.outputs, early)
+            {
                 trial.fault(
                     Check::Prefix,
                     format!("other inputs from token {cut} on change an earlier output: {at}"),
@@ -378,7 +360,7 @@ fn first_difference(
     b: &[Tensor],
     held: impl Fn(Option<usize>) -> bool,
 ) -> Option<String> {
-    let specs = problem.tensors().into_iter().filter(|s| s.role == Role::Output);
+    let specs = problem.tensors_of(Flow::Output).into_iter();
     for (spec, (a, b)) in specs.zip(a.iter().zip(b)) {
         let dims: Vec<&str> = spec.dims.split(' ').collect();
         let size = spec.dtype.bytes();
@@ -397,7 +379,7 @@ fn first_difference(
             at.reverse();
             at
         };
-        let token = dims.iter().position(|d| matches!(*d, "T" | "Tq"));
+        let token = spec.token_axis();
         let differs = |i: &usize| {
             a.bytes[i * size..(i + 1) * size] != b.bytes[i * size..(i + 1) * size]
                 && held(token.map(|axis| index(*i)[axis]))
@@ -419,16 +401,16 @@ fn first_difference(
 
 fn compare(
     job: &Job,
-    case: &Case,
+    subject: &Subject,
     inputs: &[Tensor],
     outputs: &[Tensor],
     other: &dyn Device,
     trial: &mut Trial,
 ) {
-    match case.load(job, inputs, other).and_then(|mut loaded| loaded.run()) {
+    match subject.load(job, inputs, other).and_then(|mut loaded| loaded.run()) {
         Err(e) => trial.device_fault(&format!("on {}: ", other.facts().id), &e),
         Ok(run) => {
-            trial.agreement = agreement(&case.problem, outputs, &run.outputs);
+            trial.agreement = agreement(&subject.case.problem, outputs, &run.outputs);
             for a in trial.agreement.clone().iter().filter(|a| !a.passes()) {
                 trial.fault(
                     Check::Agreement,
@@ -458,7 +440,7 @@ pub type Open<'a> = &'a (dyn Fn() -> Result<Box<dyn Device>, DeviceError> + Sync
 /// # Errors
 /// If a device cannot be opened.
 pub fn run_all(
-    work: &[(&Kernel, Case)],
+    work: &[(&Kernel, Subject)],
     workers: usize,
     device: Open,
     against: Option<Open>,
@@ -483,11 +465,11 @@ pub fn run_all(
                 };
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((kernel, case)) = work.get(i) else { return };
+                    let Some((kernel, subject)) = work.get(i) else { return };
                     let trial = if lost.load(Ordering::Relaxed) {
                         Trial::skip(format!("{} faulted in an earlier case", device.facts().id))
                     } else {
-                        run(kernel, case, device.as_ref(), against.as_deref())
+                        run(kernel, subject, device.as_ref(), against.as_deref())
                     };
                     if trial.fatal && !device.facts().emulated {
                         lost.store(true, Ordering::Relaxed);

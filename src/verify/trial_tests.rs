@@ -1,8 +1,8 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::device::{Build, Clock, Facts, Health, Loaded, Outcome, Peak, Ptx};
-use crate::op::{DType, delta};
+use crate::device::{Build, Clock, Facts, Health, Loaded, Outcome, Peak, Ptx, Regime};
+use crate::op::{DType, Family, examples};
 
 /// A device whose kernels are perfect but for one thing.
 struct Fake {
@@ -78,7 +78,7 @@ impl Loaded for FakeLoaded<'_> {
         if *flaw == Flaw::Faults {
             return Err(DeviceError::Launch("illegal address".into()));
         }
-        let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+        let specs = problem.tensors_of(Flow::Output).into_iter();
         let factor = if *flaw == Flaw::Off { 1.01 } else { 1.0 };
         let mut outputs: Vec<Tensor> = specs
             .zip(problem.reference(&self.inputs))
@@ -107,34 +107,22 @@ impl Loaded for FakeLoaded<'_> {
     }
 }
 
-fn case() -> Case {
-    let problem = Problem::GatedDeltaRule(delta::Shape {
-        dtype: DType::Bf16,
-        b: 1,
-        t: 20,
-        h: 1,
-        hv: 2,
-        k: 64,
-        v: 64,
-        initial_state: false,
-        final_state: true,
-        scale: 0.125,
-    });
-    Case {
-        kernel: "gated_delta_rule/prefill.fake".into(),
+fn subject() -> Subject {
+    let problem = examples::problem(examples::linear(), "T=20,H=1,HV=2,K=64,V=64");
+    let case = Case {
+        kernel: format!("{}/prefill.fake", problem.op()),
         tile: "BV=32".parse().unwrap(),
         problem,
         family: Family::default(),
         seed: 3,
-        prefix: true,
-        multiprocessors: None,
-        most_steps: None,
-    }
+        regime: Regime::default(),
+    };
+    Subject { case, prefix: true, multiprocessors: None, most_steps: None }
 }
 
 fn job() -> Job {
     let ptx = Ptx {
-        kernel: "gated_delta_rule/prefill.fake".into(),
+        kernel: "fake".into(),
         text: String::new(),
         origin: Vec::new(),
         sha256: String::new(),
@@ -144,8 +132,8 @@ fn job() -> Job {
 }
 
 fn trial(flaw: Flaw) -> Trial {
-    let case = case();
-    run_job(&job(), &case, &Fake::new(&case.problem, flaw, true), None)
+    let subject = subject();
+    run_job(&job(), &subject, &Fake::new(&subject.case.problem, flaw, true), None)
 }
 
 #[test]
@@ -170,20 +158,23 @@ fn each_flaw_is_caught_by_its_check() {
 
 #[test]
 fn disagreement_is_reported() {
-    let case = case();
-    let (a, b) =
-        (Fake::new(&case.problem, Flaw::None, true), Fake::new(&case.problem, Flaw::Off, true));
-    let trial = run_job(&job(), &case, &a, Some(&b));
+    let subject = subject();
+    let (a, b) = (
+        Fake::new(&subject.case.problem, Flaw::None, true),
+        Fake::new(&subject.case.problem, Flaw::Off, true),
+    );
+    let trial = run_job(&job(), &subject, &a, Some(&b));
     assert_eq!(trial.faults.len(), 2, "{:?}", trial.faults);
     assert!(trial.faults.iter().all(|f| f.check == Check::Agreement));
     assert!(trial.agreement[0].worst_ulp >= 1.0);
-    let same = run_job(&job(), &case, &a, Some(&Fake::new(&case.problem, Flaw::None, true)));
+    let same =
+        run_job(&job(), &subject, &a, Some(&Fake::new(&subject.case.problem, Flaw::None, true)));
     assert!(same.verdict == Verdict::Passed && same.agreement[0].within_one_ulp == 1.0);
 }
 
 #[test]
 fn what_the_device_lacks_is_skipped_and_not_passed() {
-    let case = case();
+    let subject = subject();
     let mut job = job();
     job.launches.push(crate::device::Launch {
         entry: "big".into(),
@@ -193,23 +184,28 @@ fn what_the_device_lacks_is_skipped_and_not_passed() {
         shared_bytes: 1 << 17,
         args: Vec::new(),
     });
-    let trial = run_job(&job, &case, &Fake::new(&case.problem, Flaw::None, true), None);
+    let trial = run_job(&job, &subject, &Fake::new(&subject.case.problem, Flaw::None, true), None);
     assert_eq!(trial.verdict, Verdict::Skipped);
     assert!(trial.skipped.unwrap().contains("big takes 131072 bytes"));
 }
 
 #[test]
 fn labels_and_commands_name_the_case() {
-    let case = case();
+    let subject = subject();
+    let name = &subject.case.kernel;
     assert_eq!(
-        case.label(),
-        "gated_delta_rule/prefill.fake BV=32 dtype=bf16 B=1 T=20 H=1 HV=2 K=64 V=64 \
-         initial_state=false final_state=true random"
+        subject.label(),
+        format!(
+            "{name} BV=32 dtype=bf16 B=1 T=20 H=1 HV=2 K=64 V=64 initial_state=false \
+             final_state=true random"
+        )
     );
     assert_eq!(
-        case.command("emulator:h200", Some(Path::new("mine"))),
-        "crossover --kernels mine check gated_delta_rule/prefill.fake --device emulator:h200 \
-         --seed 3 --tile BV=32 --problem dtype=bf16,B=1,T=20,H=1,HV=2,K=64,V=64,\
-         initial_state=false,final_state=true --family 'random'"
+        subject.command("emulator:h200", Some(Path::new("mine"))),
+        format!(
+            "crossover --kernels mine check {name} --device emulator:h200 --seed 3 --tile BV=32 \
+             --problem dtype=bf16,B=1,T=20,H=1,HV=2,K=64,V=64,initial_state=false,final_state=true \
+             --family 'random'"
+        )
     );
 }

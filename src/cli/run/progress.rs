@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::super::problem;
 use crate::device::{Facts, SampleCtas, Sampling};
-use crate::op::{Op, Problem};
+use crate::op::{Problem, Side};
 use crate::record::{Record, Status, Timing};
 use crate::sweep::Case;
 
@@ -59,7 +58,7 @@ impl Bar {
             done: 0,
             all: cases.len(),
             kernel: width(&|c| c.kernel.len()),
-            problem: width(&|c| problem::short(&c.problem).len()),
+            problem: width(&|c| c.problem.short().len()),
             family: width(&|c| c.family.to_string().len()),
         };
         this.message();
@@ -90,7 +89,7 @@ impl Bar {
             self.done,
             self.all,
             record.kernel.name,
-            problem::short(&record.problem),
+            record.problem.short(),
             record.family.to_string(),
             kw = self.kernel,
             pw = self.problem,
@@ -142,11 +141,11 @@ fn cost(problem: &Problem, emulated: bool, sample: SampleCtas) -> u64 {
         return 300 + (problem.min_bytes() / 1e6) as u64;
     }
     let executed = problem.one_head_group().0;
-    // The delta rules' small products and exponentials emulate slower, FLOP for FLOP.
-    let (weight, whole) = match problem.op() {
-        // Its one large launch is what can be sampled.
-        Op::Attention => (1.0, sample),
-        Op::GatedDeltaRule | Op::Kda => (3.0, SampleCtas::All),
+    let (weight, whole) = match problem.op().side() {
+        // One large launch is what can be sampled.
+        Side::Full => (1.0, sample),
+        // Small products and exponentials emulate slower, FLOP for FLOP.
+        Side::Linear => (3.0, SampleCtas::All),
     };
     let share = match whole.of(executed.flops()) {
         Sampling::Share(share) => share,

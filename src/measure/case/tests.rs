@@ -7,7 +7,7 @@ use crate::device::model::DeviceModel;
 use crate::device::{
     Build, Counts, Facts, Health, Job, Modelled, Outcome, Regime, Sample, Sampler,
 };
-use crate::op::{Op, Phase, Role};
+use crate::op::{Flow, PhaseName, examples};
 use crate::sweep::{Source, Sweep};
 
 /// What the stand-in does wrong.
@@ -68,7 +68,7 @@ impl Loaded for Job1<'_> {
             true => device.problem.one_head_group().0,
             false => device.problem.clone(),
         };
-        let specs = problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+        let specs = problem.tensors_of(Flow::Output).into_iter();
         let mut outputs: Vec<Tensor> = problem
             .reference(&self.inputs)
             .into_iter()
@@ -115,8 +115,10 @@ fn registry() -> Registry {
 }
 
 fn case(registry: &Registry) -> Case {
-    let text =
-        "name = 'x'\n[[group]]\nop = 'gated_delta_rule'\nT = 70\nHV = 4\nH = 2\nK = 64\nV = 64";
+    let text = format!(
+        "name = 'x'\n[[group]]\nop = '{}'\nT = 70\nHV = 4\nH = 2\nK = 64\nV = 64",
+        examples::linear()
+    );
     let sweep = Sweep::parse(Source::new("x.toml", text)).unwrap();
     let plan = sweep.plan(registry, None, None).unwrap();
     plan.runnable().next().unwrap().clone()
@@ -134,7 +136,7 @@ fn measure(fault: Fault, emulated: bool) -> Result<Record, Lost> {
     let text = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
     assert_eq!(record.id, case.id("x", &record.device.id));
-    assert_eq!((record.phase, record.problem.op()), (Phase::Prefill, Op::GatedDeltaRule));
+    assert_eq!((record.phase, record.problem.op()), (PhaseName::Prefill, examples::linear()));
     assert_eq!(record.timing.is_some(), record.status == Status::Ok);
     assert_eq!(record.reason.is_some(), record.status != Status::Ok);
     Ok(record)
@@ -204,8 +206,7 @@ fn skips_and_what_a_kernel_cannot_do() {
     let mut bench = Bench::new(&registry, &device, "x", "", limits());
     let record = bench.skipped(&case, "too long");
     assert_eq!((record.status, record.reason.as_deref()), (Status::Skipped, Some("too long")));
-    let Problem::GatedDeltaRule(shape) = &mut case.problem else { panic!() };
-    shape.k = 96;
+    case.problem = case.problem.with("K", 96);
     let record = bench.measure(&case).unwrap();
     assert_eq!(record.status, Status::Invalid);
     assert!(record.reason.unwrap().contains("96"));

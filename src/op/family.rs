@@ -1,20 +1,14 @@
-//! Seeded inputs: random, and the pathological families that break kernels.
+//! Families of inputs: random, and the pathological ones that break kernels.
 
 use std::fmt;
 use std::str::FromStr;
 
-use rand::SeedableRng;
-use rand_distr::{Distribution, StandardNormal};
-use rand_pcg::Pcg64Mcg;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Tensor, TensorSpec, delta};
-
-/// How strongly a delta rule forgets: the natural-log decay g of each token.
+/// How strongly a gated operator forgets: the natural-log decay g of each token.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Gate {
-    /// GDN `-2u`, KDA `-5 sigmoid(n)`; u uniform in (0,1), n normal.
+pub enum Decay {
+    /// A decay a head `-2u`, a decay a channel `-5 sigmoid(n)`; u uniform in (0,1), n normal.
     Strong,
     /// `-0.1u`
     #[default]
@@ -65,31 +59,66 @@ pub enum Logits {
     Sink,
 }
 
+/// How fast a fixed decay a head forgets: `s_h = 2^(-8(h+1)/H) (1 - x + 1e-5)`, x the layer's place
+/// among the layers, from 0 for the first to 1 for the last.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Slope {
+    #[default]
+    First,
+    Middle,
+    Last,
+    /// `s = 0`: nothing is ever forgotten.
+    Zero,
+    /// `s = 5` for every head.
+    Steep,
+    /// The place in 0..=1.
+    At(f64),
+}
+
+/// A part of a family. Operators say which they have a use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Gate,
+    Keys,
+    Beta,
+    Logits,
+    Slope,
+}
+
 /// A family of inputs. Written as `gate=slow keys=identical`; parts not named are the default,
 /// and the default family is `random`. Parts that an operator has no use for are ignored by it.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Family {
-    pub gate: Gate,
+    pub gate: Decay,
     pub keys: Keys,
     pub beta: Beta,
     pub logits: Logits,
+    pub slope: Slope,
 }
 
-const GATES: [(&str, Gate); 7] = [
-    ("strong", Gate::Strong),
-    ("mid", Gate::Mid),
-    ("slow", Gate::Slow),
-    ("mixed", Gate::Mixed),
-    ("zero", Gate::Zero),
-    ("saturated", Gate::Saturated),
-    ("unbounded", Gate::Unbounded),
+const GATES: [(&str, Decay); 7] = [
+    ("strong", Decay::Strong),
+    ("mid", Decay::Mid),
+    ("slow", Decay::Slow),
+    ("mixed", Decay::Mixed),
+    ("zero", Decay::Zero),
+    ("saturated", Decay::Saturated),
+    ("unbounded", Decay::Unbounded),
 ];
 const KEYS: [(&str, Keys); 3] =
     [("normal", Keys::Normal), ("identical", Keys::Identical), ("correlated", Keys::Correlated)];
 const BETAS: [(&str, Beta); 3] = [("random", Beta::Random), ("0", Beta::Zero), ("1", Beta::One)];
 const LOGITS: [(&str, Logits); 3] =
     [("normal", Logits::Normal), ("huge", Logits::Huge), ("sink", Logits::Sink)];
+
+const SLOPES: [(&str, Slope); 5] = [
+    ("first", Slope::First),
+    ("middle", Slope::Middle),
+    ("last", Slope::Last),
+    ("zero", Slope::Zero),
+    ("steep", Slope::Steep),
+];
 
 fn look_up<T: Copy>(table: &[(&str, T)], part: &str, value: &str) -> Result<T, String> {
     table.iter().find(|(name, _)| *name == value).map(|(_, x)| *x).ok_or_else(|| {
@@ -116,7 +145,7 @@ impl FromStr for Family {
             match name {
                 "gate" => {
                     family.gate = match value.parse::<f64>() {
-                        Ok(m) if m < 0.0 && m.is_finite() => Gate::Mean(m),
+                        Ok(m) if m < 0.0 && m.is_finite() => Decay::Mean(m),
                         Ok(m) => return Err(format!("gate={m}: a mean log decay is negative")),
                         Err(_) => look_up(&GATES, "gate", value)?,
                     }
@@ -124,9 +153,16 @@ impl FromStr for Family {
                 "keys" => family.keys = look_up(&KEYS, "keys", value)?,
                 "beta" => family.beta = look_up(&BETAS, "beta", value)?,
                 "logits" => family.logits = look_up(&LOGITS, "logits", value)?,
+                "slope" => {
+                    family.slope = match value.parse::<f64>() {
+                        Ok(x) if (0.0..=1.0).contains(&x) => Slope::At(x),
+                        Ok(x) => return Err(format!("slope={x}: a layer's place is 0 to 1")),
+                        Err(_) => look_up(&SLOPES, "slope", value)?,
+                    }
+                }
                 _ => {
                     return Err(format!(
-                        "unknown part `{name}` of an input family: expected gate, keys, beta or logits"
+                        "unknown part `{name}` of an input family: expected gate, keys, beta, logits or slope"
                     ));
                 }
             }
@@ -139,8 +175,8 @@ impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         match self.gate {
-            Gate::Mid => {}
-            Gate::Mean(m) => parts.push(format!("gate={m}")),
+            Decay::Mid => {}
+            Decay::Mean(m) => parts.push(format!("gate={m}")),
             gate => parts.push(format!("gate={}", name_of(&GATES, &gate))),
         }
         if self.keys != Keys::Normal {
@@ -151,6 +187,11 @@ impl fmt::Display for Family {
         }
         if self.logits != Logits::Normal {
             parts.push(format!("logits={}", name_of(&LOGITS, &self.logits)));
+        }
+        match self.slope {
+            Slope::First => {}
+            Slope::At(x) => parts.push(format!("slope={x}")),
+            slope => parts.push(format!("slope={}", name_of(&SLOPES, &slope))),
         }
         f.write_str(if parts.is_empty() { "random" } else { "" })?;
         f.write_str(&parts.join(" "))
@@ -170,87 +211,43 @@ impl From<Family> for String {
     }
 }
 
-/// Elements drawn from one generator; a block's values depend on seed, stream and place alone.
-const BLOCK: usize = 1 << 14;
-
-fn generator(seed: u64, stream: u64, block: usize) -> Pcg64Mcg {
-    let mix = (stream << 40) ^ block as u64;
-    Pcg64Mcg::seed_from_u64(
-        seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ mix.wrapping_mul(0xd1b5_4a32_d192_ed03),
-    )
-}
-
-/// Fills `out` with standard normals of that seed and stream.
-pub fn fill_normal(out: &mut [f32], seed: u64, stream: u64) {
-    out.par_chunks_mut(BLOCK).enumerate().for_each(|(i, chunk)| {
-        let mut rng = generator(seed, stream, i);
-        chunk.iter_mut().for_each(|x| *x = StandardNormal.sample(&mut rng));
-    });
-}
-
-/// A tensor of normals times `scale`.
-pub fn normal_tensor(spec: &TensorSpec, seed: u64, stream: u64, scale: f32) -> Tensor {
-    let mut x = vec![0f32; spec.elements()];
-    fill_normal(&mut x, seed, stream);
-    if scale != 1.0 {
-        x.par_iter_mut().for_each(|x| *x *= scale);
-    }
-    Tensor::from_f32(spec.dtype, &spec.shape, &x)
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// Uniform in (0,1) from a normal, by a logistic approximation of its distribution.
-fn uniform(n: f32) -> f32 {
-    sigmoid(1.702 * n)
-}
-
-/// g of every token, head and channel, `channels` contiguous.
-pub fn gates(
-    n: usize,
-    heads: usize,
-    channels: usize,
-    family: &Family,
-    kind: delta::Gate,
-    seed: u64,
-) -> Vec<f32> {
-    let mut g = vec![0f32; n];
-    fill_normal(&mut g, seed, 3);
-    g.par_chunks_mut(channels).enumerate().for_each(|(i, row)| {
-        let gate = match family.gate {
-            Gate::Mixed => [Gate::Strong, Gate::Mid, Gate::Slow][i % heads % 3],
-            gate => gate,
-        };
-        for x in row {
-            *x = match gate {
-                Gate::Strong if kind == delta::Gate::PerChannel => -5.0 * sigmoid(*x),
-                Gate::Strong => -2.0 * uniform(*x),
-                Gate::Mid | Gate::Mixed => -0.1 * uniform(*x),
-                Gate::Slow => -0.001 * uniform(*x),
-                Gate::Zero => 0.0,
-                Gate::Saturated => -5.0,
-                Gate::Unbounded => -16.0 * x.exp().ln_1p(),
-                Gate::Mean(m) => 2.0 * m as f32 * uniform(*x),
-            };
+impl Family {
+    /// The family less the parts that are none of these, so that equal inputs have one name.
+    pub fn only(&self, parts: &[Part]) -> Family {
+        let has = |part: Part| parts.contains(&part);
+        let mut family = Family::default();
+        if has(Part::Gate) {
+            family.gate = self.gate;
         }
-    });
-    g
-}
-
-/// beta of every token and head.
-pub fn betas(n: usize, family: &Family, seed: u64) -> Vec<f32> {
-    let mut beta = vec![0f32; n];
-    fill_normal(&mut beta, seed, 4);
-    for x in &mut beta {
-        *x = match family.beta {
-            Beta::Random => sigmoid(*x),
-            Beta::Zero => 0.0,
-            Beta::One => 1.0,
-        };
+        if has(Part::Keys) {
+            family.keys = self.keys;
+        }
+        if has(Part::Beta) {
+            family.beta = self.beta;
+        }
+        if has(Part::Logits) {
+            family.logits = self.logits;
+        }
+        if has(Part::Slope) {
+            family.slope = self.slope;
+        }
+        family
     }
-    beta
+
+    /// As [`Family::only`], as text for reports: what it forgets by is always named.
+    pub fn text_of(&self, parts: &[Part]) -> String {
+        let family = self.only(parts);
+        let text = family.to_string();
+        let named = match () {
+            () if parts.contains(&Part::Gate) && family.gate == Decay::Mid => "gate=mid",
+            () if parts.contains(&Part::Slope) && family.slope == Slope::First => "slope=first",
+            () => return text,
+        };
+        match text.as_str() {
+            "random" => named.to_string(),
+            rest => format!("{named} {rest}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -259,26 +256,30 @@ mod tests {
 
     #[test]
     fn families_round_trip() {
-        for text in ["random", "gate=slow", "gate=-0.03 keys=identical beta=1", "logits=huge"] {
+        for text in [
+            "random",
+            "gate=slow",
+            "gate=-0.03 keys=identical beta=1",
+            "logits=huge",
+            "slope=last",
+            "keys=identical slope=0.25",
+        ] {
             assert_eq!(text.parse::<Family>().unwrap().to_string(), text);
         }
         assert!("gate=fast".parse::<Family>().unwrap_err().contains("strong, mid"));
         assert!("gate=0.5".parse::<Family>().is_err());
+        assert!("slope=1.5".parse::<Family>().unwrap_err().contains("0 to 1"));
     }
 
     #[test]
-    fn draws_depend_on_seed_and_stream() {
-        let draw = |seed, stream| {
-            let mut x = vec![0f32; 3 * BLOCK / 2];
-            fill_normal(&mut x, seed, stream);
-            x
-        };
-        assert_eq!(draw(1, 2), draw(1, 2));
-        assert_ne!(draw(1, 2), draw(1, 3));
-        assert_ne!(draw(1, 2), draw(2, 2));
-        let x = draw(7, 0);
-        let mean = x.iter().sum::<f32>() / x.len() as f32;
-        let var = x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32;
-        assert!(mean.abs() < 0.03 && (var - 1.0).abs() < 0.05, "{mean} {var}");
+    fn parts_that_mean_nothing_are_dropped_and_what_forgets_is_named() {
+        let f: Family = "gate=slow keys=identical logits=huge slope=last".parse().unwrap();
+        assert_eq!(f.text_of(&[Part::Keys, Part::Logits]), "keys=identical logits=huge");
+        assert_eq!(f.text_of(&[Part::Gate, Part::Keys]), "gate=slow keys=identical");
+        assert_eq!(f.text_of(&[Part::Slope]), "slope=last");
+        let plain = Family::default();
+        assert_eq!(plain.text_of(&[Part::Gate, Part::Beta]), "gate=mid");
+        assert_eq!(plain.text_of(&[Part::Slope, Part::Keys]), "slope=first");
+        assert_eq!(plain.text_of(&[Part::Keys]), "random");
     }
 }

@@ -1,0 +1,144 @@
+//! What the tensors of a file do not say of a problem: options made of the operators' rows.
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::op::{
+    DType, Flow, Given, Kind, Op, PhaseName, Problem, Role, TensorSpec, Variable, setting,
+};
+
+/// `--causal`, `--window 4096` and the like, and `-p causal=true,window=4096`, which says the same.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// As `NAME=VALUE`, in the order of `-p`, then of the options.
+    settings: Vec<(String, String)>,
+    /// Names that came as options of their own, for messages.
+    flags: Vec<&'static str>,
+}
+
+/// The variables that tensors say nothing of, each name once: flags, factors, the context.
+/// Dimensions are read off shapes, formats and given states off the tensors.
+fn told_by_options() -> Vec<(&'static Variable, Vec<Op>)> {
+    let mut all: Vec<(&'static Variable, Vec<Op>)> = Vec::new();
+    for op in Op::all() {
+        let plain = |v: &&'static Variable| {
+            matches!(v.role, Role::Option | Role::Scale | Role::Context | Role::Format { .. })
+        };
+        for v in op.variables().iter().filter(plain).filter(|v| !told_by_tensors(op, v)) {
+            match all.iter_mut().find(|(known, _)| known.name == v.name) {
+                Some((_, ops)) => ops.push(op),
+                None => all.push((v, vec![op])),
+            }
+        }
+    }
+    all
+}
+
+/// Whether a file says it: of a given state by having it, of 8-bit formats by the tensor's type.
+fn told_by_tensors(op: Op, v: &Variable) -> bool {
+    let plain = Problem::plain(op, op.phases()[0].name, DType::Bf16, (64, 64), 64);
+    let names_input = |t: &TensorSpec| t.flow == Flow::Input && t.name == v.name;
+    let narrow = |word: &&str| DType::parse(word).is_none_or(|d| d.bytes() == 1);
+    match v.kind {
+        Kind::Word(words) => words.iter().all(narrow),
+        _ => op.tensors(&plain).iter().any(names_input),
+    }
+}
+
+/// `--final-state` of `final_state`.
+fn long(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+impl Args for Options {
+    fn augment_args(command: Command) -> Command {
+        let settings =
+            Arg::new("settings").short('p').long("problem").value_name("VAR=VALUE,..").help(
+                "What the tensors do not say, such as causal=true; the options below say the same",
+            );
+        let option = |command: Command, (v, ops): (&'static Variable, Vec<Op>)| {
+            let of: Vec<_> = ops.iter().map(|op| op.name()).collect();
+            let of = if of.len() == Op::all().count() {
+                String::new()
+            } else {
+                format!("{}: ", of.join(", "))
+            };
+            let arg = Arg::new(v.name).long(long(v.name)).help(format!("{of}{}", v.doc));
+            command.arg(match v.kind {
+                Kind::Flag => arg.action(ArgAction::SetTrue),
+                Kind::Count => arg.value_name("N"),
+                Kind::Word(_) => arg.value_name("WORD"),
+                Kind::Number | Kind::Lens => arg.value_name("X"),
+            })
+        };
+        told_by_options().into_iter().fold(command.arg(settings), option)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Options::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Options {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Options, clap::Error> {
+        let mut options = Options::default();
+        if let Some(text) = matches.get_one::<String>("settings") {
+            for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+                let (name, value) = part.split_once('=').unwrap_or((part, "true"));
+                options.settings.push((name.trim().to_string(), value.trim().to_string()));
+            }
+        }
+        for (v, _) in told_by_options() {
+            let value = match v.kind {
+                Kind::Flag => matches.get_flag(v.name).then(|| "true".to_string()),
+                _ => matches.get_one::<String>(v.name).cloned(),
+            };
+            if let Some(value) = value {
+                options.settings.push((v.name.to_string(), value));
+                options.flags.push(v.name);
+            }
+        }
+        Ok(options)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Options::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Options {
+    /// The phase, `usual` unless said, and the values of the operator's variables. A flag that is
+    /// not given is off, whatever its default elsewhere.
+    ///
+    /// # Errors
+    /// An option that the operator has no variable for, or a value that is none of it.
+    pub fn given(&self, op: Op, usual: PhaseName) -> Result<(PhaseName, Given), String> {
+        let mut phase = usual;
+        if let Some((_, value)) = self.settings.iter().rev().find(|(name, _)| name == "phase") {
+            phase =
+                PhaseName::parse(value).filter(|p| op.phase(*p).is_some()).ok_or_else(|| {
+                    let known: Vec<_> = op.phases().iter().map(|p| p.name.name()).collect();
+                    format!("phase={value}: {op} has {}", known.join(", "))
+                })?;
+        }
+        let mut given = Given::new();
+        for v in op.variables_in(phase).filter(|v| v.kind == Kind::Flag) {
+            given.insert(v.name, false.into());
+        }
+        for (name, value) in self.settings.iter().filter(|(name, _)| name != "phase") {
+            let flag = self.flags.contains(&name.as_str());
+            if flag && op.giveable(phase, name).is_none() {
+                return Err(format!("--{}: {op} has no {name}; leave it out", long(name)));
+            }
+            let (name, value) = setting(op, phase, name, value).map_err(|e| match flag {
+                true => match e.split_once(": ") {
+                    Some((_, wants)) => format!("--{} {value}: {wants}", long(name)),
+                    None => e,
+                },
+                false => e,
+            })?;
+            given.insert(name, value);
+        }
+        Ok((phase, given))
+    }
+}

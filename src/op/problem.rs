@@ -1,0 +1,645 @@
+//! Problems: an operator in a phase at a precision, and a value for each of its rows. What holds
+//! for every operator follows here from rows and roles.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::lens::{self, Sequence};
+use super::operator::{Default, Fault, FaultKind, Phase, Role, Variable};
+use super::value::{Scalar, Value};
+use super::{DType, Family, Flow, Op, PhaseName, Tensor, TensorSpec, Work};
+
+/// One problem: an operator at a shape and precision. Everything that fixes the result but the
+/// input values themselves.
+/// Their order is that of operators, phases, precisions and values.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    op: Op,
+    phase: PhaseName,
+    dtype: DType,
+    /// One a row of the operator; none where the phase lacks the variable.
+    values: Arc<[Value]>,
+}
+
+/// What is given of a problem: values by the names of variables, or of the phase's length.
+pub type Given = IndexMap<&'static str, Value>;
+
+/// What becomes of variables that are needed and not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    /// Small ones, as for a person at a prompt.
+    Small,
+    /// A fault that says how to give them.
+    Given,
+}
+
+impl Op {
+    /// The row of a variable of that name, whatever the phase.
+    pub fn variable(self, name: &str) -> Option<&'static Variable> {
+        self.variables().iter().find(|v| v.name == name)
+    }
+
+    /// The row of a phase, if the operator has it.
+    pub fn phase(self, name: PhaseName) -> Option<&'static Phase> {
+        self.phases().iter().find(|p| p.name == name)
+    }
+
+    /// The variables of a phase: all but a context that is not its length.
+    pub fn variables_in(self, phase: PhaseName) -> impl Iterator<Item = &'static Variable> {
+        let has = move |v: &&Variable| {
+            v.role != Role::Context
+                || self.phase(phase).is_some_and(|p| p.lengths.contains(&v.name))
+        };
+        self.variables().iter().filter(has)
+    }
+
+    /// The variable of that name that may be given in that phase: one of its rows, or its length.
+    pub fn giveable(self, phase: PhaseName, name: &str) -> Option<&'static str> {
+        let row = self.variables_in(phase).find(|v| v.name == name).map(|v| v.name);
+        row.or_else(|| self.phase(phase).map(|p| p.length).filter(|length| *length == name))
+    }
+
+    /// The variable with that role; of several the first.
+    pub fn with_role(self, role: Role) -> Option<&'static Variable> {
+        self.variables().iter().find(|v| v.role == role)
+    }
+
+    /// The role of a letter of a layout; none of a letter that is no variable, such as `N+1`.
+    pub fn role(self, letter: &str) -> Option<Role> {
+        if letter == "N" {
+            return Some(Role::Sequence);
+        }
+        self.variable(letter).map(|v| v.role)
+    }
+
+    /// The heads that others serve, and those: pairs of variables of which one divides the other.
+    fn shared(self) -> impl Iterator<Item = (&'static str, &'static Variable)> {
+        self.variables().iter().filter_map(|v| match v.role {
+            Role::Shared { of } => Some((of, v)),
+            _ => None,
+        })
+    }
+}
+
+impl Problem {
+    /// A problem of what is given, with the defaults of phase and rows for the rest.
+    ///
+    /// # Errors
+    /// The operator lacks the phase, something needed is missing, or values do not fit together.
+    pub fn new(
+        op: Op,
+        phase: PhaseName,
+        dtype: DType,
+        given: &Given,
+        needed: Needed,
+    ) -> Result<Problem, Fault> {
+        let Some(row) = op.phase(phase) else {
+            let known: Vec<_> = op.phases().iter().map(|p| p.name.name()).collect();
+            let text = format!("{op} has no {phase}, only {}", known.join(", "));
+            return Err(Fault::wrong("phase", text));
+        };
+        let maker = Maker { op, phase: row, given, needed };
+        maker.check_lengths()?;
+        let rows = op.variables().iter();
+        let values = rows.map(|v| maker.value(v)).collect::<Result<_, _>>()?;
+        let problem = Problem { op, phase, dtype, values };
+        problem.fault().map_or(Ok(problem), Err)
+    }
+
+    /// One sequence, one head, all flags off; key and value dimension `dims`, that length.
+    ///
+    /// # Panics
+    /// The operator lacks the phase, or does not take such dimensions.
+    pub fn plain(
+        op: Op,
+        phase: PhaseName,
+        dtype: DType,
+        dims: (usize, usize),
+        length: usize,
+    ) -> Problem {
+        let mut given = Given::new();
+        for v in op.variables_in(phase) {
+            match (v.role, v.kind) {
+                (Role::Key, _) => given.insert(v.name, dims.0.into()),
+                (Role::Channel, _) => given.insert(v.name, dims.1.into()),
+                (_, super::Kind::Flag) => given.insert(v.name, false.into()),
+                _ => None,
+            };
+        }
+        if let Some(row) = op.phase(phase) {
+            given.insert(row.length, length.into());
+        }
+        Problem::new(op, phase, dtype, &given, Needed::Small).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    pub fn op(&self) -> Op {
+        self.op
+    }
+
+    pub fn phase(&self) -> PhaseName {
+        self.phase
+    }
+
+    /// The row of the problem's phase.
+    pub fn phase_row(&self) -> &'static Phase {
+        self.op.phase(self.phase).expect("a problem's operator has its phase")
+    }
+
+    /// The precision of the operands of the matrix products.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The same in another precision.
+    pub fn with_dtype(&self, dtype: DType) -> Problem {
+        Problem { dtype, ..self.clone() }
+    }
+
+    /// The value of a variable; none where the operator lacks it or the problem goes without.
+    pub fn value(&self, name: &str) -> &Value {
+        let at = self.op.variables().iter().position(|v| v.name == name);
+        at.map_or(&Value::None, |i| &self.values[i])
+    }
+
+    /// The value of a count; 0 where there is none.
+    pub fn count(&self, name: &str) -> usize {
+        self.get(name).unwrap_or(0)
+    }
+
+    /// The value of a count, if there is one.
+    pub fn get(&self, name: &str) -> Option<usize> {
+        match self.value(name) {
+            Value::Count(n) => Some(*n),
+            _ => None,
+        }
+    }
+
+    pub fn flag(&self, name: &str) -> bool {
+        *self.value(name) == Value::Flag(true)
+    }
+
+    /// The value of a number, if there is one.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        match self.value(name) {
+            Value::Number(x) => Some(*x),
+            _ => None,
+        }
+    }
+
+    /// The number format of a variable with that role; the problem's where it has none.
+    pub fn format(&self, name: &str) -> DType {
+        match self.value(name) {
+            Value::Word(word) => DType::parse(word).unwrap_or(self.dtype),
+            _ => self.dtype,
+        }
+    }
+
+    /// The same with another value of a variable. Nothing follows it: see [`Problem::pack`].
+    ///
+    /// # Panics
+    /// The operator has no such variable.
+    pub fn with(&self, name: &str, value: impl Into<Value>) -> Problem {
+        let at = self.op.variables().iter().position(|v| v.name == name);
+        let at = at.unwrap_or_else(|| panic!("{} has no variable {name}", self.op));
+        let mut values = self.values.to_vec();
+        values[at] = value.into();
+        Problem { values: values.into(), ..self.clone() }
+    }
+
+    /// The same with another value of whatever has that role; itself where nothing has.
+    pub fn with_role(&self, role: Role, value: impl Into<Value>) -> Problem {
+        self.op.with_role(role).map_or_else(|| self.clone(), |v| self.with(v.name, value))
+    }
+
+    fn role_count(&self, role: Role) -> usize {
+        self.op.with_role(role).and_then(|v| self.get(v.name)).unwrap_or(1)
+    }
+
+    /// Sequences, packed ones as one.
+    pub fn sequences(&self) -> usize {
+        self.role_count(Role::Sequence)
+    }
+
+    /// Tokens a sequence that outputs have rows of.
+    pub fn tokens(&self) -> usize {
+        self.role_count(Role::Token)
+    }
+
+    /// The length that cases of the phase are drawn over.
+    pub fn length(&self) -> usize {
+        self.count(self.phase_row().lengths[0])
+    }
+
+    /// Lengths of packed sequences: tokens of q and of k. Empty where nothing is packed.
+    pub fn lens(&self) -> &[[usize; 2]] {
+        let packed = self.op.with_role(Role::Lengths).map(|v| self.value(v.name));
+        match packed {
+            Some(Value::Lens(lens)) => lens,
+            _ => &[],
+        }
+    }
+
+    /// Packs sequences of these lengths of q and of k; with an empty list nothing is packed.
+    pub fn pack(&self, lens: Vec<[usize; 2]>) -> Problem {
+        let [q, k] = lens::sums(&lens);
+        let sized = match lens.is_empty() {
+            true => self.clone(),
+            false => {
+                let one = self.with_role(Role::Sequence, 1).with_role(Role::Token, q);
+                one.with_role(Role::Past, k)
+            }
+        };
+        sized.with_role(Role::Lengths, lens)
+    }
+
+    /// The packed sequences; one of all tokens where nothing is packed.
+    pub fn places(&self) -> Vec<Sequence> {
+        match self.lens() {
+            [] => lens::places(&[[self.tokens(), self.role_count(Role::Past)]]),
+            lens => lens::places(lens),
+        }
+    }
+
+    /// Why the values do not fit together, if they do not.
+    pub fn fault(&self) -> Option<Fault> {
+        for (many, few) in self.op.shared() {
+            let (m, f) = (self.count(many), self.count(few.name));
+            if f == 0 || !m.is_multiple_of(f) {
+                let text = format!("{many} = {m} must be a multiple of {} = {f}", few.name);
+                let kind = FaultKind::Indivisible { many };
+                return Some(Fault { variable: few.name, text, kind });
+            }
+        }
+        for &(name, least, most) in self.phase_row().ranges {
+            let n = self.count(name);
+            if !(least..=most).contains(&n) && self.lens().is_empty() {
+                let range =
+                    if least == most { least.to_string() } else { format!("{least} to {most}") };
+                let text = format!("{name} = {n}: {} takes {range}", self.phase);
+                return Some(Fault::wrong(name, text));
+            }
+        }
+        for v in self.op.variables() {
+            if let Value::Number(x) = self.value(v.name)
+                && !x.is_finite()
+            {
+                return Some(Fault::wrong(
+                    v.name,
+                    format!("{} = {x}: expected a finite number", v.name),
+                ));
+            }
+        }
+        self.lengths_fault().or_else(|| self.op.fault(self))
+    }
+
+    fn lengths_fault(&self) -> Option<Fault> {
+        let lens = self.lens();
+        let v = self.op.with_role(Role::Lengths)?;
+        let sums = lens::sums(lens);
+        let roles = [Role::Sequence, Role::Token, Role::Past];
+        let wants = [1, sums[0], sums[1]];
+        let differs = |(role, want): (Role, usize)| {
+            self.op.with_role(role).is_some_and(|v| self.count(v.name) != want)
+        };
+        if lens.is_empty() || !roles.into_iter().zip(wants).any(differs) {
+            return None;
+        }
+        let names = self.op.length_names(self.phase_row());
+        let (last, rest) = names.split_last()?;
+        let text = format!(
+            "{}: packed sequences have one sequence and {} and {} tokens of q and k, the sums of their lengths; leave {} and {last} out",
+            v.name,
+            sums[0],
+            sums[1],
+            rest.join(", ")
+        );
+        Some(Fault::wrong(v.name, text))
+    }
+
+    /// Every variable that a manifest's expressions may name, in a fixed order: the rows of the
+    /// phase, with zeros for what the problem goes without, then what the operator derives.
+    pub fn vars(&self) -> IndexMap<&'static str, Scalar> {
+        let mut vars = IndexMap::new();
+        for v in self.op.variables_in(self.phase) {
+            let scalar = match self.value(v.name) {
+                Value::Count(n) => Some(Scalar::Int(*n as i64)),
+                Value::Flag(flag) => Some(Scalar::Bool(*flag)),
+                Value::Number(x) => Some(Scalar::Float(*x)),
+                Value::Word(word) => Some(Scalar::Word(word)),
+                Value::None if matches!(v.role, Role::Format { .. }) => {
+                    Some(Scalar::Word(self.dtype.name()))
+                }
+                Value::None => v.kind.nothing(),
+                Value::Lens(_) => None,
+            };
+            vars.extend(scalar.map(|s| (v.name, s)));
+        }
+        vars.extend(self.op.derived(self));
+        vars
+    }
+
+    /// Whether a variable has the value it would have if it were not given.
+    pub(super) fn is_usual(&self, v: &Variable) -> bool {
+        let phase = self.phase_row();
+        if let Some((_, value)) = phase.defaults.iter().find(|(name, _)| *name == v.name) {
+            return self.value(v.name) == value;
+        }
+        match &v.default {
+            Default::Is(value) => self.value(v.name) == value,
+            Default::As(other) => self.value(v.name) == self.value(other),
+            Default::InverseRoot(other) => {
+                self.number(v.name) == Some((self.count(other) as f64).powf(-0.5))
+            }
+            Default::Need { .. } => false,
+            Default::Nothing => *self.value(v.name) == Value::None,
+        }
+    }
+
+    /// Inputs then outputs, with layouts, in the order of the operator's documentation.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        self.op.tensors(self).into_iter().filter(|t| t.there).collect()
+    }
+
+    /// The tensors of that flow, in the order of [`Problem::tensors`].
+    pub fn tensors_of(&self, flow: Flow) -> Vec<TensorSpec> {
+        self.tensors().into_iter().filter(|t| t.flow == flow).collect()
+    }
+
+    /// Tensors that other problems of the operator have and this one goes without.
+    pub fn absent(&self) -> Vec<&'static str> {
+        self.op.tensors(self).into_iter().filter(|t| !t.there).map(|t| t.name).collect()
+    }
+
+    /// An input of that format and layout, such as `"B T H K"`, at this problem's sizes.
+    pub(super) fn input(&self, name: &'static str, dtype: DType, dims: &'static str) -> TensorSpec {
+        let (mut shape, mut roles) = (Vec::new(), Vec::new());
+        for letter in dims.split(' ') {
+            let size = match letter {
+                "N" => self.sequences(),
+                "N+1" => self.lens().len() + 1,
+                letter => self.count(letter),
+            };
+            shape.push(size);
+            roles.push(self.op.role(letter));
+        }
+        let (wide, dtype) = (dtype == DType::Fp32, dtype.storage());
+        TensorSpec { name, flow: Flow::Input, there: true, dtype, wide, dims, shape, roles }
+    }
+
+    /// An output likewise.
+    pub(super) fn output(
+        &self,
+        name: &'static str,
+        dtype: DType,
+        dims: &'static str,
+    ) -> TensorSpec {
+        TensorSpec { flow: Flow::Output, ..self.input(name, dtype, dims) }
+    }
+
+    /// The layer that cases of several lengths share: the problem without its phase's length, and
+    /// without what changes no work. Lengths that differ from the first stay.
+    pub fn layer(&self) -> Problem {
+        let lengths = self.phase_row().lengths;
+        let first = self.value(lengths[0]);
+        let mut layer = self.with_role(Role::Scale, Value::None);
+        for name in lengths.iter().filter(|name| self.value(name) == first) {
+            layer = layer.with(name, Value::None);
+        }
+        layer
+    }
+
+    /// Whether no length stays in a [`Problem::layer`].
+    pub fn has_one_length(&self) -> bool {
+        self.phase_row().lengths.iter().all(|name| *self.value(name) == Value::None)
+    }
+
+    /// Heads of the output and their dimension.
+    pub fn out(&self) -> (usize, usize) {
+        (self.role_count(Role::Heads), self.role_count(Role::Channel))
+    }
+
+    fn work(&self) -> Work {
+        self.op.work(self)
+    }
+
+    /// Floating-point operations, by the formula of [`Problem::flops_formula`].
+    pub fn flops(&self) -> f64 {
+        self.work().flops
+    }
+
+    /// The formula behind [`Problem::flops`], for people.
+    pub fn flops_formula(&self) -> &'static str {
+        self.work().formula
+    }
+
+    /// Operations of the fp64 reference, at the rate of a matrix product.
+    pub fn reference_flops(&self) -> f64 {
+        self.work().reference_flops
+    }
+
+    /// Fewest bytes through device memory: each input read once, each output written once.
+    pub fn min_bytes(&self) -> f64 {
+        self.tensors().iter().map(|t| t.bytes() as f64).sum()
+    }
+
+    /// Seeded inputs in the order of [`Problem::tensors`], already rounded to their storage type.
+    pub fn inputs(&self, family: &Family, seed: u64) -> Vec<Tensor> {
+        self.op.inputs(self, family, seed)
+    }
+
+    /// The outputs in fp64, in the order of [`Problem::tensors`], from the rounded inputs.
+    pub fn reference(&self, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+        self.op.reference(self, inputs)
+    }
+
+    /// Whether outputs of early tokens cannot depend on later ones.
+    pub fn has_prefix_property(&self) -> bool {
+        self.op.has_prefix_property(self)
+    }
+
+    /// Sequences and output heads.
+    pub fn output_heads(&self) -> (usize, usize) {
+        (self.sequences(), self.role_count(Role::Heads))
+    }
+
+    /// The same problem with one sequence and as few heads as keep the head ratio, and how many
+    /// of it make up the whole. Work does not depend on the data, so its counts multiply.
+    pub fn one_head_group(&self) -> (Problem, usize) {
+        let (b, heads) = self.output_heads();
+        let group = self.op.shared().next().map_or(1, |(_, few)| heads / self.count(few.name));
+        let mut small = self.with_role(Role::Sequence, 1).with_role(Role::Heads, group);
+        for (_, few) in self.op.shared() {
+            small = small.with(few.name, 1);
+        }
+        (small, b * heads / group)
+    }
+
+    /// This problem with one sequence and heads of 1.
+    pub(super) fn one_head(&self) -> Problem {
+        let mut small = self.with_role(Role::Sequence, 1).with_role(Role::Heads, 1);
+        for (_, few) in self.op.shared() {
+            small = small.with(few.name, 1);
+        }
+        small
+    }
+}
+
+impl Op {
+    /// Names that say how long sequences are and how many: what packed lengths replace.
+    pub fn length_names(self, phase: &Phase) -> Vec<&'static str> {
+        let sized = |v: &&Variable| matches!(v.role, Role::Sequence | Role::Token | Role::Past);
+        let mut names: Vec<_> = self.variables().iter().filter(sized).map(|v| v.name).collect();
+        if !names.contains(&phase.length) {
+            names.insert(1, phase.length);
+        }
+        names
+    }
+}
+
+/// Makes the values of a problem.
+struct Maker<'a> {
+    op: Op,
+    phase: &'static Phase,
+    given: &'a Given,
+    needed: Needed,
+}
+
+impl Maker<'_> {
+    fn lens(&self) -> Option<&[[usize; 2]]> {
+        match self.given.get(self.op.with_role(Role::Lengths)?.name)? {
+            Value::Lens(lens) => Some(lens),
+            _ => None,
+        }
+    }
+
+    /// Packed lengths already say how many tokens there are.
+    fn check_lengths(&self) -> Result<(), Fault> {
+        let Some(lens) = self.lens() else { return Ok(()) };
+        let names = self.op.length_names(self.phase);
+        let beside = names.iter().find_map(|n| Some((*n, self.given.get(n)?)));
+        match beside {
+            Some((name, value)) => {
+                let text = format!(
+                    "{name}={value}: lens={} already says it: leave one of them out",
+                    lens::text(lens)
+                );
+                Err(Fault::wrong(name, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn value(&self, v: &'static Variable) -> Result<Value, Fault> {
+        let is_length = self.phase.lengths.contains(&v.name);
+        if v.role == Role::Context && !is_length {
+            return Ok(Value::None);
+        }
+        if let Some(value) = self.given.get(v.name) {
+            return Ok(value.clone());
+        }
+        if let Some(lens) = self.lens() {
+            let [q, k] = lens::sums(lens);
+            match v.role {
+                Role::Sequence => return Ok(1.into()),
+                Role::Token => return Ok(q.into()),
+                Role::Past => return Ok(k.into()),
+                _ => {}
+            }
+        }
+        if let Some(value) = self.given.get(self.phase.length).filter(|_| is_length) {
+            return Ok(value.clone());
+        }
+        if let Some((_, value)) = self.phase.defaults.iter().find(|(name, _)| *name == v.name) {
+            return Ok(value.clone());
+        }
+        let other = |name: &str| {
+            self.value(self.op.variable(name).expect("a row names another of its operator"))
+        };
+        Ok(match &v.default {
+            Default::Is(value) => value.clone(),
+            Default::As(name) => other(name)?,
+            Default::InverseRoot(name) => match other(name)? {
+                Value::Count(n) => Value::Number((n as f64).powf(-0.5)),
+                _ => Value::None,
+            },
+            Default::Need { small, .. } if self.needed == Needed::Small => small.clone(),
+            Default::Need { example, .. } => {
+                let variable = if is_length { self.phase.length } else { v.name };
+                let text = format!("{} needs {variable}", self.op);
+                return Err(Fault { variable, text, kind: FaultKind::Missing(example) });
+            }
+            Default::Nothing => Value::None,
+        })
+    }
+}
+
+/// `{"op": "kda", "dtype": "bf16", "b": 1, ..}`, the phase where it is not prefill. What a problem
+/// goes without, and formats and dimensions that are the usual ones, are left out.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map: IndexMap<&str, serde_json::Value> = IndexMap::new();
+        map.insert("op", self.op.name().into());
+        if self.phase != PhaseName::Prefill {
+            map.insert("phase", self.phase.name().into());
+        }
+        map.insert("dtype", self.dtype.name().into());
+        for v in self.op.variables() {
+            let value = self.value(v.name);
+            if *value != Value::None && !(v.is_sparse() && self.is_usual(v)) {
+                map.insert(v.key, value.to_json());
+            }
+        }
+        map.serialize(serializer)
+    }
+}
+
+impl Variable {
+    /// Whether records and texts leave it out where it is the usual one.
+    pub(super) fn is_sparse(&self) -> bool {
+        matches!(self.role, Role::Channel) && matches!(self.default, Default::As(_))
+            || matches!(self.role, Role::Format { .. })
+    }
+}
+
+impl<'de> Deserialize<'de> for Problem {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Problem, D::Error> {
+        let mut map: IndexMap<String, serde_json::Value> = IndexMap::deserialize(deserializer)?;
+        let mut word =
+            |key: &str| map.shift_remove(key).and_then(|v| Some(v.as_str()?.to_string()));
+        let (op, phase, dtype) = (word("op"), word("phase"), word("dtype"));
+        let op = op.ok_or_else(|| D::Error::missing_field("op"))?;
+        let op = Op::parse(&op)
+            .ok_or_else(|| D::Error::custom(format!("unknown operator `{op}`: {}", Op::names())))?;
+        let phase = match phase {
+            None => PhaseName::Prefill,
+            Some(name) => PhaseName::parse(&name)
+                .ok_or_else(|| D::Error::custom(format!("unknown phase `{name}`")))?,
+        };
+        let dtype = dtype.ok_or_else(|| D::Error::missing_field("dtype"))?;
+        let dtype = DType::parse(&dtype)
+            .ok_or_else(|| D::Error::custom(format!("unknown dtype `{dtype}`")))?;
+        let mut given = Given::new();
+        for (key, json) in &map {
+            let row = op.variables_in(phase).find(|v| v.key == key);
+            let v = row.ok_or_else(|| D::Error::custom(format!("{op} has no `{key}`")))?;
+            let value = v.kind.from_json(json);
+            let value = value.map_err(|e| D::Error::custom(format!("`{key}`: {e}")))?;
+            given.insert(v.name, value);
+        }
+        // Lengths stand beside their sums here.
+        let lens = op.with_role(Role::Lengths).and_then(|v| given.shift_remove(v.name));
+        let problem =
+            Problem::new(op, phase, dtype, &given, Needed::Given).map_err(|e| {
+                match (e.kind, op.variable(e.variable)) {
+                    (FaultKind::Missing(_), Some(v)) => D::Error::missing_field(v.key),
+                    _ => D::Error::custom(e),
+                }
+            })?;
+        let Some(lens) = lens else { return Ok(problem) };
+        let packed = problem.with_role(Role::Lengths, lens);
+        packed.fault().map_or(Ok(packed), |e| Err(D::Error::custom(e)))
+    }
+}

@@ -1,0 +1,405 @@
+//! What linear operators share: a state of fixed size that each token decays, changes and reads.
+//!
+//! The delta rules are here but for their gate, which is one number a head and token in the gated
+//! delta rule and one a key channel as well in Kimi Delta Attention:
+//!
+//! ```text
+//! S = diag(exp g_t) S;  e = v_t - S^T k_t;  S += beta_t k_t e^T;  o_t = scale * S^T q_t
+//! ```
+
+use ndarray::{Array2, ArrayView1};
+use rayon::prelude::*;
+
+use super::draw::{fill_normal, normal_tensor, sigmoid, uniform};
+use super::family::{Beta, Decay, Keys, Part};
+use super::operator::{DRAFTS, Default, Own, Phase, PhaseName, Role, Suite, Variable, Work};
+use super::value::{Kind, Value};
+use super::{DType, Family, Problem, Tensor, TensorSpec};
+
+/// Rows that every linear operator ends with, but for its scale: states on and off, their format,
+/// and the tokens that the state stands for.
+pub const fn initial_state() -> Variable {
+    let off = Default::Is(Value::Flag(false));
+    let doc = "start from a given state instead of zero";
+    Variable::row("initial_state", "initial_state", Kind::Flag, off, Role::Option, doc)
+}
+
+pub const fn final_state() -> Variable {
+    let on = Default::Is(Value::Flag(true));
+    let doc = "write the state after the last token";
+    Variable::row("final_state", "final_state", Kind::Flag, on, Role::Option, doc)
+}
+
+pub const fn state() -> Variable {
+    let fp32 = Default::Is(Value::Word("fp32"));
+    let words = Kind::Word(&["fp32", "bf16", "fp16"]);
+    let role = Role::Format { of: &["initial_state", "final_state"] };
+    Variable::row("state", "state", words, fp32, role, "number format of the state in memory")
+}
+
+pub const fn context() -> Variable {
+    let need = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
+    let doc = "tokens before, which the state stands for; no tensor and no work depends on it";
+    Variable::row("context", "context", Kind::Count, need, Role::Context, doc)
+}
+
+pub const fn tokens() -> Variable {
+    let need = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
+    Variable::row("T", "t", Kind::Count, need, Role::Token, "tokens a sequence")
+}
+
+pub const fn sequences() -> Variable {
+    let one = Default::Is(Value::Count(1));
+    Variable::row("B", "b", Kind::Count, one, Role::Sequence, "sequences")
+}
+
+/// Prefill over T; decode and verify with the state in and out, over the tokens before.
+pub static PHASES: [Phase; 3] = [
+    Phase { name: PhaseName::Prefill, length: "T", lengths: &["T"], defaults: &[], ranges: &[] },
+    Phase {
+        name: PhaseName::Decode,
+        length: "context",
+        lengths: &["context"],
+        defaults: &[
+            ("T", Value::Count(1)),
+            ("initial_state", Value::Flag(true)),
+            ("final_state", Value::Flag(true)),
+        ],
+        ranges: &[("T", 1, 1)],
+    },
+    Phase {
+        name: PhaseName::Verify,
+        length: "context",
+        lengths: &["context"],
+        defaults: &[
+            ("T", Value::Count(4)),
+            ("initial_state", Value::Flag(true)),
+            ("final_state", Value::Flag(true)),
+        ],
+        ranges: &[("T", DRAFTS.0, DRAFTS.1)],
+    },
+];
+
+/// States on and off; more than one new token where there may be.
+pub fn own_axes(phase: PhaseName) -> &'static [Own] {
+    const INITIAL: Own = Own::flag(|p, i| p.with("initial_state", i == 1));
+    const FINAL: Own = Own::flag(|p, i| p.with("final_state", i == 1));
+    const DRAFT: Own = Own { values: 4, set: |p, i| p.with("T", [2, 3, 8, 16][i]) };
+    match phase {
+        PhaseName::Prefill | PhaseName::Decode => &[INITIAL, FINAL],
+        PhaseName::Verify => &[INITIAL, FINAL, DRAFT],
+    }
+}
+
+/// `K = V = 128, state in and out`, after the heads; new tokens where they are verified.
+pub fn layer(p: &Problem, heads: String) -> String {
+    let (k, v) = (p.count("K"), p.count("V"));
+    let dims = if k == v { format!("K = V = {k}") } else { format!("K {k}, V {v}") };
+    let state = match (p.flag("initial_state"), p.flag("final_state")) {
+        (false, _) => "",
+        (true, false) => ", state in",
+        (true, true) => ", state in and out",
+    };
+    let mut text = format!("{heads}, {dims}{state}");
+    if *p.value("state") != Value::Word("fp32") {
+        text += &format!(", state {}", p.value("state"));
+    }
+    if p.phase() == PhaseName::Verify {
+        text += &format!(", {} new tokens", p.tokens());
+    }
+    text
+}
+
+/// Whether the decay is one number a head and token, or one a key channel as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// g `[B,T,HV]`
+    Scalar,
+    /// g `[B,T,HV,K]`
+    PerChannel,
+}
+
+/// Rows of the delta rules. The query/key head of value head `hv` is `hv / (HV/H)`.
+pub static VARIABLES: [Variable; 11] = [
+    sequences(),
+    tokens(),
+    Variable::row(
+        "H",
+        "h",
+        Kind::Count,
+        Default::As("HV"),
+        Role::Shared { of: "HV" },
+        "query/key heads",
+    ),
+    Variable::row(
+        "HV",
+        "hv",
+        Kind::Count,
+        Default::Need { example: "32", small: Value::Count(1) },
+        Role::Heads,
+        "value heads",
+    ),
+    Variable::row("K", "k", Kind::Count, DIM, Role::Key, "key dimension of a head"),
+    Variable::row("V", "v", Kind::Count, DIM, Role::Channel, "value dimension of a head"),
+    initial_state(),
+    final_state(),
+    Variable::row(
+        "scale",
+        "scale",
+        Kind::Number,
+        Default::InverseRoot("K"),
+        Role::Scale,
+        "factor of the queries",
+    ),
+    state(),
+    context(),
+];
+/// A head's usual width.
+pub const DIM: Default = Default::Is(Value::Count(128));
+
+/// Parts of a family that the delta rules have a use for.
+pub const PARTS: &[Part] = &[Part::Gate, Part::Keys, Part::Beta];
+
+/// The variables, read.
+struct Shape {
+    b: usize,
+    t: usize,
+    h: usize,
+    hv: usize,
+    k: usize,
+    v: usize,
+}
+
+impl Shape {
+    fn of(p: &Problem) -> Shape {
+        let [b, t, h, hv, k, v] = ["B", "T", "H", "HV", "K", "V"].map(|name| p.count(name));
+        Shape { b, t, h, hv, k, v }
+    }
+}
+
+/// q and k `[B,T,H,K]`, v `[B,T,HV,V]`, g `[B,T,HV]` or `[B,T,HV,K]` fp32, beta `[B,T,HV]`
+/// fp32, initial_state `[N,HV,K,V]` if given; o as v, final_state `[N,HV,K,V]` if asked for. N = B;
+/// states are fp32 unless their format says otherwise.
+pub fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
+    let (dtype, state) = (p.dtype(), p.format("state"));
+    let g = if gate == Gate::Scalar { "B T HV" } else { "B T HV K" };
+    vec![
+        p.input("q", dtype, "B T H K"),
+        p.input("k", dtype, "B T H K"),
+        p.input("v", dtype, "B T HV V"),
+        p.input("g", DType::Fp32, g),
+        p.input("beta", DType::Fp32, "B T HV"),
+        p.input("initial_state", state, "N HV K V").only_if(p.flag("initial_state")),
+        p.output("o", dtype, "B T HV V"),
+        p.output("final_state", state, "N HV K V").only_if(p.flag("final_state")),
+    ]
+}
+
+/// Chunk length in the FLOP count; the kernels' own chunks may differ.
+const C: f64 = 64.0;
+
+/// The fused chunked form of a whole sequence; the steps of the recurrence for a few tokens: decay,
+/// `S^T k`, the update, `S^T q`. The reference takes those steps, at about a quarter of the rate of
+/// a matrix product.
+pub fn work(p: &Problem) -> Work {
+    let s = Shape::of(p);
+    let (k, v, tokens) = (s.k as f64, s.v as f64, (s.b * s.t * s.hv) as f64);
+    let (each, formula) = match p.phase() {
+        PhaseName::Prefill => {
+            (6.0 * k * v + 4.0 * C * (k + v), "B*T*HV*(6*K*V + 4*C*(K+V)), C = 64")
+        }
+        PhaseName::Decode | PhaseName::Verify => (7.0 * k * v, "B*T*HV*7*K*V"),
+    };
+    Work { flops: tokens * each, formula, reference_flops: 4.0 * 7.0 * tokens * k * v }
+}
+
+/// Inputs of the family: q and k normalised to unit length, as the models do.
+pub fn inputs(p: &Problem, gate: Gate, family: &Family, seed: u64) -> Vec<Tensor> {
+    let (s, specs) = (Shape::of(p), p.tensors());
+    let mut q = vec![0f32; specs[0].elements()];
+    fill_normal(&mut q, seed, 0);
+    let mut k = keys(&specs[1], s.h * s.k, family, seed);
+    for x in [&mut q, &mut k] {
+        x.par_chunks_mut(s.k).for_each(|row| {
+            let norm = (row.iter().map(|x| x * x).sum::<f32>() + 1e-6).sqrt();
+            row.iter_mut().for_each(|x| *x /= norm);
+        });
+    }
+    let channels = if gate == Gate::Scalar { 1 } else { s.k };
+    let g = gates(specs[3].elements(), s.hv, channels, family, gate, seed);
+    let beta = betas(specs[4].elements(), family, seed);
+    let tensor = |i: usize, x: Vec<f32>| Tensor::from_f32(specs[i].dtype, &specs[i].shape, &x);
+    let mut all = vec![
+        tensor(0, q),
+        tensor(1, k),
+        normal_tensor(&specs[2], seed, 2, 1.0),
+        tensor(3, g),
+        tensor(4, beta),
+    ];
+    if p.flag("initial_state") {
+        all.push(normal_tensor(&specs[5], seed, 5, 0.5));
+    }
+    all
+}
+
+/// Normal keys, or keys that repeat one of `row` values to the degree that the family says.
+pub fn keys(spec: &TensorSpec, row: usize, family: &Family, seed: u64) -> Vec<f32> {
+    let mut k = vec![0f32; spec.elements()];
+    fill_normal(&mut k, seed, 1);
+    if family.keys != Keys::Normal {
+        let mut base = vec![0f32; row];
+        fill_normal(&mut base, seed, 7);
+        let (rho, rest) = if family.keys == Keys::Identical { (1.0, 0.0) } else { (0.9, 0.436) };
+        for row in k.chunks_mut(base.len()) {
+            row.iter_mut().zip(&base).for_each(|(x, b)| *x = rho * b + rest * *x);
+        }
+    }
+    k
+}
+
+/// g of every token, head and channel, `channels` contiguous.
+fn gates(
+    n: usize,
+    heads: usize,
+    channels: usize,
+    family: &Family,
+    kind: Gate,
+    seed: u64,
+) -> Vec<f32> {
+    let mut g = vec![0f32; n];
+    fill_normal(&mut g, seed, 3);
+    g.par_chunks_mut(channels).enumerate().for_each(|(i, row)| {
+        let gate = match family.gate {
+            Decay::Mixed => [Decay::Strong, Decay::Mid, Decay::Slow][i % heads % 3],
+            gate => gate,
+        };
+        for x in row {
+            *x = match gate {
+                Decay::Strong if kind == Gate::PerChannel => -5.0 * sigmoid(*x),
+                Decay::Strong => -2.0 * uniform(*x),
+                Decay::Mid | Decay::Mixed => -0.1 * uniform(*x),
+                Decay::Slow => -0.001 * uniform(*x),
+                Decay::Zero => 0.0,
+                Decay::Saturated => -5.0,
+                Decay::Unbounded => -16.0 * x.exp().ln_1p(),
+                Decay::Mean(m) => 2.0 * m as f32 * uniform(*x),
+            };
+        }
+    });
+    g
+}
+
+/// beta of every token and head.
+fn betas(n: usize, family: &Family, seed: u64) -> Vec<f32> {
+    let mut beta = vec![0f32; n];
+    fill_normal(&mut beta, seed, 4);
+    for x in &mut beta {
+        *x = match family.beta {
+            Beta::Random => sigmoid(*x),
+            Beta::Zero => 0.0,
+            Beta::One => 1.0,
+        };
+    }
+    beta
+}
+
+/// The recurrence in fp64, token by token: o, then the final state if asked for.
+pub fn reference(p: &Problem, gate: Gate, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+    let (s, scale) = (Shape::of(p), p.number("scale").unwrap_or(1.0));
+    let [q, k, v, g, beta] = [0, 1, 2, 3, 4].map(|i| inputs[i].to_f64());
+    let start = p.flag("initial_state").then(|| inputs[5].to_f64());
+    let mut o = vec![0.0; v.len()];
+    let mut last = vec![0.0; s.b * s.hv * s.k * s.v];
+    for (b, hv) in (0..s.b).flat_map(|b| (0..s.hv).map(move |hv| (b, hv))) {
+        let h = hv / (s.hv / s.h);
+        let state = (b * s.hv + hv) * s.k * s.v..(b * s.hv + hv + 1) * s.k * s.v;
+        let mut m = match &start {
+            Some(x) => Array2::from_shape_vec((s.k, s.v), x[state.clone()].to_vec()),
+            None => Ok(Array2::zeros((s.k, s.v))),
+        }
+        .expect("a full state");
+        let mut e = vec![0.0; s.v];
+        for t in 0..s.t {
+            let (qk, hvt) = (((b * s.t + t) * s.h + h) * s.k, (b * s.t + t) * s.hv + hv);
+            let (q, k) = (ArrayView1::from(&q[qk..qk + s.k]), &k[qk..qk + s.k]);
+            let decay = |c: usize| match gate {
+                Gate::Scalar => g[hvt].exp(),
+                Gate::PerChannel => g[hvt * s.k + c].exp(),
+            };
+            // S = diag(exp g) S;  e = v - S^T k
+            e.copy_from_slice(&v[hvt * s.v..(hvt + 1) * s.v]);
+            for (c, mut row) in m.rows_mut().into_iter().enumerate() {
+                row *= decay(c);
+                e.iter_mut().zip(&row).for_each(|(e, s)| *e -= s * k[c]);
+            }
+            // S += beta k e^T
+            for (c, mut row) in m.rows_mut().into_iter().enumerate() {
+                let bk = beta[hvt] * k[c];
+                row.iter_mut().zip(&e).for_each(|(s, e)| *s += bk * e);
+            }
+            // o = scale S^T q
+            let out = q.dot(&m) * scale;
+            o[hvt * s.v..(hvt + 1) * s.v].copy_from_slice(out.as_slice().expect("contiguous"));
+        }
+        last[state].copy_from_slice(m.as_slice().expect("contiguous"));
+    }
+    if p.flag("final_state") { vec![o, last] } else { vec![o] }
+}
+
+/// The largest E/F that passes.
+///
+/// | output | bf16, fp16 |
+/// |---|---|
+/// | o, final_state | 4.5 |
+/// | the same, correlated keys | 10 |
+/// | the same, identical keys | 20 |
+/// | the same, identical keys, beta = 1, slow or no decay | 48 |
+///
+/// A chunked kernel rounds its operands (keys, U, state, decayed scores) several times to the
+/// operand type: sound kernels stand at 2 to 3.4 floors over lengths, heads and gates, in bf16 and
+/// in fp16 alike, and peers at 2.2 to 3. Where keys repeat, each token's U = v - S^T k is a
+/// difference of neighbours and the state a sum of them that telescopes: the roundings of all 64
+/// tokens of a chunk stay while the values cancel, sqrt(2 * 64) = 11 floors without decay and with
+/// beta = 1, more where the inverse is rounded too; sound kernels reach 14 to 40 there, 11 with
+/// random beta, and 6 on keys that are correlated at 0.9.
+pub fn limit(family: &Family) -> f64 {
+    let forgets = !matches!(family.gate, Decay::Zero | Decay::Slow);
+    match family.keys {
+        Keys::Normal => 4.5,
+        Keys::Correlated => 10.0,
+        Keys::Identical if family.beta == Beta::One && !forgets => 48.0,
+        Keys::Identical => 20.0,
+    }
+}
+
+const FAMILIES: &[&str] = &[
+    "random",
+    "gate=strong",
+    "gate=slow",
+    "gate=mixed",
+    "gate=zero",
+    "gate=saturated",
+    "gate=unbounded",
+    "keys=identical",
+    "keys=correlated",
+    "beta=0",
+    "beta=1",
+    "gate=zero keys=identical beta=1",
+    "gate=slow keys=correlated beta=1",
+    "gate=saturated keys=identical",
+];
+
+pub fn suite(phase: PhaseName) -> Suite {
+    Suite::plain(FAMILIES, own_axes(phase))
+}
+
+/// `H 16, HV 32`, and what [`layer`] adds.
+pub fn heads(p: &Problem) -> String {
+    layer(p, format!("H {}, HV {}", p.count("H"), p.count("HV")))
+}
+
+/// What is odd about an input of a user's.
+pub fn doubt(name: &str, tensor: &Tensor) -> Option<&'static str> {
+    let grows = name == "g" && (0..tensor.len()).any(|i| tensor.get(i) > 0.0);
+    grows.then_some("values above 0 are no decay: g is a natural logarithm")
+}
