@@ -1,9 +1,9 @@
 //! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
 
 pub mod file;
-mod nan;
 #[cfg(test)]
-pub(crate) mod sample;
+pub(crate) mod made_up;
+mod nan;
 
 use std::fmt;
 

@@ -245,7 +245,7 @@ pub fn headlines(section: &Section) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::sample::{self, Case};
+    use crate::record::made_up::{self, Case};
     use crate::report::group::sections;
 
     fn race(points: impl IntoIterator<Item = usize>, a: fn(f64) -> f64, l: fn(f64) -> f64) -> Race {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_sentence_names_lengths_setting_and_source() {
-        let records = sample::sweep();
+        let records = made_up::sweep();
         let sections = sections(&records);
         let said = sentences(&sections[0], &sections[0].panels[0]);
         assert_eq!(said.len(), 2, "{said:#?}");

@@ -384,11 +384,11 @@ fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::sample::{self, Case};
+    use crate::record::made_up::{self, Case};
 
     #[test]
     fn measured_and_modelled_never_share_a_section() {
-        let mut records = sample::sweep();
+        let mut records = made_up::sweep();
         records.push(Case { measured: false, ..Case::new(Op::Kda, 512, 5e4) }.record());
         // A failure has no time: it stays with its own device.
         let mut failed = Case { measured: false, ..Case::new(Op::Kda, 1024, 5e4) }.record();

@@ -112,7 +112,7 @@ fn ranking(op: Op, records: &[&Record]) -> Option<Ranking> {
 mod tests {
     use super::*;
     use crate::op::Scalar;
-    use crate::record::sample::Case;
+    use crate::record::made_up::Case;
 
     fn tiled(bm: i64, t: usize, ns: f64) -> Record {
         let mut case = Case::new(Op::Attention, t, ns);
