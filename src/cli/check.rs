@@ -15,7 +15,7 @@ use crate::device::open::{open, open_with};
 use crate::kernel::{Kernel, Registry, Tile};
 use crate::op::{Family, Problem};
 use crate::verify::suite;
-use crate::verify::trial::{self, Case, Trial, Verdict};
+use crate::verify::trial::{self, Case, Ending, Trial};
 
 /// Run the regression tests of kernels: every legal tile, edge lengths, pathological inputs, each
 /// run twice between canaries and held against fp64.
@@ -216,7 +216,7 @@ fn object(case: &Case, trial: &Trial, repeat: &Repeat) -> Value {
         "seed": case.seed,
         "sms": case.multiprocessors,
         "device": repeat.device,
-        "status": trial.verdict,
+        "status": trial.ending,
         "faults": trial.faults,
         "skipped": trial.skipped,
         "verification": trial.verification,
@@ -290,10 +290,10 @@ impl Summary {
     fn done(&mut self, case: &Case, trial: &Trial) {
         let tally = self.kernels.entry(case.kernel.clone()).or_default();
         tally.seconds += trial.seconds;
-        match trial.verdict {
-            Verdict::Passed => tally.passed += 1,
-            Verdict::Failed => tally.failed += 1,
-            Verdict::Skipped => {
+        match trial.ending {
+            Ending::Passed => tally.passed += 1,
+            Ending::Failed => tally.failed += 1,
+            Ending::Skipped => {
                 let why = trial.skipped.clone().unwrap_or_default();
                 *tally.skipped.entry(why).or_default() += 1;
             }
@@ -316,7 +316,7 @@ impl Summary {
                 let _ = writeln!(std::io::stdout(), "{}", object(case, trial, &self.repeat));
             });
         }
-        if trial.verdict == Verdict::Failed {
+        if trial.ending == Ending::Failed {
             self.say(&failure(case, trial, &self.repeat, failed <= FULL));
         }
         if complete {

@@ -162,9 +162,10 @@ pub struct Fault {
     pub trap: Option<Box<Trap>>,
 }
 
+/// How a trial ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Ending {
     Passed,
     Failed,
     /// Not run, never counted as passed.
@@ -174,7 +175,7 @@ pub enum Verdict {
 /// What came of a case.
 #[derive(Debug, Clone)]
 pub struct Trial {
-    pub verdict: Verdict,
+    pub ending: Ending,
     pub faults: Vec<Fault>,
     /// Why it was skipped.
     pub skipped: Option<String>,
@@ -190,7 +191,7 @@ pub struct Trial {
 impl Trial {
     fn new() -> Trial {
         Trial {
-            verdict: Verdict::Passed,
+            ending: Ending::Passed,
             faults: Vec::new(),
             skipped: None,
             verification: None,
@@ -203,12 +204,12 @@ impl Trial {
 
     /// A case that is not run.
     pub fn skip(why: impl Into<String>) -> Trial {
-        Trial { verdict: Verdict::Skipped, skipped: Some(why.into()), ..Trial::new() }
+        Trial { ending: Ending::Skipped, skipped: Some(why.into()), ..Trial::new() }
     }
 
     fn fault(&mut self, check: Check, message: impl Into<String>) {
         self.faults.push(Fault { check, message: message.into(), trap: None });
-        self.verdict = Verdict::Failed;
+        self.ending = Ending::Failed;
     }
 
     fn device_fault(&mut self, context: &str, error: &DeviceError) {

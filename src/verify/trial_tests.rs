@@ -151,7 +151,7 @@ fn trial(flaw: Flaw) -> Trial {
 #[test]
 fn each_flaw_is_caught_by_its_check() {
     let clean = trial(Flaw::None);
-    assert!(clean.verdict == Verdict::Passed && clean.faults.is_empty() && clean.maps.is_empty());
+    assert!(clean.ending == Ending::Passed && clean.faults.is_empty() && clean.maps.is_empty());
     for (flaw, check, words) in [
         (Flaw::Random, Check::Determinism, "o[B=0 T=0 HV=0 V=3]"),
         (Flaw::Leaks, Check::Prefix, "token 13 on change an earlier output: o[B=0 T=0 HV=0 V=0]"),
@@ -161,7 +161,7 @@ fn each_flaw_is_caught_by_its_check() {
         (Flaw::Off, Check::Accuracy, "o: E/F"),
     ] {
         let trial = trial(flaw);
-        assert_eq!(trial.verdict, Verdict::Failed);
+        assert_eq!(trial.ending, Ending::Failed);
         let fault = &trial.faults.iter().find(|f| f.check == check);
         let message = &fault.unwrap_or_else(|| panic!("{check:?}: {:?}", trial.faults)).message;
         assert!(message.contains(words), "{message}");
@@ -178,7 +178,7 @@ fn disagreement_is_reported() {
     assert!(trial.faults.iter().all(|f| f.check == Check::Agreement));
     assert!(trial.agreement[0].worst_ulp >= 1.0);
     let same = run_job(&job(), &case, &a, Some(&Fake::new(&case.problem, Flaw::None, true)));
-    assert!(same.verdict == Verdict::Passed && same.agreement[0].within_one_ulp == 1.0);
+    assert!(same.ending == Ending::Passed && same.agreement[0].within_one_ulp == 1.0);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn what_the_device_lacks_is_skipped_and_not_passed() {
         args: Vec::new(),
     });
     let trial = run_job(&job, &case, &Fake::new(&case.problem, Flaw::None, true), None);
-    assert_eq!(trial.verdict, Verdict::Skipped);
+    assert_eq!(trial.ending, Ending::Skipped);
     assert!(trial.skipped.unwrap().contains("big takes 131072 bytes"));
 }
 
