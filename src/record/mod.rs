@@ -10,7 +10,7 @@ use std::fmt;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Build, Counts, CtaSample, Facts, Health, Modelled, Regime, Sample};
+use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sample};
 use crate::op::{Family, Phase, Problem, Scalar};
 
 pub use file::{RecordError, Records, Writer, done_ids, read};
@@ -135,7 +135,7 @@ pub struct Sampled {
     pub times: u64,
     /// Of the CTAs of `executed`, those that were; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ctas: Option<CtaSample>,
+    pub ctas: Option<JobShare>,
 }
 
 /// How far the outputs are from fp64.

@@ -8,8 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
-use crate::device::emulator::{Emulator, FaultKind, Trap};
-use crate::device::{Device, DeviceError, Job, Loaded};
+use crate::device::{Device, DeviceError, ErrorKind, Job, Loaded, STEP_LIMIT, Trap};
 use crate::kernel::{Kernel, Tile};
 use crate::op::{Family, Problem, Role, Scalar, Tensor};
 use crate::record::Verification;
@@ -65,7 +64,7 @@ impl Case {
     /// Warp instructions that a CTA may execute before the emulator takes it to hang.
     pub fn steps(&self) -> u64 {
         let usual = STEPS + (self.problem.flops() / FLOPS_A_STEP) as u64;
-        self.most_steps.unwrap_or(usual.min(Emulator::STEP_LIMIT))
+        self.most_steps.unwrap_or(usual.min(STEP_LIMIT))
     }
 
     /// Multiprocessors that the job is made for on a device that has `all`.
@@ -213,18 +212,15 @@ impl Trial {
     }
 
     fn device_fault(&mut self, context: &str, error: &DeviceError) {
-        let check = match error {
-            DeviceError::Build(_) => Check::Build,
-            DeviceError::Timeout(_) => Check::Timeout,
-            DeviceError::Trap(t) if t.kind == FaultKind::StepLimit => Check::Timeout,
-            DeviceError::Launch(_) | DeviceError::Unavailable(_) | DeviceError::Trap(_) => {
-                Check::Trap
-            }
+        let check = match error.kind() {
+            ErrorKind::Build => Check::Build,
+            ErrorKind::Timeout => Check::Timeout,
+            ErrorKind::Launch | ErrorKind::Unavailable => Check::Trap,
         };
         self.fatal |= check != Check::Build;
         self.fault(check, format!("{context}{error}"));
         if let (DeviceError::Trap(t), Some(fault)) = (error, self.faults.last_mut()) {
-            if t.kind == FaultKind::StepLimit {
+            if check == Check::Timeout {
                 fault.message += &format!(
                     "\n  a check allows a CTA {} million warp instructions and one more for each \
                      {FLOPS_A_STEP} FLOPs of the problem; --steps N allows it N",

@@ -99,7 +99,7 @@ impl Loaded for FakeLoaded<'_> {
             _ => {}
         }
         let damage = if *flaw == Flaw::Writes { vec!["canary after o".into()] } else { vec![] };
-        Ok(Outcome { outputs, damage, counts: None, sample: None, computed: None })
+        Ok(Outcome { outputs, damage, counts: None, share: None, computed: None })
     }
 
     fn clock(&mut self, _: u64) -> Clock<'_> {
