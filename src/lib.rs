@@ -1,30 +1,36 @@
 //! crossover: benchmarks and autotunes attention kernels written by hand in PTX.
 //!
-//! The modules stand in the order in which data flows through them:
+//! Data flows one way:
 //!
 //! ```text
 //! sweep (TOML) -> plan (cases) -> kernel variant -> device (cuda | emulator)
 //!    -> verify (fp64 reference, canaries) -> measure -> record (JSON Lines) -> report
 //! ```
 //!
-//! A later stage knows the types of earlier ones, never the other way round.
+//! The modules stand in the order of what they know, which is another: each imports from those above
+//! it alone. `device` says what a job is, and `kernel` makes jobs; `record` says what is written of a
+//! case, and `verify` and `measure` fill it in.
 
 #![deny(unsafe_code)]
 
-// In flow order; blank lines keep it so.
-pub mod op;
+// Blank lines keep the order.
 
-pub mod kernel;
+// What is computed, and where.
+pub mod op;
 
 pub mod device;
 
+// What is run of it: variants, and the cases of a sweep.
+pub mod kernel;
+
 pub mod sweep;
+
+// What came of it.
+pub mod record;
 
 pub mod verify;
 
 pub mod measure;
-
-pub mod record;
 
 pub mod report;
 

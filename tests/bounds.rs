@@ -3,7 +3,7 @@
 
 use crossover::device::emulator::{Checks, Emulator};
 use crossover::device::model::DeviceModel;
-use crossover::device::{Arg, Buffer, BufferRole, Job, Launch, Loaded, Ptx, Sampling};
+use crossover::device::{Arg, Buffer, BufferRole, CtaShare, Job, Launch, Loaded, Ptx};
 use crossover::kernel::Registry;
 use crossover::op::{DType, Family, Problem};
 use crossover::verify::suite;
@@ -115,10 +115,10 @@ fn memory_grows_with_the_pages_that_are_touched() {
         let before = most_resident();
         let emulator = emulator(checks);
         let mut session = emulator.session(&job, &[]).expect("a session");
-        session.sample_ctas(Sampling::Most(64)).expect("a sample");
+        session.limit_ctas(CtaShare::Most(64)).expect("a sample");
         for _ in 0..2 {
             let run = session.run().unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(run.sample.map(|s| (s.executed, s.of)), Some((64, CTAS.into())));
+            assert_eq!(run.share.map(|s| (s.executed, s.of)), Some((64, CTAS.into())));
             let words = run.outputs[0].bytes.as_chunks::<4>().0;
             let computed = &run.computed.expect("what was computed")[0].0;
             assert_eq!(computed.iter().filter(|yes| **yes).count(), 64);

@@ -10,7 +10,7 @@ use crossover::device::model::DeviceModel;
 use crossover::kernel::{Registry, Tile};
 use crossover::op::{DType, Problem};
 use crossover::verify::suite;
-use crossover::verify::trial::{Case, Check, Trial, Verdict, run};
+use crossover::verify::trial::{Case, Check, Ending, Trial, run};
 
 const ATTENTION: &str = "attention/prefill.broken";
 const DELTA: &str = "gated_delta_rule/prefill.broken";
@@ -67,7 +67,7 @@ fn checked(kernel: &str, fault: i64, problem: Problem, family: &str, checks: Che
 
 /// The fault is caught by `check`, with a message that has all `words`.
 fn caught(trial: &Trial, check: Check, words: &[&str]) {
-    assert_eq!(trial.verdict, Verdict::Failed, "not caught: {trial:?}");
+    assert_eq!(trial.ending, Ending::Failed, "not caught: {trial:?}");
     let by: Vec<_> = trial.faults.iter().filter(|f| f.check == check).collect();
     assert!(!by.is_empty(), "caught by another check: {:#?}", trial.faults);
     for word in words {
@@ -88,15 +88,15 @@ fn sound_kernels_pass() {
         attention(|s| (s.hq, s.hkv) = (6, 2)),
     ] {
         let t = trial(ATTENTION, 0, problem, "random");
-        assert_eq!(t.verdict, Verdict::Passed, "{:#?}", t.faults);
+        assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
         assert!(t.verification.unwrap().outputs.iter().all(|o| o.ratio() < 1.1));
     }
     for family in ["random", "gate=saturated", "beta=0", "gate=zero keys=identical beta=1"] {
         let t = trial(DELTA, 0, delta(|_| {}), family);
-        assert_eq!(t.verdict, Verdict::Passed, "{:#?}", t.faults);
+        assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
     }
     let t = trial(DELTA, 0, delta(|s| (s.initial_state, s.final_state) = (false, false)), "random");
-    assert_eq!(t.verdict, Verdict::Passed, "{:#?}", t.faults);
+    assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_barrier_missing_from_the_second_turn_on() {
     caught(&unchecked, Check::Accuracy, &["o: E/F"]);
     // One turn is right.
     let t = trial(ATTENTION, 8, attention(|s| (s.tq, s.tkv) = (60, 60)), "random");
-    assert_eq!(t.verdict, Verdict::Passed, "{:#?}", t.faults);
+    assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn heads_dealt_out_in_turn() {
     caught(&trial(DELTA, 3, delta(|_| {}), "random"), Check::Accuracy, &["HV=1"]);
     // Without grouped heads there is nothing to see.
     let t = trial(DELTA, 3, delta(|s| s.hv = 2), "random");
-    assert_eq!(t.verdict, Verdict::Passed, "{:#?}", t.faults);
+    assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_forgotten_initial_state() {
 #[test]
 fn exponents_taken_apart_overflow() {
     let mild = trial(DELTA, 6, delta(|_| {}), "random");
-    assert_eq!(mild.verdict, Verdict::Passed, "{:#?}", mild.faults);
+    assert_eq!(mild.ending, Ending::Passed, "{:#?}", mild.faults);
     caught(&trial(DELTA, 6, delta(|_| {}), "gate=saturated"), Check::Nonfinite, &["got NaN"]);
 }
 
@@ -288,7 +288,7 @@ mod cut {
             let model = DeviceModel::named("h200").expect("a described device");
             let emulator = Emulator::new(model);
             let trial = run_job(&job, &case, &emulator, None);
-            assert_eq!(trial.verdict, Verdict::Failed, "{} without {what} passes", kernel.name);
+            assert_eq!(trial.ending, Ending::Failed, "{} without {what} passes", kernel.name);
             trials.push(trial);
         }
         assert!(trials.len() >= 3, "attention, gated delta rule and KDA");

@@ -5,9 +5,9 @@
 
 use std::process::Command;
 
-use crossover::device::emulator::{Checks, Emulator, FaultKind};
+use crossover::device::emulator::{Checks, Emulator};
 use crossover::device::model::DeviceModel;
-use crossover::device::{Arg, Buffer, BufferRole, DeviceError, Job, Launch, Ptx};
+use crossover::device::{Arg, Buffer, BufferRole, DeviceError, FaultKind, Job, Launch, Ptx};
 use crossover::op::DType;
 
 /// How a program is run.

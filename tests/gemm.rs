@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use crossover::device::emulator::{Emulator, FaultKind};
+use crossover::device::emulator::Emulator;
 use crossover::device::model::DeviceModel;
 use crossover::device::{
-    Arg, Buffer, BufferRole, Counts, Device, DeviceError, Job, Launch, Outcome, Ptx, Swizzle,
-    TensorMap, open,
+    Arg, Buffer, BufferRole, Counts, Device, DeviceError, FaultKind, Job, Launch, Outcome, Ptx,
+    Swizzle, TensorMap, open,
 };
 use crossover::op::{DType, Tensor};
 

@@ -3,7 +3,7 @@
 use crossover::device::open::open;
 use crossover::kernel::{Kernel, Registry};
 use crossover::verify::suite;
-use crossover::verify::trial::{self, Case, Verdict};
+use crossover::verify::trial::{self, Case, Ending};
 
 const SEED: u64 = 1;
 
@@ -25,11 +25,11 @@ fn every_kernel_passes_its_suite() {
     let (mut failures, mut passed, mut skipped) = (Vec::new(), 0, 0);
     trial::run_all(&work, workers, &emulator, None, |i, trial| {
         let (kernel, case) = &work[i];
-        match trial.verdict {
-            Verdict::Passed => passed += 1,
+        match trial.ending {
+            Ending::Passed => passed += 1,
             // Only what the emulator never runs may be skipped.
-            Verdict::Skipped if kernel.unfit(&facts).is_some() => skipped += 1,
-            Verdict::Failed | Verdict::Skipped => {
+            Ending::Skipped if kernel.unfit(&facts).is_some() => skipped += 1,
+            Ending::Failed | Ending::Skipped => {
                 let faults: Vec<_> = trial.faults.iter().map(|f| f.message.as_str()).collect();
                 let why = trial.skipped.unwrap_or_else(|| faults.join("\n  "));
                 failures.push(format!("{why}\n  {}", case.command("emulator", None)));

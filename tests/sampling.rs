@@ -5,7 +5,7 @@ use assert_cmd::Command;
 use crossover::device::emulator::{Checks, Emulator, LaunchProfile, Session};
 use crossover::device::model::DeviceModel;
 use crossover::device::{
-    Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Loaded, Outcome, Ptx, Sampling,
+    Arg, Buffer, BufferRole, Counts, CtaShare, DeviceError, Job, Launch, Loaded, Outcome, Ptx,
 };
 use crossover::kernel::{Kernel, Registry, Tile};
 use crossover::op::{DType, Family, Problem, Tensor};
@@ -68,13 +68,13 @@ impl Bench {
         Bench { problem, inputs, job }
     }
 
-    fn run(&self, sampling: Sampling) -> Ran {
+    fn run(&self, sampling: CtaShare) -> Ran {
         self.run_on(&emulator(Checks::ALL), sampling)
     }
 
-    fn run_on(&self, emulator: &Emulator, sampling: Sampling) -> Ran {
+    fn run_on(&self, emulator: &Emulator, sampling: CtaShare) -> Ran {
         let mut session = emulator.session(&self.job, &self.inputs).expect("a session");
-        session.sample_ctas(sampling).expect("a job that can be sampled");
+        session.limit_ctas(sampling).expect("a job that can be sampled");
         let outcome = session.run().unwrap_or_else(|e| panic!("{e}"));
         Ran { outcome, profiles: session.profiles().to_vec() }
     }
@@ -122,7 +122,7 @@ fn furthest(part: &Counts, whole: &Counts) -> (f64, String) {
 #[test]
 fn equal_ctas_extrapolate_exactly() {
     let bench = Bench::new(SM80, "T = 512\nHq = 8\nHkv = 2\nD = 64\ncausal = false");
-    let (whole, part) = (bench.run(Sampling::All), bench.run(Sampling::Most(10)));
+    let (whole, part) = (bench.run(CtaShare::All), bench.run(CtaShare::Most(10)));
     assert_eq!((whole.executed(), part.executed()), ((64, 64), (10, 64)));
     assert_eq!(counted(part.counts()), counted(whole.counts()));
     // By line as well, and so the modelled time.
@@ -133,14 +133,14 @@ fn equal_ctas_extrapolate_exactly() {
     assert_eq!(part.counts().unique_read_sectors, whole.counts().unique_read_sectors);
     assert_eq!(part.counts().unique_write_sectors, whole.counts().unique_write_sectors);
     assert_eq!(whole.counts().executed_ctas, None);
-    assert!(whole.outcome.sample.is_none() && whole.outcome.computed.is_none());
+    assert!(whole.outcome.share.is_none() && whole.outcome.computed.is_none());
 }
 
 /// Two of the kernel's instructions depend on the data: whether the output is scaled again.
 #[test]
 fn equal_persistent_ctas_extrapolate_to_within_a_few_thousandths() {
     let bench = Bench::new(SM90A, "T = 1152\nHq = 8\nHkv = 2\nD = 64\ncausal = false");
-    let (whole, part) = (bench.run(Sampling::All), bench.run(Sampling::Most(12)));
+    let (whole, part) = (bench.run(CtaShare::All), bench.run(CtaShare::Most(12)));
     assert_eq!(part.executed().0, 12);
     assert!(part.executed().1 >= 40, "{:?}", part.executed());
     let (off, what) = furthest(part.counts(), whole.counts());
@@ -160,7 +160,7 @@ fn unequal_ctas_extrapolate_to_within_a_few_percent() {
         let bench = Bench::new(kernel, group);
         let on = emulator(Checks::UNORDERED);
         let (whole, part) =
-            (bench.run_on(&on, Sampling::All), bench.run_on(&on, Sampling::Most(n)));
+            (bench.run_on(&on, CtaShare::All), bench.run_on(&on, CtaShare::Most(n)));
         let (executed, of) = part.executed();
         assert!(executed == n && of > 2 * n, "{executed} of {of}");
         let (off, what) = furthest(part.counts(), whole.counts());
@@ -184,8 +184,8 @@ fn unequal_ctas_extrapolate_to_within_a_few_percent() {
 fn the_same_ctas_every_time_and_on_any_number_of_cores() {
     let bench = Bench::new(SM80, "T = 512\nHq = 8\nD = 64\ncausal = true");
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-    let a = bench.run(Sampling::Most(9));
-    let b = one.install(|| bench.run(Sampling::Most(9)));
+    let a = bench.run(CtaShare::Most(9));
+    let b = one.install(|| bench.run(CtaShare::Most(9)));
     assert_eq!(a.outcome.outputs, b.outcome.outputs);
     assert_eq!(a.outcome.computed, b.outcome.computed);
     assert_eq!(a.outcome.counts, b.outcome.counts);
@@ -195,7 +195,7 @@ fn the_same_ctas_every_time_and_on_any_number_of_cores() {
 #[test]
 fn what_is_computed_has_the_bits_of_a_full_run_and_the_rest_is_poison() {
     let bench = Bench::new(SM80, "T = 300\nHq = 8\nD = 64\ncausal = true");
-    let (whole, part) = (bench.run(Sampling::All), bench.run(Sampling::Most(9)));
+    let (whole, part) = (bench.run(CtaShare::All), bench.run(CtaShare::Most(9)));
     let computed = part.outcome.computed.as_ref().expect("a map of what was computed");
     assert_eq!(computed.len(), 2);
     for ((computed, a), b) in computed.iter().zip(&whole.outcome.outputs).zip(&part.outcome.outputs)
@@ -241,7 +241,7 @@ fn plant(job: &Job, [x, y]: [u32; 2]) -> Job {
 fn an_error_is_found_where_it_was_computed_and_only_there() {
     // Eight heads along x, eight blocks of 64 rows along y.
     let mut bench = Bench::new(SM80, "T = 512\nHq = 8\nD = 64\ncausal = false");
-    let sampling = Sampling::Most(12);
+    let sampling = CtaShare::Most(12);
     let right = bench.run(sampling);
     assert_eq!(bench.job.launches[0].grid, [8, 8, 1]);
     let o = &right.outcome.computed.as_ref().expect("a map")[0].0;
@@ -270,15 +270,15 @@ fn an_error_is_found_where_it_was_computed_and_only_there() {
     assert_eq!((share.computed, share.verified), (12.0 / 64.0, 12.0 / 64.0));
     assert_eq!(share.to_string(), "19% computed, 19% verified");
     // It is an error: executing all CTAs finds it.
-    assert!(!bench.verify(&bench.run(Sampling::All)).passed);
+    assert!(!bench.verify(&bench.run(CtaShare::All)).passed);
 }
 
 #[test]
 fn what_a_later_launch_needs_is_executed_whole() {
     let group = "T = 200\nHV = 8\nH = 4\nK = 64\nV = 64\ntile = 'BV=16,SPLIT=2,STAGES=3'";
     let bench = Bench::new(DELTA, group);
-    let (whole, part) = (bench.run(Sampling::All), bench.run(Sampling::Most(8)));
-    let sample = part.outcome.sample.clone().expect("a sample");
+    let (whole, part) = (bench.run(CtaShare::All), bench.run(CtaShare::Most(8)));
+    let sample = part.outcome.share.clone().expect("a sample");
     let [intra, state] = &sample.launches[..] else { panic!("{sample:?}") };
     assert_eq!((intra.executed, intra.of), (16, 16));
     let why = intra.whole.as_ref().expect("a reason");
@@ -296,8 +296,8 @@ fn what_a_later_launch_needs_is_executed_whole() {
 #[test]
 fn packed_sequences_are_planned_whole_and_sampled() {
     let bench = Bench::new(SM90A, "lens = '700+8x100+300'\nHq = 8\nD = 64\ncausal = true");
-    let part = bench.run(Sampling::Most(12));
-    let sample = part.outcome.sample.clone().expect("a sample");
+    let part = bench.run(CtaShare::Most(12));
+    let sample = part.outcome.share.clone().expect("a sample");
     let executed: Vec<_> = sample.launches.iter().map(|l| (&*l.entry, l.executed)).collect();
     assert_eq!(executed, [("attention_plan", 1), ("attention_prefill", 12)]);
     assert!(sample.launches[1].of > 24, "{sample:?}");
@@ -348,10 +348,10 @@ fn entry(name: &str, body: &str) -> String {
 fn sampled<'d>(
     emulator: &'d Emulator,
     job: &Job,
-    sampling: Sampling,
+    sampling: CtaShare,
 ) -> Result<Session<'d>, DeviceError> {
     let mut session = emulator.session(job, &[]).expect("a session");
-    session.sample_ctas(sampling)?;
+    session.limit_ctas(sampling)?;
     Ok(session)
 }
 
@@ -364,7 +364,7 @@ fn clusters_are_whole() {
     );
     let job = small(&text, 4, &[("k", 32, &[0])], &[BufferRole::Output(0)]);
     let on = emulator(Checks::ALL);
-    let mut session = sampled(&on, &job, Sampling::Most(14)).expect("a sample");
+    let mut session = sampled(&on, &job, CtaShare::Most(14)).expect("a sample");
     let run = session.run().expect("a run");
     let counts = run.counts.expect("counts");
     assert_eq!((counts.ctas, counts.executed_ctas), (32, Some(16)));
@@ -402,20 +402,20 @@ fn launches_that_cannot_be_sampled_say_why() {
     ];
     let on = emulator(Checks::UNORDERED);
     for (job, why) in cases {
-        let refused = sampled(&on, &job, Sampling::Most(8)).err().expect("a refusal").to_string();
+        let refused = sampled(&on, &job, CtaShare::Most(8)).err().expect("a refusal").to_string();
         let words = ["small: its CTAs cannot be sampled", why, "all 32 CTAs of k executed"];
         assert!(words.iter().all(|w| refused.contains(w)), "{refused}\nwants {why}");
         // A budget leaves it at that: all are executed, and the outcome says why.
-        let mut session = sampled(&on, &job, Sampling::Share(0.1)).expect("a session");
+        let mut session = sampled(&on, &job, CtaShare::Fraction(0.1)).expect("a session");
         let run = session.run().expect("a run");
         assert_eq!(run.counts.expect("counts").executed_ctas, None);
-        let sample = run.sample.expect("what was asked for");
+        let sample = run.share.expect("what was asked for");
         assert!(!sample.is_part() && run.computed.is_none());
         assert!(sample.sentences().concat().contains(why), "{sample:?}");
     }
     // Few CTAs are executed without a word.
     let job = small(&count, 1, one, &zeroed);
-    assert!(sampled(&on, &job, Sampling::Most(32)).expect("a session").sample().is_none());
+    assert!(sampled(&on, &job, CtaShare::Most(32)).expect("a session").share().is_none());
 }
 
 #[test]
@@ -431,8 +431,8 @@ fn a_workspace_between_launches_is_written_whole() {
     let roles = [BufferRole::Workspace, BufferRole::Output(0)];
     let job = small(&format!("{store}{take}"), 1, entries, &roles);
     let on = emulator(Checks::ALL);
-    let run = sampled(&on, &job, Sampling::Most(5)).expect("a sample").run().expect("a run");
-    let sample = run.sample.expect("a sample");
+    let run = sampled(&on, &job, CtaShare::Most(5)).expect("a sample").run().expect("a run");
+    let sample = run.share.expect("a sample");
     let executed: Vec<_> = sample.launches.iter().map(|l| l.executed).collect();
     assert_eq!((executed, sample.executed, sample.of), (vec![32, 5], 37, 64));
     let counts = run.counts.expect("counts");
@@ -451,7 +451,7 @@ fn a_read_of_what_was_left_out_says_so() {
     let text = entry("k", &format!(".reg .pred first; {body}"));
     let job = small(&text, 1, &[("k", 32, &[0])], &[BufferRole::Output(0)]);
     let on = emulator(Checks::UNORDERED);
-    let mut session = sampled(&on, &job, Sampling::Most(8)).expect("a sample");
+    let mut session = sampled(&on, &job, CtaShare::Most(8)).expect("a sample");
     let trap = session.run().expect_err("a read of unwritten memory").to_string();
     assert!(trap.contains("never written") && trap.contains("--sample-ctas all"), "{trap}");
 }

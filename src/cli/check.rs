@@ -15,7 +15,7 @@ use crate::device::open::{open, open_with};
 use crate::kernel::{Kernel, Registry, Tile};
 use crate::op::{Family, Problem};
 use crate::verify::suite;
-use crate::verify::trial::{self, Subject, Trial, Verdict};
+use crate::verify::trial::{self, Ending, Subject, Trial};
 
 /// Run the regression tests of kernels: every legal tile, edge lengths, pathological inputs, each
 /// run twice between canaries and held against fp64.
@@ -200,7 +200,7 @@ fn object(subject: &Subject, trial: &Trial, repeat: &Repeat) -> Value {
         "seed": case.seed,
         "sms": subject.multiprocessors,
         "device": repeat.device,
-        "status": trial.verdict,
+        "status": trial.ending,
         "faults": trial.faults,
         "skipped": trial.skipped,
         "verification": trial.verification,
@@ -275,10 +275,10 @@ impl Summary {
         let case = &subject.case;
         let tally = self.kernels.entry(case.kernel.clone()).or_default();
         tally.seconds += trial.seconds;
-        match trial.verdict {
-            Verdict::Passed => tally.passed += 1,
-            Verdict::Failed => tally.failed += 1,
-            Verdict::Skipped => {
+        match trial.ending {
+            Ending::Passed => tally.passed += 1,
+            Ending::Failed => tally.failed += 1,
+            Ending::Skipped => {
                 let why = trial.skipped.clone().unwrap_or_default();
                 *tally.skipped.entry(why).or_default() += 1;
             }
@@ -301,7 +301,7 @@ impl Summary {
                 let _ = writeln!(std::io::stdout(), "{}", object(subject, trial, &self.repeat));
             });
         }
-        if trial.verdict == Verdict::Failed {
+        if trial.ending == Ending::Failed {
             self.say(&failure(subject, trial, &self.repeat, failed <= FULL));
         }
         if complete {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Failure, Result, file};
 use crate::device::emulator::Checks;
 use crate::device::open::open_with;
-use crate::device::{Clock, Counts, CtaSample, Modelled, Regime, SampleCtas};
+use crate::device::{Clock, Counts, JobShare, Modelled, Regime, ShareRule};
 use crate::kernel::{Registry, Tile};
 use crate::measure::sampling::{Limits, Series, series};
 use crate::op::{Family, Flow, Problem};
@@ -39,7 +39,7 @@ pub struct Args {
     /// On the emulator, execute about N CTAs of each launch: counts are extrapolated, what the
     /// other CTAs would write is NaN. all, or auto: as many as take a few seconds.
     #[arg(long, value_name = "N", default_value = "all")]
-    sample_ctas: SampleCtas,
+    sample_ctas: ShareRule,
     #[command(flatten)]
     options: super::options::Options,
     /// Hold the outputs against the fp64 reference; exit code 1 if they are wrong.
@@ -77,7 +77,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     super::sampling_allowed(args.sample_ctas, facts)?;
     let job = kernel.job_on(&problem, &tile, facts.multiprocessors)?;
     let mut loaded = device.load(&job, &inputs)?;
-    loaded.sample_ctas(args.sample_ctas.of(problem.flops()))?;
+    loaded.limit_ctas(args.sample_ctas.of(problem.flops()))?;
     let run = loaded.run()?;
     let verification = args.verify.then(|| {
         let budget = verify::BUDGET_FLOPS;
@@ -106,7 +106,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         ("device", facts.id.clone()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
-    if let (Some(sample), true) = (&run.sample, run.computed.is_some()) {
+    if let (Some(sample), true) = (&run.share, run.computed.is_some()) {
         let (executed, of) = (sample.executed, sample.of);
         let text = format!("{executed} of {of} CTAs executed; what the others write is NaN");
         facts_of_run.push(("sampled", text));
@@ -120,7 +120,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         inputs: &args.inputs,
         out: &args.out,
         counts: run.counts.as_ref(),
-        sample: run.sample.as_ref(),
+        sample: run.share.as_ref(),
         modelled: modelled.as_ref(),
         measured: measured.as_ref(),
         build: loaded.build(),
@@ -151,7 +151,7 @@ struct Report<'a> {
     inputs: &'a Path,
     out: &'a Path,
     counts: Option<&'a Counts>,
-    sample: Option<&'a CtaSample>,
+    sample: Option<&'a JobShare>,
     modelled: Option<&'a Modelled>,
     measured: Option<&'a Series>,
     build: &'a crate::device::Build,

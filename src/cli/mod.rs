@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::device::model::DeviceModel;
 use crate::device::open::{self, DEFAULT_MODEL};
-use crate::device::{DeviceError, Facts, SampleCtas};
+use crate::device::{DeviceError, Facts, ShareRule};
 use crate::kernel::{Kernel, KernelError, Named, Registry};
 use crate::op::Problem;
 use crate::sweep::SweepError;
@@ -112,8 +112,8 @@ fn pick<'r>(
 }
 
 /// Refuses a number of CTAs for a device that executes them all.
-fn sampling_allowed(sample: SampleCtas, device: &Facts) -> Result {
-    if matches!(sample, SampleCtas::Ctas(_)) && !device.emulated {
+fn sampling_allowed(sample: ShareRule, device: &Facts) -> Result {
+    if matches!(sample, ShareRule::Ctas(_)) && !device.emulated {
         return Err(Failure::Usage(format!(
             "--sample-ctas {sample}: {} executes every CTA; CTAs are sampled on the emulator \
              (--device emulator)",

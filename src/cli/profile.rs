@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use super::{Failure, Result};
-use crate::device::SampleCtas;
+use crate::device::ShareRule;
 use crate::device::emulator::Emulator;
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
@@ -49,7 +49,7 @@ pub struct Args {
     /// or auto: all of problems of up to 1e11 FLOPs a head group, of larger ones as many as that
     /// takes.
     #[arg(long, value_name = "N", default_value = "auto")]
-    sample_ctas: SampleCtas,
+    sample_ctas: ShareRule,
     /// Lines of the table of the hottest; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 12)]
     hottest: usize,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Failure, Result, report};
-use crate::device::SampleCtas;
+use crate::device::ShareRule;
 use crate::kernel::Registry;
 use crate::measure::Limits;
 use crate::record::file::{FILE_NAME, Writer, done_ids};
@@ -39,7 +39,7 @@ pub struct Args {
     /// auto: all of cases of up to 1e11 FLOPs a head group, of larger ones as many as that takes.
     /// Over the sweep's sample_ctas, which is auto if missing.
     #[arg(long, value_name = "N")]
-    sample_ctas: Option<SampleCtas>,
+    sample_ctas: Option<ShareRule>,
     /// Seconds to sample one case for at most, on a GPU.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     time: f64,

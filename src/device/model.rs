@@ -11,6 +11,9 @@ use super::{DeviceError, Facts, Peak};
 
 pub use time::{LaunchCounts, Timing, model, resident};
 
+/// The model that `emulator` alone stands for.
+pub const DEFAULT_MODEL: &str = "h200";
+
 /// The descriptions that come with the program.
 const KNOWN: [(&str, &str); 3] = [
     ("h100", include_str!("../../devices/h100.toml")),

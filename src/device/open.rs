@@ -2,11 +2,9 @@
 
 use super::cuda::CudaDevice;
 use super::emulator::{Checks, Emulator};
+pub use super::model::DEFAULT_MODEL;
 use super::model::DeviceModel;
 use super::{Device, DeviceError, Facts};
-
-/// The model that `emulator` alone stands for.
-pub const DEFAULT_MODEL: &str = "h200";
 
 /// Opens a device: `auto` (the first GPU, else the emulator), `cuda:N` or `cuda` for number 0,
 /// `emulator:MODEL` (a described device's name or the path of its TOML file), `emulator` for

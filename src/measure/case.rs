@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use super::{Limits, sampling, warning};
-use crate::device::emulator::FaultKind;
-use crate::device::{Clock, Device, DeviceError, Loaded, SampleCtas};
+use crate::device::{Clock, Device, DeviceError, ErrorKind, Loaded, ShareRule};
 use crate::kernel::{KernelError, Registry};
 use crate::op::{Family, Problem, Tensor};
 use crate::record::{Kernel as KernelFacts, Record, SCHEMA, Sampled, Status, Timing, Traffic};
@@ -29,7 +28,7 @@ pub struct Bench<'a> {
     sweep: String,
     command: String,
     limits: Limits,
-    sample: SampleCtas,
+    rule: ShareRule,
     /// Inputs and reference of the last case: its other tiles and kernels use them again.
     last: Option<(Question, Answer)>,
 }
@@ -65,13 +64,11 @@ impl From<KernelError> for Fail {
 
 impl From<DeviceError> for Fail {
     fn from(e: DeviceError) -> Fail {
-        let status = match e {
-            DeviceError::Unavailable(why) => return Fail::Lost(Lost(why)),
-            DeviceError::Build(_) => Status::BuildFailed,
-            DeviceError::Launch(_) => Status::LaunchFailed,
-            DeviceError::Timeout(_) => Status::Timeout,
-            DeviceError::Trap(ref t) if t.kind == FaultKind::StepLimit => Status::Timeout,
-            DeviceError::Trap(_) => Status::LaunchFailed,
+        let status = match e.kind() {
+            ErrorKind::Unavailable => return Fail::Lost(Lost(e.to_string())),
+            ErrorKind::Build => Status::BuildFailed,
+            ErrorKind::Launch => Status::LaunchFailed,
+            ErrorKind::Timeout => Status::Timeout,
         };
         Fail::End(End(status, e.to_string()))
     }
@@ -87,13 +84,13 @@ impl<'a> Bench<'a> {
         limits: Limits,
     ) -> Bench<'a> {
         let (sweep, command) = (sweep.to_string(), command.to_string());
-        let sample = SampleCtas::default();
-        Bench { registry, device, sweep, command, limits, sample, last: None }
+        let rule = ShareRule::default();
+        Bench { registry, device, sweep, command, limits, rule, last: None }
     }
 
     /// Which CTAs the emulator executes.
-    pub fn with_sample_ctas(mut self, sample: SampleCtas) -> Bench<'a> {
-        self.sample = sample;
+    pub fn with_share_rule(mut self, rule: ShareRule) -> Bench<'a> {
+        self.rule = rule;
         self
     }
 
@@ -172,14 +169,14 @@ impl<'a> Bench<'a> {
 
         let answer = answer(&mut self.last, (executed.clone(), case.family, case.seed));
         let mut loaded = device.load(&job, &answer.inputs)?;
-        loaded.sample_ctas(self.sample.of(executed.flops()))?;
+        loaded.limit_ctas(self.rule.of(executed.flops()))?;
         record.build = Some(loaded.build().clone());
         let start = Instant::now();
         let first = loaded.run()?;
         let seconds = start.elapsed().as_secs_f64();
         if let Some(counts) = &first.counts {
             traffic.counts = Some(counts.times(times));
-            let ctas = first.sample.clone();
+            let ctas = first.share.clone();
             let part = times > 1 || ctas.is_some();
             traffic.sampled = part.then(|| Sampled { executed: executed.clone(), times, ctas });
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::device::emulator::Emulator;
-use crate::device::{L2Counts, SampleCtas};
+use crate::device::{L2Counts, ShareRule};
 use crate::kernel::{Registry, Tile};
 use crate::measure::profile::profile;
 use crate::op::{Family, Problem};
@@ -74,7 +74,7 @@ pub fn compare(
         let tile = tile.parse::<Tile>().map_err(of_case)?;
         let kernel = registry.get(kernel).map_err(|e| of_case(e.0))?;
         let inputs = (&Family::default(), 1);
-        let every = SampleCtas::All;
+        let every = ShareRule::All;
         let found = profile(kernel, &problem, &tile, inputs, emulator, (true, true), every)
             .map_err(of_case)?;
         if rows.len() != found.launches.len() {

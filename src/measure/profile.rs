@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::device::emulator::{Emulator, Line, Session};
 use crate::device::model::{LaunchCounts, model, resident};
-use crate::device::{Clock, Counts, CtaSample, Loaded, Modelled, SampleCtas};
+use crate::device::{Clock, Counts, JobShare, Loaded, Modelled, ShareRule};
 use crate::kernel::{Kernel, Tile};
 use crate::op::{Family, Problem};
 use crate::record::Verification;
@@ -22,7 +22,8 @@ pub struct Profile {
     pub executed: Problem,
     pub times: u64,
     /// Of the CTAs of `executed`, those that were, where not all should be.
-    pub sample: Option<CtaSample>,
+    #[serde(rename = "sample")]
+    pub share: Option<JobShare>,
     /// `emulator:h200`
     pub device: String,
     pub ptx_sha256: String,
@@ -74,7 +75,7 @@ pub struct Spot {
     pub line: Line,
 }
 
-/// Executes one head group of the problem, or all of it if `whole`, or of its CTAs those that `sample`
+/// Executes one head group of the problem, or all of it if `whole`, or of its CTAs those that `rule`
 /// says, verifies it and models the whole. Head groups count alike but for tensors such as
 /// \[B,T,HV\], of which neighbouring heads share sectors. `cold` empties the modelled L2 before each launch, as profilers of GPUs do.
 ///
@@ -87,7 +88,7 @@ pub fn profile(
     (family, seed): (&Family, u64),
     emulator: &Emulator,
     (cold, whole): (bool, bool),
-    sample: SampleCtas,
+    rule: ShareRule,
 ) -> Result<Profile, String> {
     let (executed, times) = if whole { (problem.clone(), 1) } else { problem.one_head_group() };
     let times = times as u64;
@@ -96,7 +97,7 @@ pub fn profile(
     let inputs = executed.inputs(family, seed);
     let mut session = emulator.session(&job, &inputs).map_err(|e| e.to_string())?;
     session.set_copies(times);
-    session.sample_ctas(sample.of(executed.flops())).map_err(|e| e.to_string())?;
+    session.limit_ctas(rule.of(executed.flops())).map_err(|e| e.to_string())?;
     if cold {
         session.set_cold();
     }
@@ -125,7 +126,7 @@ pub fn profile(
         problem: problem.clone(),
         executed,
         times,
-        sample: run.sample,
+        share: run.share,
         device: format!("emulator:{}", device.name),
         ptx_sha256: job.ptx.sha256.clone(),
         counts,

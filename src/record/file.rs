@@ -254,7 +254,7 @@ fn explain(e: &serde_json::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::sample;
+    use crate::record::made_up;
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
@@ -268,7 +268,7 @@ mod tests {
     fn what_is_written_is_read() {
         let dir = folder();
         let path = dir.path().join("a/b/records.jsonl");
-        let records: Vec<_> = sample::sweep().into_iter().take(5).collect();
+        let records: Vec<_> = made_up::sweep().into_iter().take(5).collect();
         for half in records.chunks(3) {
             let mut w = Writer::append(&path).unwrap();
             half.iter().for_each(|r| w.write(r).unwrap());
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn nonfinite_errors_survive() {
-        let mut r = sample::sweep().remove(0);
+        let mut r = made_up::sweep().remove(0);
         let v = r.verification.as_mut().unwrap();
         v.outputs[0].error = f64::NAN;
         v.outputs[0].max_ulp = f64::INFINITY;
@@ -297,7 +297,7 @@ mod tests {
     fn a_torn_line_is_ignored_wherever_it_is_cut_and_a_writer_goes_on_after_it() {
         let dir = folder();
         let path = dir.path().join(FILE_NAME);
-        let all = sample::sweep();
+        let all = made_up::sweep();
         let (first, torn, last) = (&all[0], line(&all[1]), &all[2]);
         for cut in (1..torn.len()).step_by(3) {
             fs::write(&path, format!("{}\n{}", line(first), &torn[..cut])).unwrap();
@@ -314,7 +314,7 @@ mod tests {
     fn a_whole_line_without_its_end_is_a_record() {
         let dir = folder();
         let path = dir.path().join(FILE_NAME);
-        let all = sample::sweep();
+        let all = made_up::sweep();
         fs::write(&path, line(&all[0])).unwrap();
         Writer::append(&path).unwrap().write(&all[1]).unwrap();
         assert_eq!(read(&[&path]).unwrap().records, all[..2]);
@@ -324,7 +324,7 @@ mod tests {
     fn damage_is_named_by_file_and_line() {
         let dir = folder();
         let path = dir.path().join(FILE_NAME);
-        let good = line(&sample::sweep()[0]);
+        let good = line(&made_up::sweep()[0]);
         for (bad, wanted) in [
             ("not json", "records.jsonl:2: not a record: expected"),
             ("[]", "records.jsonl:2: not a record"),
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn of_shards_the_last_record_of_an_id_wins() {
         let dir = folder();
-        let all = sample::sweep();
+        let all = made_up::sweep();
         let mut again = all[0].clone();
         again.status = Status::Timeout;
         for (name, records) in [("a.jsonl", &all[..2]), ("b.jsonl", &[again.clone()][..])] {

@@ -1,16 +1,16 @@
 //! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
 
 pub mod file;
-mod nan;
 #[cfg(test)]
-pub(crate) mod sample;
+pub(crate) mod made_up;
+mod nan;
 
 use std::fmt;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Build, Counts, CtaSample, Facts, Health, Modelled, Regime, Sample};
+use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sample};
 use crate::op::{Family, PhaseName, Problem};
 
 pub use file::{RecordError, Records, Writer, done_ids, read};
@@ -136,7 +136,7 @@ pub struct Sampled {
     pub times: u64,
     /// Of the CTAs of `executed`, those that were; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ctas: Option<CtaSample>,
+    pub ctas: Option<JobShare>,
 }
 
 /// How far the outputs are from fp64.

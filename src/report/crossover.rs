@@ -247,7 +247,7 @@ pub fn headlines(section: &Section) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::op::examples;
-    use crate::record::sample::{self, Made};
+    use crate::record::made_up::{self, Made};
     use crate::report::group::sections;
 
     fn race(points: impl IntoIterator<Item = usize>, a: fn(f64) -> f64, l: fn(f64) -> f64) -> Race {
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_sentence_names_lengths_setting_and_source() {
-        let records = sample::sweep();
+        let records = made_up::sweep();
         let sections = sections(&records);
         let said = sentences(&sections[0], &sections[0].panels[0]);
         let (full, linear) = (examples::full(), examples::linear());

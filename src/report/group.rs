@@ -318,11 +318,11 @@ fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
 mod tests {
     use super::*;
     use crate::op::examples;
-    use crate::record::sample::{self, Made, ops};
+    use crate::record::made_up::{self, Made, ops};
 
     #[test]
     fn measured_and_modelled_never_share_a_section() {
-        let mut records = sample::sweep();
+        let mut records = made_up::sweep();
         records.push(Made { measured: false, ..Made::new(examples::other(), 512, 5e4) }.record());
         // A failure has no time: it stays with its own device.
         let mut failed =

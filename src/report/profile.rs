@@ -131,9 +131,9 @@ fn facts(p: &Profile, problem: &str) -> Vec<(&'static str, String)> {
         let what = format!("{}\ncounts are {} times its own", p.executed, p.times);
         out.push(("executed", what));
     }
-    if let Some(sample) = &p.sample {
-        let mut all = sample.sentences();
-        if sample.is_part() {
+    if let Some(share) = &p.share {
+        let mut all = share.sentences();
+        if share.is_part() {
             all.push("L2 is not modelled: device memory is taken to see each buffer once".into());
         }
         out.push(("CTAs", all.join("\n")));

@@ -112,7 +112,7 @@ fn ranking(op: Op, records: &[&Record]) -> Option<Ranking> {
 mod tests {
     use super::*;
     use crate::op::examples;
-    use crate::record::sample::Made;
+    use crate::record::made_up::Made;
 
     fn tiled(bm: i64, t: usize, ns: f64) -> Record {
         let mut case = Made::new(examples::full(), t, ns);

@@ -288,7 +288,7 @@ pub fn ranking(section: &Section) -> Vec<Table> {
 mod tests {
     use super::*;
     use crate::op::examples;
-    use crate::record::sample::{self, Made};
+    use crate::record::made_up::{self, Made};
     use crate::report::group::sections;
 
     #[test]
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn failures_are_rows_and_skips_are_counted() {
-        let mut records = sample::sweep();
+        let mut records = made_up::sweep();
         for (r, status) in records.iter_mut().zip([Status::Wrong, Status::Skipped, Status::Skipped])
         {
             (r.status, r.timing, r.reason) = (status, None, Some(format!("because {status:?}")));
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn every_timed_record_is_a_row() {
-        let records = sample::sweep();
+        let records = made_up::sweep();
         let sections = sections(&records);
         let rows: usize = sections[0].panels.iter().filter_map(results).map(|t| t.rows.len()).sum();
         assert_eq!(rows, records.len());

@@ -1,7 +1,7 @@
 use super::*;
 use crate::device::Regime;
 use crate::op::{DType, Side, examples};
-use crate::record::sample::{self, Made, law, ops};
+use crate::record::made_up::{self, Made, law, ops};
 use crate::record::{Status, Timing};
 
 fn prose() -> Prose {
@@ -143,7 +143,7 @@ fn a_folder_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let said = write(&sample::sweep(), &prose(), &file.join("x")).unwrap_err().to_string();
+    let said = write(&made_up::sweep(), &prose(), &file.join("x")).unwrap_err().to_string();
     assert!(said.starts_with("cannot write ") && said.contains("file/x"), "{said}");
 }
 
@@ -154,6 +154,6 @@ fn draw_the_sample() {
     let out = std::env::var_os("CROSSOVER_SAMPLE_REPORT").expect("CROSSOVER_SAMPLE_REPORT=DIR");
     let out = Path::new(&out);
     write(&rich(), &prose(), &out.join("rich")).unwrap();
-    let summary = write(&sample::sweep(), &prose(), &out.join("small")).unwrap();
+    let summary = write(&made_up::sweep(), &prose(), &out.join("small")).unwrap();
     println!("{summary:#?}");
 }

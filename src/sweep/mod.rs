@@ -17,7 +17,7 @@ pub use plan::{Case, Plan, Planned};
 pub use shard::Shard;
 pub use source::{Source, Span, SweepError};
 
-use crate::device::{Regime, SampleCtas};
+use crate::device::{Regime, ShareRule};
 use crate::kernel::Tile;
 use crate::op::{self, DType, Family, Op, PhaseName, Value};
 
@@ -34,7 +34,7 @@ pub struct Sweep {
     pub seed: u64,
     pub regime: Regime,
     /// Which CTAs the emulator executes, unless the command line says otherwise.
-    pub sample_ctas: Option<SampleCtas>,
+    pub sample_ctas: Option<ShareRule>,
     /// Axes that every group takes, as far as its operators have their variables.
     pub axes: Vec<Axis>,
     pub groups: Vec<Group>,

@@ -8,7 +8,7 @@ use super::{
     Axis, Group, Kind, Point, Setting, Settings, Skip, Source, Span, Sweep, SweepError, TileChoice,
     Variable,
 };
-use crate::device::{Regime, SampleCtas};
+use crate::device::{Regime, ShareRule};
 use crate::kernel::Tile;
 use crate::op::{self, DType, Op, PhaseName, Value};
 
@@ -125,7 +125,7 @@ impl Reader<'_> {
         }
     }
 
-    fn sample_ctas(&self, field: Field) -> Result<SampleCtas> {
+    fn sample_ctas(&self, field: Field) -> Result<ShareRule> {
         let text = match field.value.get_ref() {
             DeValue::Integer(n) => n.to_string(),
             DeValue::String(text) => text.to_string(),

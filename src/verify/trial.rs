@@ -8,8 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
-use crate::device::emulator::{Emulator, FaultKind, Trap};
-use crate::device::{Device, DeviceError, Job, Loaded};
+use crate::device::{Device, DeviceError, ErrorKind, Job, Loaded, STEP_LIMIT, Trap};
 use crate::kernel::Kernel;
 use crate::op::{Flow, Problem, Role, Tensor, TensorSpec};
 use crate::record::Verification;
@@ -57,7 +56,7 @@ impl Subject {
     /// Warp instructions that a CTA may execute before the emulator takes it to hang.
     pub fn steps(&self) -> u64 {
         let usual = STEPS + (self.case.problem.flops() / FLOPS_A_STEP) as u64;
-        self.most_steps.unwrap_or(usual.min(Emulator::STEP_LIMIT))
+        self.most_steps.unwrap_or(usual.min(STEP_LIMIT))
     }
 
     /// Multiprocessors that the job is made for on a device that has `all`.
@@ -137,9 +136,10 @@ pub struct Fault {
     pub trap: Option<Box<Trap>>,
 }
 
+/// How a trial ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Ending {
     Passed,
     Failed,
     /// Not run, never counted as passed.
@@ -149,7 +149,7 @@ pub enum Verdict {
 /// What came of a case.
 #[derive(Debug, Clone)]
 pub struct Trial {
-    pub verdict: Verdict,
+    pub ending: Ending,
     pub faults: Vec<Fault>,
     /// Why it was skipped.
     pub skipped: Option<String>,
@@ -165,7 +165,7 @@ pub struct Trial {
 impl Trial {
     fn new() -> Trial {
         Trial {
-            verdict: Verdict::Passed,
+            ending: Ending::Passed,
             faults: Vec::new(),
             skipped: None,
             verification: None,
@@ -178,27 +178,24 @@ impl Trial {
 
     /// A case that is not run.
     pub fn skip(why: impl Into<String>) -> Trial {
-        Trial { verdict: Verdict::Skipped, skipped: Some(why.into()), ..Trial::new() }
+        Trial { ending: Ending::Skipped, skipped: Some(why.into()), ..Trial::new() }
     }
 
     fn fault(&mut self, check: Check, message: impl Into<String>) {
         self.faults.push(Fault { check, message: message.into(), trap: None });
-        self.verdict = Verdict::Failed;
+        self.ending = Ending::Failed;
     }
 
     fn device_fault(&mut self, context: &str, error: &DeviceError) {
-        let check = match error {
-            DeviceError::Build(_) => Check::Build,
-            DeviceError::Timeout(_) => Check::Timeout,
-            DeviceError::Trap(t) if t.kind == FaultKind::StepLimit => Check::Timeout,
-            DeviceError::Launch(_) | DeviceError::Unavailable(_) | DeviceError::Trap(_) => {
-                Check::Trap
-            }
+        let check = match error.kind() {
+            ErrorKind::Build => Check::Build,
+            ErrorKind::Timeout => Check::Timeout,
+            ErrorKind::Launch | ErrorKind::Unavailable => Check::Trap,
         };
         self.fatal |= check != Check::Build;
         self.fault(check, format!("{context}{error}"));
         if let (DeviceError::Trap(t), Some(fault)) = (error, self.faults.last_mut()) {
-            if t.kind == FaultKind::StepLimit {
+            if check == Check::Timeout {
                 fault.message += &format!(
                     "\n  a check allows a CTA {} million warp instructions and one more for each \
                      {FLOPS_A_STEP} FLOPs of the problem; --steps N allows it N",

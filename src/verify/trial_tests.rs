@@ -99,7 +99,7 @@ impl Loaded for FakeLoaded<'_> {
             _ => {}
         }
         let damage = if *flaw == Flaw::Writes { vec!["canary after o".into()] } else { vec![] };
-        Ok(Outcome { outputs, damage, counts: None, sample: None, computed: None })
+        Ok(Outcome { outputs, damage, counts: None, share: None, computed: None })
     }
 
     fn clock(&mut self, _: u64) -> Clock<'_> {
@@ -139,7 +139,7 @@ fn trial(flaw: Flaw) -> Trial {
 #[test]
 fn each_flaw_is_caught_by_its_check() {
     let clean = trial(Flaw::None);
-    assert!(clean.verdict == Verdict::Passed && clean.faults.is_empty() && clean.maps.is_empty());
+    assert!(clean.ending == Ending::Passed && clean.faults.is_empty() && clean.maps.is_empty());
     for (flaw, check, words) in [
         (Flaw::Random, Check::Determinism, "o[B=0 T=0 HV=0 V=3]"),
         (Flaw::Leaks, Check::Prefix, "token 13 on change an earlier output: o[B=0 T=0 HV=0 V=0]"),
@@ -149,7 +149,7 @@ fn each_flaw_is_caught_by_its_check() {
         (Flaw::Off, Check::Accuracy, "o: E/F"),
     ] {
         let trial = trial(flaw);
-        assert_eq!(trial.verdict, Verdict::Failed);
+        assert_eq!(trial.ending, Ending::Failed);
         let fault = &trial.faults.iter().find(|f| f.check == check);
         let message = &fault.unwrap_or_else(|| panic!("{check:?}: {:?}", trial.faults)).message;
         assert!(message.contains(words), "{message}");
@@ -169,7 +169,7 @@ fn disagreement_is_reported() {
     assert!(trial.agreement[0].worst_ulp >= 1.0);
     let same =
         run_job(&job(), &subject, &a, Some(&Fake::new(&subject.case.problem, Flaw::None, true)));
-    assert!(same.verdict == Verdict::Passed && same.agreement[0].within_one_ulp == 1.0);
+    assert!(same.ending == Ending::Passed && same.agreement[0].within_one_ulp == 1.0);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn what_the_device_lacks_is_skipped_and_not_passed() {
         args: Vec::new(),
     });
     let trial = run_job(&job, &subject, &Fake::new(&subject.case.problem, Flaw::None, true), None);
-    assert_eq!(trial.verdict, Verdict::Skipped);
+    assert_eq!(trial.ending, Ending::Skipped);
     assert!(trial.skipped.unwrap().contains("big takes 131072 bytes"));
 }
 

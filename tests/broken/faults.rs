@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crossover::device::emulator::{Checks, RawArg, RawOptions, RawOutcome, Trap, run_raw_checked};
-use crossover::device::{Swizzle, TensorMap};
+use crossover::device::emulator::{Checks, RawArg, RawOptions, RawOutcome, run_raw_checked};
+use crossover::device::{Swizzle, TensorMap, Trap};
 use crossover::op::DType;
 
 /// A kernel of `tests/broken/*.ptx`, and words of the report on its broken twin.

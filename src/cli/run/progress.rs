@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::device::{Facts, SampleCtas, Sampling};
+use crate::device::{CtaShare, Facts, ShareRule};
 use crate::op::{Problem, Side};
 use crate::record::{Record, Status, Timing};
 use crate::sweep::Case;
@@ -30,7 +30,7 @@ pub fn word(status: Status) -> &'static str {
 pub struct Bar {
     bar: ProgressBar,
     emulated: bool,
-    sample: SampleCtas,
+    sample: ShareRule,
     done: usize,
     all: usize,
     /// Widths of the columns.
@@ -41,7 +41,7 @@ pub struct Bar {
 
 impl Bar {
     /// `sample`: which CTAs the emulator executes.
-    pub fn new(cases: &[&Case], facts: &Facts, sample: SampleCtas) -> Bar {
+    pub fn new(cases: &[&Case], facts: &Facts, sample: ShareRule) -> Bar {
         let emulated = facts.emulated;
         let bar = ProgressBar::new(cases.iter().map(|c| cost(&c.problem, emulated, sample)).sum());
         let style = ProgressStyle::with_template("{bar:40} {msg}, {eta} left")
@@ -135,7 +135,7 @@ fn ms(ns: f64) -> String {
 }
 
 /// About how long a case takes, against others on the same device.
-fn cost(problem: &Problem, emulated: bool, sample: SampleCtas) -> u64 {
+fn cost(problem: &Problem, emulated: bool, sample: ShareRule) -> u64 {
     if !emulated {
         // Mostly verification, which is bounded, and the making of inputs.
         return 300 + (problem.min_bytes() / 1e6) as u64;
@@ -145,11 +145,11 @@ fn cost(problem: &Problem, emulated: bool, sample: SampleCtas) -> u64 {
         // One large launch is what can be sampled.
         Side::Full => (1.0, sample),
         // Small products and exponentials emulate slower, FLOP for FLOP.
-        Side::Linear => (3.0, SampleCtas::All),
+        Side::Linear => (3.0, ShareRule::All),
     };
     let share = match whole.of(executed.flops()) {
-        Sampling::Share(share) => share,
-        Sampling::All | Sampling::Most(_) => 1.0,
+        CtaShare::Fraction(share) => share,
+        CtaShare::All | CtaShare::Most(_) => 1.0,
     };
     20 + (executed.flops() * share * weight / 1e6) as u64
 }

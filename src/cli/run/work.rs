@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Sender, bounded};
 
 use super::super::{Failure, Result};
-use crate::device::{Device, SampleCtas};
+use crate::device::{Device, ShareRule};
 use crate::kernel::Registry;
 use crate::measure::{Bench, Limits, Lost};
 use crate::op::Problem;
@@ -21,7 +21,7 @@ pub struct Site<'a> {
     pub sweep: &'a str,
     pub command: &'a str,
     /// Which CTAs the emulator executes.
-    pub sample: SampleCtas,
+    pub sample: ShareRule,
     pub limits: Limits,
 }
 
@@ -36,7 +36,7 @@ const FOOTPRINT: f64 = 12.0;
 impl Site<'_> {
     fn bench<'b>(&'b self, device: &'b dyn Device) -> Bench<'b> {
         Bench::new(self.registry, device, self.sweep, self.command, self.limits)
-            .with_sample_ctas(self.sample)
+            .with_share_rule(self.sample)
     }
 
     /// How many of `cases` run at a time.
@@ -87,7 +87,7 @@ pub fn all(
     let (limits, sample) = (site.limits, site.sample);
     let worker = |device: Box<dyn Device>, send: Sender<std::result::Result<Record, Lost>>| {
         let mut bench =
-            Bench::new(registry, device.as_ref(), sweep, command, limits).with_sample_ctas(sample);
+            Bench::new(registry, device.as_ref(), sweep, command, limits).with_share_rule(sample);
         while stop.load(Ordering::SeqCst) == 0 {
             let Some(case) = todo.get(next.fetch_add(1, Ordering::SeqCst)) else { break };
             // Nobody receives any more once a record could not be kept.

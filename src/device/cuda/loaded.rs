@@ -171,7 +171,7 @@ impl Loaded for CudaLoaded {
         }
         outputs.sort_by_key(|(n, _)| *n);
         let outputs = outputs.into_iter().map(|(_, tensor)| tensor).collect();
-        Ok(Outcome { outputs, damage, counts: None, sample: None, computed: None })
+        Ok(Outcome { outputs, damage, counts: None, share: None, computed: None })
     }
 
     fn clock(&mut self, _times: u64) -> Clock<'_> {

@@ -13,7 +13,7 @@ use super::l2::Replay;
 use super::memory::Global;
 use super::order::Checks;
 use super::program::{Class, Op, Program};
-use super::sample::Pick;
+use super::shares::Pick;
 use super::stream::Stream;
 use super::tensor;
 use super::timing::Trace;
@@ -22,7 +22,7 @@ use super::warp::{Faulted, Line};
 use super::wgmma::WgOp;
 use crate::device::Counts;
 
-/// A fault with its CTA, warp and instruction; [`super::Trap`] adds the names.
+/// A fault with its CTA, warp and instruction; [`crate::device::Trap`] adds the names.
 pub struct Stop {
     pub fault: Box<Fault>,
     pub pc: usize,

@@ -8,8 +8,8 @@
 //! instructions to functions over 32 lanes. Global memory is words with relaxed atomic access, so
 //! that CTAs run in parallel; shadows beside all memories know what has been written.
 //!
-//! Registers of a [`Build`] are the most 32-bit virtual registers alive at once, by data-flow
-//! analysis of the PTX: close to what an assembler without spills needs, and not what it uses.
+//! Registers of a [`Build`](super::Build) are the most 32-bit virtual registers alive at once, by
+//! data-flow analysis of the PTX: close to what an assembler without spills needs, and not what it uses.
 
 mod access;
 mod alu_carry;
@@ -33,8 +33,8 @@ mod program;
 mod ptx;
 mod raw;
 mod regs;
-mod sample;
 mod session;
+mod shares;
 mod special;
 mod stream;
 mod survey;
@@ -50,13 +50,12 @@ mod wgmma;
 pub use order::Checks;
 pub use raw::{RawArg, RawOptions, RawOutcome, run_raw, run_raw_checked, run_raw_clusters};
 pub use session::{LaunchProfile, Session};
-pub use trap::{FaultKind, Site, Trap};
 pub use warp::Line;
 
 use pulp::Arch;
 
 use super::model::DeviceModel;
-use super::{Device, DeviceError, Facts, Health, Job, Loaded};
+use super::{Device, DeviceError, Facts, Health, Job, Loaded, STEP_LIMIT};
 use crate::op::Tensor;
 
 /// Executes kernels on the CPU in place of a described GPU, and models the time it would take.
@@ -71,14 +70,11 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Warp instructions that a CTA may execute before it is taken to hang.
-    pub const STEP_LIMIT: u64 = 1_000_000_000;
-
     pub fn new(model: DeviceModel) -> Emulator {
         Emulator {
             facts: model.facts(),
             model,
-            step_limit: Emulator::STEP_LIMIT,
+            step_limit: STEP_LIMIT,
             checks: Checks::ALL,
             l2: false,
             timing: false,
@@ -86,7 +82,7 @@ impl Emulator {
         }
     }
 
-    /// Stops a CTA after so many warp instructions, see [`Emulator::STEP_LIMIT`].
+    /// Stops a CTA after so many warp instructions, in place of [`STEP_LIMIT`].
     pub fn with_step_limit(mut self, steps: u64) -> Emulator {
         self.step_limit = steps;
         self

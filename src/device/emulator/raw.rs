@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::order::Checks;
-use super::trap::Site;
-use super::{Emulator, FaultKind, LaunchProfile, Trap};
-use crate::device::model::DeviceModel;
-use crate::device::open::DEFAULT_MODEL;
+use super::{Emulator, LaunchProfile};
+use crate::device::model::{DEFAULT_MODEL, DeviceModel};
 use crate::device::{
-    Arg, Buffer, BufferRole, Counts, DeviceError, Job, Launch, Macros, Ptx, TensorMap,
+    Arg, Buffer, BufferRole, Counts, DeviceError, FaultKind, Job, Launch, Macros, Ptx, Site,
+    TensorMap, Trap,
 };
 use crate::op::{DType, Tensor};
 

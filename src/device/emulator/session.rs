@@ -16,15 +16,16 @@ use super::memory::{Global, Region, RegionKind};
 use super::order::{GlobalShadow, MAX_CTA};
 use super::program::{ModuleVar, ParamSlot, Program};
 use super::ptx::{PtxError, parse};
-use super::sample::{self, Pick};
+use super::shares::{self, Pick};
 use super::timing::timing;
-use super::trap::{At, FaultKind, Place, Site, Trap};
+use super::trap::At;
 use super::warp::Line;
+use crate::device::fault::Place;
 use crate::device::model::{LaunchCounts, Timing, model, resident};
 use crate::device::tensormap::validate;
 use crate::device::{
-    Arg, BufferRole, Build, Clock, Computed, Counts, CtaSample, DeviceError, EntryBuild, Job,
-    Launch, Loaded, Outcome, Sampling,
+    Arg, BufferRole, Build, Clock, Computed, Counts, CtaShare, DeviceError, EntryBuild, FaultKind,
+    Job, JobShare, Launch, Loaded, Outcome, Site, Trap,
 };
 use crate::op::Tensor;
 
@@ -77,7 +78,7 @@ pub struct Session<'d> {
     cold: bool,
     /// Of each launch, the clusters that are executed if not all are.
     picks: Vec<Option<Vec<Pick>>>,
-    sample: Option<CtaSample>,
+    share: Option<JobShare>,
 }
 
 impl<'d> Session<'d> {
@@ -174,7 +175,7 @@ impl<'d> Session<'d> {
             step_limit: emulator.step_limit,
             cold: false,
             picks: vec![None; job.launches.len()],
-            sample: None,
+            share: None,
         })
     }
 
@@ -189,12 +190,12 @@ impl<'d> Session<'d> {
     }
 
     /// What the next run executes where a part of the CTAs was asked for.
-    pub fn sample(&self) -> Option<&CtaSample> {
-        self.sample.as_ref()
+    pub fn share(&self) -> Option<&JobShare> {
+        self.share.as_ref()
     }
 
     /// Some CTAs are left out.
-    fn sampled(&self) -> bool {
+    fn partial(&self) -> bool {
         self.picks.iter().any(Option::is_some)
     }
 
@@ -279,7 +280,7 @@ impl<'d> Session<'d> {
         let model = &self.emulator.model;
         // What L2 holds follows from the order of all requests: a part of them tells nothing.
         let mut cache =
-            (self.emulator.l2 && !self.sampled()).then(|| Cache::new(model.l2_effective_bytes));
+            (self.emulator.l2 && !self.partial()).then(|| Cache::new(model.l2_effective_bytes));
         for (r, picks) in self.ready.iter().zip(&self.picks) {
             let ctas: u64 = r.dims.grid.iter().map(|&n| u64::from(n)).product();
             let number = self.ctas + 1;
@@ -317,7 +318,7 @@ impl<'d> Session<'d> {
             .map_err(|stop| {
                 let mut trap = trap(&self.job, r, &stop);
                 if trap.kind == FaultKind::Uninitialised && picks.is_some() {
-                    trap.hint = sample::hint(&trap.hint);
+                    trap.hint = shares::hint(&trap.hint);
                 }
                 trap
             })?;
@@ -349,8 +350,8 @@ impl<'d> Session<'d> {
                 let (mut reads, mut writes) = region.take_sectors(read, written);
                 if picks.is_some() {
                     // Which sectors the other CTAs would touch is not known: at most all.
-                    reads = sample::all_if_any(reads, read, region.sectors());
-                    writes = sample::all_if_any(writes, written, region.sectors());
+                    reads = shares::all_if_any(reads, read, region.sectors());
+                    writes = shares::all_if_any(writes, written, region.sectors());
                 }
                 if !constant {
                     counts.unique_read_sectors += reads;
@@ -414,12 +415,12 @@ impl<'d> Session<'d> {
                 _ => {}
             }
         }
-        let computed = self.sampled().then(|| self.computed());
+        let computed = self.partial().then(|| self.computed());
         Outcome {
             outputs: outputs.into_values().collect(),
             damage,
             counts: Some(self.counts()),
-            sample: self.sample.clone(),
+            share: self.share.clone(),
             computed,
         }
     }
@@ -441,10 +442,10 @@ impl Loaded for Session<'_> {
         &self.build
     }
 
-    fn sample_ctas(&mut self, sampling: Sampling) -> Result<(), DeviceError> {
+    fn limit_ctas(&mut self, share: CtaShare) -> Result<(), DeviceError> {
         let launches: Vec<_> = self.ready.iter().map(|r| (&*r.program, r.dims)).collect();
         let variables = self.module_vars.iter().any(|v| !v.constant);
-        (self.picks, self.sample) = sample::plan(sampling, &self.job, &launches, variables)?;
+        (self.picks, self.share) = shares::plan(share, &self.job, &launches, variables)?;
         Ok(())
     }
 

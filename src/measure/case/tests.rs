@@ -87,7 +87,7 @@ impl Loaded for Job1<'_> {
         };
         let counts = Counts { ctas: 3, ..Counts::default() };
         let counts = device.facts.emulated.then_some(counts);
-        Ok(Outcome { outputs, damage, counts, sample: None, computed: None })
+        Ok(Outcome { outputs, damage, counts, share: None, computed: None })
     }
 
     fn clock(&mut self, times: u64) -> Clock<'_> {

@@ -20,7 +20,8 @@ mod traps;
 mod warpwide;
 mod wgmma;
 
-use super::{FaultKind, RawArg, RawOutcome, Trap, run_raw};
+use super::{RawArg, RawOutcome, run_raw};
+use crate::device::{FaultKind, Trap};
 
 /// A module with one entry `k` of the given parameters and body.
 pub fn module(params: &str, body: &str) -> String {

@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 
-use super::super::{FaultKind, RawArg, RawOutcome, Trap, run_raw};
+use super::super::{RawArg, RawOutcome, run_raw};
+use crate::device::{FaultKind, Trap};
 
 /// Where the operand's bytes are in shared memory, and how a descriptor says so.
 #[derive(Debug, Clone, Copy)]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// What `--sample-ctas` says: the CTAs to execute of each launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SampleCtas {
-    /// All of problems of up to [`SampleCtas::BUDGET_FLOPS`], of larger ones as many as that takes.
+pub enum ShareRule {
+    /// All of problems of up to [`ShareRule::BUDGET_FLOPS`], of larger ones as many as that takes.
     #[default]
     Auto,
     All,
@@ -16,70 +16,71 @@ pub enum SampleCtas {
     Ctas(u64),
 }
 
-impl SampleCtas {
+impl ShareRule {
     /// FLOPs of a problem that is executed whole: a few seconds on two cores.
     pub const BUDGET_FLOPS: f64 = 1e11;
 
     /// What to execute of a problem of `flops`.
-    pub fn of(self, flops: f64) -> Sampling {
+    pub fn of(self, flops: f64) -> CtaShare {
         match self {
-            SampleCtas::Auto if flops > Self::BUDGET_FLOPS => {
-                Sampling::Share(Self::BUDGET_FLOPS / flops)
+            ShareRule::Auto if flops > Self::BUDGET_FLOPS => {
+                CtaShare::Fraction(Self::BUDGET_FLOPS / flops)
             }
-            SampleCtas::Auto | SampleCtas::All => Sampling::All,
-            SampleCtas::Ctas(n) => Sampling::Most(n),
+            ShareRule::Auto | ShareRule::All => CtaShare::All,
+            ShareRule::Ctas(n) => CtaShare::Most(n),
         }
     }
 }
 
-impl FromStr for SampleCtas {
+impl FromStr for ShareRule {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<SampleCtas, String> {
+    fn from_str(text: &str) -> Result<ShareRule, String> {
         match text {
-            "auto" => Ok(SampleCtas::Auto),
-            "all" => Ok(SampleCtas::All),
+            "auto" => Ok(ShareRule::Auto),
+            "all" => Ok(ShareRule::All),
             n => match n.parse() {
-                Ok(n) if n > 0 => Ok(SampleCtas::Ctas(n)),
+                Ok(n) if n > 0 => Ok(ShareRule::Ctas(n)),
                 _ => Err("expected auto, all or a number of CTAs".into()),
             },
         }
     }
 }
 
-impl fmt::Display for SampleCtas {
+impl fmt::Display for ShareRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SampleCtas::Auto => f.write_str("auto"),
-            SampleCtas::All => f.write_str("all"),
-            SampleCtas::Ctas(n) => write!(f, "{n}"),
+            ShareRule::Auto => f.write_str("auto"),
+            ShareRule::All => f.write_str("all"),
+            ShareRule::Ctas(n) => write!(f, "{n}"),
         }
     }
 }
 
 /// How much of each launch is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Sampling {
+pub enum CtaShare {
     #[default]
     All,
     /// About so many CTAs of each launch that has more, in whole clusters. It is an error if no
     /// such launch can do with a part of its CTAs.
     Most(u64),
     /// About this share of the clusters of each launch, in 0..1, and no fewer than 16.
-    Share(f64),
+    Fraction(f64),
 }
 
-/// What was executed where a part stood for all.
+/// Which CTAs of a job were executed, where a part was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CtaSample {
+pub struct JobShare {
     /// CTAs executed, over all launches, of how many.
     pub executed: u64,
     pub of: u64,
-    pub launches: Vec<LaunchSample>,
+    pub launches: Vec<LaunchShare>,
 }
 
+/// Which CTAs of one launch were executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LaunchSample {
+pub struct LaunchShare {
     pub entry: String,
     pub executed: u64,
     pub of: u64,
@@ -88,10 +89,10 @@ pub struct LaunchSample {
     pub whole: Option<String>,
 }
 
-impl CtaSample {
-    pub fn new(launches: Vec<LaunchSample>) -> CtaSample {
-        let sum = |f: fn(&LaunchSample) -> u64| launches.iter().map(f).sum();
-        CtaSample { executed: sum(|l| l.executed), of: sum(|l| l.of), launches }
+impl JobShare {
+    pub fn new(launches: Vec<LaunchShare>) -> JobShare {
+        let sum = |f: fn(&LaunchShare) -> u64| launches.iter().map(f).sum();
+        JobShare { executed: sum(|l| l.executed), of: sum(|l| l.of), launches }
     }
 
     /// Whether any CTA was left out.
@@ -99,8 +100,8 @@ impl CtaSample {
         self.executed < self.of
     }
 
-    /// For people: what was executed, and what of each launch that was not sampled though it
-    /// should have been.
+    /// For people: what was executed, and why launches were executed whole of which a part was
+    /// asked for.
     pub fn sentences(&self) -> Vec<String> {
         let mut all = Vec::new();
         if self.is_part() {
@@ -134,18 +135,18 @@ mod tests {
     #[test]
     fn what_users_write() {
         for text in ["auto", "all", "64"] {
-            assert_eq!(text.parse::<SampleCtas>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<ShareRule>().unwrap().to_string(), text);
         }
         for text in ["", "0", "-3", "some", "1.5"] {
-            assert!(text.parse::<SampleCtas>().is_err(), "{text}");
+            assert!(text.parse::<ShareRule>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_budget_decides() {
-        assert_eq!(SampleCtas::Auto.of(SampleCtas::BUDGET_FLOPS), Sampling::All);
-        assert_eq!(SampleCtas::Auto.of(4.0 * SampleCtas::BUDGET_FLOPS), Sampling::Share(0.25));
-        assert_eq!(SampleCtas::All.of(f64::INFINITY), Sampling::All);
-        assert_eq!(SampleCtas::Ctas(9).of(0.0), Sampling::Most(9));
+        assert_eq!(ShareRule::Auto.of(ShareRule::BUDGET_FLOPS), CtaShare::All);
+        assert_eq!(ShareRule::Auto.of(4.0 * ShareRule::BUDGET_FLOPS), CtaShare::Fraction(0.25));
+        assert_eq!(ShareRule::All.of(f64::INFINITY), CtaShare::All);
+        assert_eq!(ShareRule::Ctas(9).of(0.0), CtaShare::Most(9));
     }
 }

@@ -1,5 +1,5 @@
-//! Sampling: which clusters of a launch are executed in place of all, and which launches can do
-//! with a part.
+//! Shares: which clusters of a launch are executed in place of all, and which launches can do with
+//! a part.
 //!
 //! The first and the last cluster are always executed and stand for themselves. Those in between are
 //! cut, in the order of launch, into strata of equal size to within one, and of each stratum one
@@ -15,8 +15,8 @@ use super::cta::Dims;
 use super::hopper::Async;
 use super::program::{Op, Program};
 use super::ptx::ast::Space;
-use crate::device::sample::{CtaSample, LaunchSample, Sampling};
 use crate::device::{Arg, BufferRole, DeviceError, Job, Launch};
+use crate::device::{CtaShare, JobShare, LaunchShare};
 
 /// Fewest clusters of a launch of which a share is executed.
 const FEWEST: u64 = 16;
@@ -37,35 +37,35 @@ pub type Picks = Vec<Option<Vec<Pick>>>;
 /// What to execute of each launch of a job, with what to say of it where a part was asked for.
 /// `variables`: the module has some in global memory.
 pub fn plan(
-    sampling: Sampling,
+    share: CtaShare,
     job: &Job,
     launches: &[(&Program, Dims)],
     variables: bool,
-) -> Result<(Picks, Option<CtaSample>), DeviceError> {
+) -> Result<(Picks, Option<JobShare>), DeviceError> {
     let (mut all, mut said) = (Vec::new(), Vec::new());
     for (at, (program, dims)) in launches.iter().enumerate() {
         let product = |d: [u32; 3]| d.iter().map(|&n| u64::from(n)).product::<u64>();
         let (of, size) = (product(dims.grid), product(dims.cluster));
-        let mut picks = picks(sampling, dims.clusters(), size);
+        let mut picks = picks(share, dims.clusters(), size);
         let whole = picks.as_ref().and_then(|_| whole(job, program, at, variables));
         if whole.is_some() {
             picks = None;
         }
         let executed = picks.as_ref().map_or(of, |p| p.len() as u64 * size);
         let entry = job.launches[at].entry.clone();
-        said.push(LaunchSample { entry, executed, of, whole });
+        said.push(LaunchShare { entry, executed, of, whole });
         all.push(picks);
     }
-    let sample = CtaSample::new(said);
-    let refused = sample.launches.iter().any(|l| l.whole.is_some());
-    if matches!(sampling, Sampling::Most(_)) && refused && !sample.is_part() {
+    let executed = JobShare::new(said);
+    let refused = executed.launches.iter().any(|l| l.whole.is_some());
+    if matches!(share, CtaShare::Most(_)) && refused && !executed.is_part() {
         return Err(DeviceError::Launch(format!(
             "{}: its CTAs cannot be sampled, so all must be executed\n  {}",
             job.ptx.kernel,
-            sample.sentences().join("\n  ")
+            executed.sentences().join("\n  ")
         )));
     }
-    Ok((all, (refused || sample.is_part()).then_some(sample)))
+    Ok((all, (refused || executed.is_part()).then_some(executed)))
 }
 
 /// The hint of a read of unwritten memory while CTAs are left out.
@@ -89,12 +89,12 @@ pub fn all_if_any(touched: u64, bits: &mut [u32], sectors: u64) -> u64 {
 
 /// The picks of a launch of that many clusters along each axis, ascending; `None` if every cluster is
 /// executed.
-fn picks(sampling: Sampling, grid: [u32; 3], cluster_ctas: u64) -> Option<Vec<Pick>> {
+fn picks(share: CtaShare, grid: [u32; 3], cluster_ctas: u64) -> Option<Vec<Pick>> {
     let clusters: u64 = grid.iter().map(|&n| u64::from(n)).product();
-    let n = match sampling {
-        Sampling::All => return None,
-        Sampling::Most(ctas) => ctas.div_ceil(cluster_ctas.max(1)).max(3),
-        Sampling::Share(share) => ((clusters as f64 * share).ceil() as u64).max(FEWEST),
+    let n = match share {
+        CtaShare::All => return None,
+        CtaShare::Most(ctas) => ctas.div_ceil(cluster_ctas.max(1)).max(3),
+        CtaShare::Fraction(share) => ((clusters as f64 * share).ceil() as u64).max(FEWEST),
     };
     if n >= clusters {
         return None;
@@ -122,7 +122,7 @@ fn picks(sampling: Sampling, grid: [u32; 3], cluster_ctas: u64) -> Option<Vec<Pi
     Some(all)
 }
 
-/// Place of the `k`-th sample in 0..`size`: `k + 1/2` times the inverse of the plastic number, modulo
+/// Place of the `k`-th pick in 0..`size`: `k + 1/2` times the inverse of the plastic number, modulo
 /// 1, which no period repeats for long.
 fn turn(k: u64, size: u64) -> u64 {
     const STEP: u64 = 0xc13f_a9a9_02a6_328f;
@@ -188,7 +188,7 @@ impl Axis {
     }
 }
 
-/// Why launch `at` of the job must be executed whole; `None` if its CTAs can be sampled.
+/// Why launch `at` of the job must be executed whole; `None` if a part of its CTAs will do.
 fn whole(job: &Job, program: &Program, at: usize, variables: bool) -> Option<String> {
     let launch = &job.launches[at];
     if let Some(line) = communicates(program) {
@@ -256,7 +256,7 @@ mod tests {
         for grid in [[4, 1, 1], [5, 1, 1], [17, 1, 1], [12, 11, 1], [8, 5, 25], [4097, 1, 1]] {
             let clusters: u64 = grid.iter().map(|&n| u64::from(n)).product();
             for n in [3, 4, 7, 16, 99, 999] {
-                let Some(picks) = picks(Sampling::Most(n), grid, 1) else {
+                let Some(picks) = picks(CtaShare::Most(n), grid, 1) else {
                     assert!(n >= clusters);
                     continue;
                 };
@@ -279,17 +279,17 @@ mod tests {
 
     #[test]
     fn how_many() {
-        let n = |sampling, clusters, size| picks(sampling, [clusters, 1, 1], size).map(|p| p.len());
-        assert_eq!(n(Sampling::All, 1000, 1), None);
-        assert_eq!(n(Sampling::Most(64), 64, 1), None);
-        assert_eq!(n(Sampling::Most(64), 65, 1), Some(64));
+        let n = |share, clusters, size| picks(share, [clusters, 1, 1], size).map(|p| p.len());
+        assert_eq!(n(CtaShare::All, 1000, 1), None);
+        assert_eq!(n(CtaShare::Most(64), 64, 1), None);
+        assert_eq!(n(CtaShare::Most(64), 65, 1), Some(64));
         // Whole clusters: 33 CTAs take 17 pairs.
-        assert_eq!(n(Sampling::Most(33), 100, 2), Some(17));
-        assert_eq!(n(Sampling::Most(1), 100, 4), Some(3));
-        assert_eq!(n(Sampling::Share(0.5), 100, 2), Some(50));
-        assert_eq!(n(Sampling::Share(0.01), 100, 2), Some(16));
-        assert_eq!(n(Sampling::Share(0.01), 16, 2), None);
-        assert_eq!(n(Sampling::Most(1), 1, 1), None);
+        assert_eq!(n(CtaShare::Most(33), 100, 2), Some(17));
+        assert_eq!(n(CtaShare::Most(1), 100, 4), Some(3));
+        assert_eq!(n(CtaShare::Fraction(0.5), 100, 2), Some(50));
+        assert_eq!(n(CtaShare::Fraction(0.01), 100, 2), Some(16));
+        assert_eq!(n(CtaShare::Fraction(0.01), 16, 2), None);
+        assert_eq!(n(CtaShare::Most(1), 1, 1), None);
     }
 
     /// Work that depends on a coordinate is met evenly, whichever axis it is along.
@@ -304,7 +304,7 @@ mod tests {
                 let work = |i: u64| 1 + [i % x, i / x % y, i / (x * y)][axis];
                 let all: u64 = (0..clusters).map(work).sum();
                 for n in [12, 16, 32, 64, 130, 258, 1000] {
-                    let picks = picks(Sampling::Most(n), grid, 1).unwrap();
+                    let picks = picks(CtaShare::Most(n), grid, 1).unwrap();
                     let sum: u64 = picks.iter().map(|p| p.stands * work(p.index)).sum();
                     let off = (sum as f64 / all as f64 - 1.0).abs();
                     assert!(off < 1.0 / n as f64 + 0.006, "{grid:?} axis {axis}, {n}: {off}");

@@ -1,0 +1,59 @@
+//! What a device gives back: builds, results of runs, times.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use super::{Computed, Counts, JobShare};
+use crate::op::Tensor;
+
+/// What the assembler said of one entry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EntryBuild {
+    pub registers: u32,
+    pub local_bytes: u32,
+    pub static_shared_bytes: u32,
+    /// CTAs that fit a multiprocessor at the launch's block and shared memory.
+    pub ctas_per_sm: u32,
+}
+
+/// What came of compiling a job.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    pub entries: IndexMap<String, EntryBuild>,
+    /// C75xx lines and spill reports of the log; empty for a clean build.
+    pub warnings: Vec<String>,
+    /// Time to compile and load, on the host's clock.
+    pub load_ms: f64,
+}
+
+/// What one run left behind.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// In the order of the problem's output tensors. Poisoned with NaN before the run.
+    pub outputs: Vec<Tensor>,
+    /// Damaged canaries and changed inputs, each a sentence naming the buffer and the place.
+    pub damage: Vec<String>,
+    /// Counted by the emulator, absent on a GPU.
+    pub counts: Option<Counts>,
+    /// Where [`Loaded::limit_ctas`](super::Loaded::limit_ctas) asked for a part of the CTAs: what was executed.
+    pub share: Option<JobShare>,
+    /// Where CTAs were left out: which elements of each output were written. The rest is poison.
+    pub computed: Option<Vec<Computed>>,
+}
+
+/// Whether L2 is flushed before each sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Regime {
+    #[default]
+    Cold,
+    Hot,
+}
+
+/// One timed run of all launches of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    pub ns: f64,
+    /// Multiprocessor clock over the sample, where the device can tell.
+    pub sm_mhz: Option<f64>,
+}
