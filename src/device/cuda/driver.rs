@@ -170,6 +170,10 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
+    /// Makes a context on `device` and clears its page.
+    ///
+    /// # Errors
+    /// The driver's refusal to make the context, its stream, its event or its page, in words.
     pub fn new(device: sys::CUdevice) -> Result<Arc<Context>, String> {
         let mut raw = ptr::null_mut();
         // SAFETY: writes one handle; null parameters ask for a plain context.
@@ -215,6 +219,10 @@ impl Context {
     }
 
     /// Turns a driver's answer into a launch error that begins with `doing`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Launch`] with what was being done and the driver's words, for any answer but
+    /// success. An error that the context cannot outlive breaks it.
     pub fn check(
         &self,
         result: CUresult,
@@ -284,6 +292,9 @@ impl Context {
     }
 
     /// A cached module, or the one `compile` makes.
+    ///
+    /// # Errors
+    /// What `compile` fails with.
     pub fn module(
         &self,
         ptx: &str,

@@ -31,6 +31,11 @@ pub(super) struct CudaLoaded {
 
 impl CudaLoaded {
     /// Compiles, allocates, uploads, checks every launch.
+    ///
+    /// # Errors
+    /// [`DeviceError::Build`] if the PTX does not compile; else an entry that is missing, a launch
+    /// or parameter that does not fit it, an input that is missing or of another size, or the
+    /// driver's refusal.
     pub fn new(
         station: Arc<Station>,
         facts: &Facts,
@@ -109,6 +114,9 @@ impl CudaLoaded {
 
     /// Queues what is timed: the zeroing of workspaces that must be zero, which a kernel that
     /// needs it pays for, and all launches.
+    ///
+    /// # Errors
+    /// The driver's refusal of a launch or of the zeroing.
     pub fn queue(&self) -> Result<(), DeviceError> {
         self.zero()?;
         self.launches.iter().try_for_each(|launch| launch.queue(&self.station.context))
@@ -122,6 +130,9 @@ impl CudaLoaded {
     }
 
     /// Runs everything once before the first sample.
+    ///
+    /// # Errors
+    /// A launch that the driver refuses, or as [`Context::wait`](super::driver::Context::wait).
     pub fn warm_up(&mut self) -> Result<(), DeviceError> {
         if !self.warm {
             self.queue()?;

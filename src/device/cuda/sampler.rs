@@ -26,6 +26,10 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// Makes both events.
+    ///
+    /// # Errors
+    /// The driver's refusal.
     pub fn new(context: &Context) -> Result<Events, DeviceError> {
         let make = || {
             let mut event = std::ptr::null_mut();

@@ -69,6 +69,9 @@ pub struct Memory<'a> {
 /// Executes every CTA, or those of the `picks`, each counted as often as it stands for others. On
 /// success gives what each instruction did, over all of them; on a fault, that of the first CTA that
 /// has one, whatever the number of cores.
+///
+/// # Errors
+/// The first fault in the order of clusters, with its CTA, warp and instruction.
 pub fn launch(
     program: &Program,
     dims: Dims,

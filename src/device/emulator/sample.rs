@@ -36,6 +36,10 @@ pub type Picks = Vec<Option<Vec<Pick>>>;
 
 /// What to execute of each launch of a job, with what to say of it where a part was asked for.
 /// `variables`: the module has some in global memory.
+///
+/// # Errors
+/// [`DeviceError::Launch`] if a number of CTAs was asked for and no launch with more can be
+/// sampled.
 pub fn plan(
     sampling: Sampling,
     job: &Job,

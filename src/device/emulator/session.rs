@@ -251,6 +251,9 @@ impl<'d> Session<'d> {
     }
 
     /// Runs all launches; the error is the trap itself.
+    ///
+    /// # Errors
+    /// The fault of the first launch that has one, with its place in PTX and template.
     pub fn try_run(&mut self) -> Result<Outcome, Box<Trap>> {
         match self.run_once(false) {
             // Which of several races between CTAs is met first depends on the cores: again on one.

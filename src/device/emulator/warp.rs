@@ -291,6 +291,9 @@ impl Warp {
     }
 
     /// Runs until the warp ends, blocks, or has made `budget` steps.
+    ///
+    /// # Errors
+    /// The fault of an instruction, with its place.
     pub fn run(&mut self, cx: &mut Context<'_>, budget: u64) -> Result<Turn, Faulted> {
         let end = self.steps + budget;
         loop {

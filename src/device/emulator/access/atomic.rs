@@ -13,6 +13,11 @@ use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Warp};
 
 impl Warp {
+    /// Executes `atom` or `red` for the lanes of `mask`, lowest lane first.
+    ///
+    /// # Errors
+    /// An address outside of its buffer, misaligned or in another space; a byte that nothing has
+    /// written; an access that nothing orders before it.
     pub fn atomic(
         &mut self,
         cx: &mut Context<'_>,

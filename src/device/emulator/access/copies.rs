@@ -37,6 +37,11 @@ impl Warp {
     }
 
     /// Begins copies: the source is read now, the destination holds nothing until the wait.
+    ///
+    /// # Errors
+    /// Too many copies without a wait; an address outside of its buffer or misaligned; a source
+    /// size above that of the copy; a source that nothing has written; a destination that a copy
+    /// still reads or that holds an mbarrier; an access that nothing orders before it.
     pub fn cp_async(
         &mut self,
         cx: &mut Context<'_>,

@@ -81,6 +81,11 @@ impl Warp {
         ]
     }
 
+    /// Executes `ld` for the lanes of `mask`.
+    ///
+    /// # Errors
+    /// An address outside of its memory or misaligned; a byte that nothing has written or that is
+    /// in flight; a write that nothing orders before it.
     pub fn load(
         &mut self,
         cx: &mut Context<'_>,
@@ -325,6 +330,11 @@ impl Warp {
             })
     }
 
+    /// Executes `st` for the lanes of `mask`.
+    ///
+    /// # Errors
+    /// An address outside of its memory, misaligned or of constant memory; bytes in flight; an
+    /// access that nothing orders before it; lanes that write different values to one byte.
     pub fn store(
         &mut self,
         cx: &mut Context<'_>,

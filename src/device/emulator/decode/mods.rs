@@ -37,6 +37,9 @@ impl<'a> Mods<'a> {
     }
 
     /// As [`Mods::pick`], where one must stand.
+    ///
+    /// # Errors
+    /// None of them stands there; the message lists them.
     pub fn need<T: Copy>(&mut self, names: &[(&str, T)]) -> Result<T> {
         self.pick(names).ok_or_else(|| {
             let list: Vec<_> = names.iter().map(|(n, _)| format!(".{n}")).collect();
@@ -49,6 +52,9 @@ impl<'a> Mods<'a> {
     }
 
     /// The next type.
+    ///
+    /// # Errors
+    /// There is none.
     pub fn ty(&mut self) -> Result<Ty> {
         self.opt_ty().ok_or_else(|| self.error(format!("`{}` wants a type", self.opcode)))
     }
@@ -63,6 +69,9 @@ impl<'a> Mods<'a> {
     }
 
     /// The emulator has no such form.
+    ///
+    /// # Errors
+    /// Always: the message shows the form.
     pub fn unknown<T>(&self) -> Result<T> {
         let mods: String = self.list.iter().map(|m| format!(".{m}")).collect();
         Err(self.error(format!(
@@ -72,6 +81,9 @@ impl<'a> Mods<'a> {
     }
 
     /// Refuses suffixes that nobody took.
+    ///
+    /// # Errors
+    /// The first of them.
     pub fn finish(&self) -> Result<()> {
         match self.taken.iter().position(|t| !t) {
             None => Ok(()),

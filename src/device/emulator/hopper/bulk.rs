@@ -63,6 +63,14 @@ fn aligned(address: u64, to: u64, lane: u32, what: &str) -> Result<(), Box<Fault
 }
 
 impl Warp {
+    /// Begins the bulk copies of the lanes of `exec`, one a lane.
+    ///
+    /// # Errors
+    /// A size or address that is no multiple of 16 bytes (of 128, in shared memory, for tensors); a
+    /// span outside of its memory; a map or coordinates that a GPU refuses; no mbarrier where one
+    /// is named; a CTA that the cluster does not have or that has exited; bytes that nothing has
+    /// written or that are in flight; an access that nothing orders before it; too many copies
+    /// without a wait.
     pub fn bulk(
         &mut self,
         cx: &mut Context<'_>,
@@ -388,6 +396,9 @@ impl Warp {
     }
 
     /// Until all but the latest `groups` are complete, or with `read` have been read.
+    ///
+    /// # Errors
+    /// Never: whatever could fail did so as the copies began.
     pub fn bulk_wait(
         &mut self,
         cx: &mut Context<'_>,

@@ -99,6 +99,10 @@ impl Arrived {
 }
 
 impl Warp {
+    /// The lanes of `exec` arrive at the cluster's barrier.
+    ///
+    /// # Errors
+    /// A thread that has arrived already and has not waited since.
     pub fn cluster_arrive(
         &mut self,
         cx: &mut Context<'_>,
@@ -125,6 +129,10 @@ impl Warp {
         Ok(())
     }
 
+    /// The lanes of `exec` wait until all threads of the cluster have arrived.
+    ///
+    /// # Errors
+    /// A thread that has not arrived.
     pub fn cluster_wait(
         &mut self,
         cx: &mut Context<'_>,
@@ -198,6 +206,11 @@ impl Cluster {
     }
 
     /// Runs cluster `index` from start to end and gives the most warp instructions of a CTA.
+    ///
+    /// # Errors
+    /// The first fault of a thread, a deadlock, more than `limit` warp instructions in a CTA, or more
+    /// requests than L2's model keeps. A read of something unwritten that came earlier is reported
+    /// instead, unless a race, a missing proxy fence or a copy in flight explains it.
     pub fn run(
         &mut self,
         index: u64,

@@ -118,6 +118,9 @@ pub struct Store {
 
 impl Shared {
     /// Whole words that a copy will write: nobody may touch them until it lands.
+    ///
+    /// # Errors
+    /// Another copy is still reading or writing them, or they hold an mbarrier.
     pub fn begin_write(&mut self, block: Block, lane: u32, what: &str) -> Result<(), Box<Fault>> {
         let busy = self.busy();
         for (at, bytes) in block.pieces() {
@@ -131,6 +134,9 @@ impl Shared {
     }
 
     /// Whole words that a copy reads: nobody may write them until [`Shared::end_read`].
+    ///
+    /// # Errors
+    /// Bytes that nothing has written or that are in flight.
     pub fn begin_read(
         &mut self,
         block: Block,
@@ -267,6 +273,11 @@ impl Engine {
     }
 
     /// Performs the copy at place `i` of the flights. True if a phase ended with it.
+    ///
+    /// # Errors
+    /// The CTA it goes to has exited; its mbarrier was invalidated, or has had more arrivals or
+    /// bytes than it awaits; the phase ends with bytes of it still to come; a reduction adds to
+    /// bytes that nothing has written.
     pub fn land(
         &mut self,
         i: usize,

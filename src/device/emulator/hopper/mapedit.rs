@@ -129,6 +129,10 @@ impl Context<'_> {
 
 impl Warp {
     /// `tensormap.replace`: each lane changes one field of the map that it names.
+    ///
+    /// # Errors
+    /// An address outside of its memory or misaligned; bytes that nothing has written, or that are
+    /// neither a map nor zero; an access that nothing orders before it.
     pub fn map_replace(
         &mut self,
         cx: &mut Context<'_>,
@@ -161,6 +165,10 @@ impl Warp {
 
     /// `tensormap.cp_fenceproxy`: the warp copies one map from shared to global memory and
     /// releases it to the tensor-map proxy.
+    ///
+    /// # Errors
+    /// Lanes that name different maps; an address outside of its memory or misaligned; bytes that
+    /// nothing has written; an access that nothing orders before it.
     pub fn map_copy(
         &mut self,
         cx: &mut Context<'_>,

@@ -147,6 +147,9 @@ impl Engine {
     }
 
     /// A copy begins that will complete on an mbarrier.
+    ///
+    /// # Errors
+    /// More copies, or bytes of copies, than a cluster may have in flight.
     pub fn begin_flight(&mut self, flight: Flight) -> Result<(), Box<Fault>> {
         self.carried += flight.load.carries();
         let who = flight.who;
@@ -155,6 +158,9 @@ impl Engine {
     }
 
     /// A copy of a bulk group begins.
+    ///
+    /// # Errors
+    /// As [`Engine::begin_flight`].
     pub fn begin_store(&mut self, store: Store) -> Result<(), Box<Fault>> {
         self.carried += store.data.len();
         let who = store.who;
@@ -264,6 +270,9 @@ impl Context<'_> {
 
 impl Context<'_> {
     /// Refuses to use the memory of a CTA that is gone.
+    ///
+    /// # Errors
+    /// The CTA `rank` has exited.
     pub fn still_there(&mut self, rank: u32, lane: u32, what: &str) -> Result<(), Box<Fault>> {
         let shared = self.shared_of(rank);
         match shared.exited {
@@ -288,6 +297,9 @@ impl Warp {
     }
 
     /// Executes one instruction of this machinery for the lanes of `exec`.
+    ///
+    /// # Errors
+    /// The fault of the instruction, as its method of the same name says.
     pub fn asynchronous(
         &mut self,
         cx: &mut Context<'_>,

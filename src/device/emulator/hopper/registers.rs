@@ -39,6 +39,11 @@ impl Pool {
 }
 
 impl Warp {
+    /// Takes or gives registers, so that the warp holds `count`; waits until the CTA has enough.
+    ///
+    /// # Errors
+    /// `.inc` to fewer or `.dec` to more than the warp holds; warps of a warpgroup that do not
+    /// execute the same ones in the same order.
     pub fn set_max_nreg(
         &mut self,
         cx: &mut Context<'_>,

@@ -209,6 +209,9 @@ impl Global {
     }
 
     /// Checks an access of one lane and gives its place.
+    ///
+    /// # Errors
+    /// An address outside of every buffer, or one that is no multiple of `bytes`.
     #[inline(always)]
     pub fn locate(
         &self,
@@ -247,6 +250,9 @@ impl Global {
     }
 
     /// As [`Global::locate`], of a span whose address must be a multiple of `align`.
+    ///
+    /// # Errors
+    /// An address that is no multiple of `align`, or a span that is not inside one buffer.
     pub fn locate_span(
         &self,
         address: u64,
@@ -305,6 +311,9 @@ impl Global {
 
 impl Region {
     /// Refuses a read of bytes that nothing has written, and notes the sector.
+    ///
+    /// # Errors
+    /// The first such byte.
     #[inline(always)]
     pub fn note_read(&self, at: u64, bytes: u64, lane: u32, what: &str) -> Result<(), Box<Fault>> {
         if self.readable(at, bytes) {

@@ -130,6 +130,10 @@ impl Shared {
     }
 
     /// Checks bounds and alignment of one lane's access.
+    ///
+    /// # Errors
+    /// An access that is not inside the CTA's shared memory, or whose address is no multiple of
+    /// `bytes`.
     #[inline(always)]
     pub fn locate(&self, at: u64, bytes: u32, lane: u32, what: &str) -> Result<usize, Box<Fault>> {
         let inside = at < self.bytes.into() && at + u64::from(bytes) <= self.bytes.into();
@@ -154,6 +158,9 @@ impl Shared {
     }
 
     /// Refuses to read what is unwritten or in flight.
+    ///
+    /// # Errors
+    /// The first such byte.
     #[inline(always)]
     pub fn check_read(
         &self,
@@ -173,6 +180,9 @@ impl Shared {
     }
 
     /// As [`Shared::locate`], of a span whose alignment is its user's to check.
+    ///
+    /// # Errors
+    /// A span that is not inside the CTA's shared memory.
     pub fn locate_span(
         &self,
         at: u64,
@@ -219,6 +229,9 @@ impl Shared {
     }
 
     /// Refuses to write what is in flight, and notes the bytes as written.
+    ///
+    /// # Errors
+    /// Bytes that a copy in flight reads or writes, or of an mbarrier.
     #[inline(always)]
     pub fn note_write(
         &mut self,
@@ -268,6 +281,9 @@ impl Shared {
     }
 
     /// Refuses that a copy writes what another reads, or an mbarrier.
+    ///
+    /// # Errors
+    /// The first such byte.
     #[inline(always)]
     pub fn check_depart(
         &self,

@@ -33,6 +33,9 @@ impl Context<'_> {
 
     /// After a read that a memory refuses: what is unwritten may turn out to be a race, so that the
     /// fault waits and what is there is read.
+    ///
+    /// # Errors
+    /// The fault itself if it cannot wait: it is of another kind, or races are not checked.
     #[cold]
     pub fn excuse(&mut self, fault: Box<Fault>, who: Who) -> Result<(), Box<Fault>> {
         match fault.kind {
@@ -45,6 +48,9 @@ impl Context<'_> {
     }
 
     /// A load from shared memory, all addresses being inside.
+    ///
+    /// # Errors
+    /// A write that nothing orders before it.
     #[inline(always)]
     pub fn note_shared_load(
         &mut self,
@@ -64,6 +70,9 @@ impl Context<'_> {
     }
 
     /// A store or atomic to shared memory, before it happens. True if lanes write to one place.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
     #[inline(always)]
     pub fn note_shared_store(
         &mut self,
@@ -91,6 +100,9 @@ impl Context<'_> {
 
     /// One lane's access to global memory, before it happens: a read, or a write of which `idle` says
     /// whether it changes nothing.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
     #[inline(always)]
     pub fn note_global(
         &self,
@@ -113,6 +125,9 @@ impl Context<'_> {
 
     /// The side of a bulk copy that lies in global memory, as it begins: runs of a buffer, and the
     /// object and phase that tell its end.
+    ///
+    /// # Errors
+    /// An access that nothing, or no proxy fence, orders before it.
     pub fn note_bulk(
         &mut self,
         who: Who,
@@ -131,6 +146,9 @@ impl Context<'_> {
     }
 
     /// A bulk copy takes the tensor map at a global address.
+    ///
+    /// # Errors
+    /// A write of the map that nothing, or no fence of its proxy, orders before it.
     pub fn note_map(
         &mut self,
         who: Who,
@@ -146,6 +164,9 @@ impl Context<'_> {
     }
 
     /// One lane's load from the shared memory of CTA `rank` of the cluster, inside of it.
+    ///
+    /// # Errors
+    /// A write that nothing orders before it.
     pub fn note_peer_load(
         &mut self,
         who: Who,
@@ -165,6 +186,9 @@ impl Context<'_> {
     }
 
     /// As [`Context::note_peer_load`], of a store or atomic. `idle`: it writes what is there already.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
     pub fn note_peer_store(
         &mut self,
         who: Who,
@@ -224,6 +248,9 @@ fn place<'a>(
 
 /// Two lanes of one store instruction must not write different values to one byte. `value` gives
 /// element `k` of a lane.
+///
+/// # Errors
+/// The first byte where they do, with both lanes.
 pub fn collide(
     space: &str,
     mem: &Mem,

@@ -101,6 +101,9 @@ impl Products {
 impl Shadow {
     /// A product reads pieces of 16 bytes; `a.entry` has the clock of its group. Who does not know
     /// that has not waited for it.
+    ///
+    /// # Errors
+    /// A write that nothing, or no proxy fence, orders before it.
     pub fn product(&mut self, a: &Actor<'_>, pieces: &Arc<Pieces>) -> Result<(), Clash> {
         let known = self.products.writers(pieces).is_some_and(|writers| {
             writers.iter().all(|&before| a.behind(before, 0, 0xf, true).is_none())

@@ -160,6 +160,9 @@ impl Shadow {
 
     /// Reads by the lanes of `mask`, each of `bytes` at its address. What lies outside is somebody
     /// else's to refuse.
+    ///
+    /// # Errors
+    /// A write that the actor is not behind.
     pub fn read(
         &mut self,
         a: &Actor<'_>,
@@ -244,6 +247,9 @@ impl Shadow {
 
     /// Writes by the lanes of `mask`. True if two lanes of this instruction write one byte. `idle`
     /// says of a lane that it writes what is there already, which harms no other write.
+    ///
+    /// # Errors
+    /// A read or write that the actor is not behind.
     pub fn write(
         &mut self,
         a: &Actor<'_>,
@@ -376,6 +382,9 @@ impl Shadow {
 
     /// A span of whole words that an engine will write (`write`) or read; whoever touches it before
     /// [`Shadow::landed`] is not ordered behind the engine.
+    ///
+    /// # Errors
+    /// A write, or for a write a read, that the actor is not behind.
     pub fn engine(&mut self, a: &Actor<'_>, at: u32, bytes: u32, write: bool) -> Result<(), Clash> {
         let slot = if write { None } else { self.slot(a.entry.actor()) };
         if let Some(slot) = slot {

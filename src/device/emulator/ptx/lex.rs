@@ -126,6 +126,9 @@ fn token<'a>(i: &mut In<'a>) -> ModalResult<Tok<'a>> {
 }
 
 /// The tokens of `text`, with [`Tok::End`] last.
+///
+/// # Errors
+/// A comment or string without an end, or a character that PTX does not have, with its line.
 pub fn lex(text: &str) -> Result<Vec<Token<'_>>> {
     let mut i = LocatingSlice::new(text);
     let mut out = Vec::new();

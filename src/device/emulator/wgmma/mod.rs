@@ -249,6 +249,11 @@ impl Warpgroups {
 
 impl Warp {
     /// Executes `op`, with all lanes.
+    ///
+    /// # Errors
+    /// Warps of a warpgroup that do not execute the same with the same operands; lanes that
+    /// disagree on an operand; a missing `wgmma.fence`; registers of a product in flight; pieces
+    /// that [`gather`](operand::gather) refuses.
     pub fn warpgroup(
         &mut self,
         cx: &mut Context<'_>,
@@ -288,6 +293,9 @@ impl Warp {
     }
 
     /// The warp's last lane exits.
+    ///
+    /// # Errors
+    /// Another warp of the warpgroup has executed an instruction that this one has not.
     pub fn leave_warpgroup(&mut self, cx: &mut Context<'_>) -> Result<(), Box<Fault>> {
         match cx.warpgroups.leave(self.id) {
             None => Ok(()),

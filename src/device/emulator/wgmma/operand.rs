@@ -61,6 +61,10 @@ impl Met {
     /// A power of two: more than the operands of a kernel's loop.
     const PLACES: usize = 512;
 
+    /// The pieces that a descriptor names, kept for the next that asks.
+    ///
+    /// # Errors
+    /// Bits that are no descriptor.
     pub fn pieces(&mut self, key: Key) -> Result<Arc<Pieces>, Box<Fault>> {
         let (bits, start, end, mn_major) = key;
         self.0.resize(Met::PLACES, None);
