@@ -12,7 +12,7 @@ pub enum Warning {
     Throttled(Vec<String>),
     /// The median clock of the samples is below 75% of the maximum.
     LowClock { mhz: f64, max_mhz: f64 },
-    /// Half a second of warm-up did not bring the clock to rest.
+    /// A second of warm-up did not bring the clock to rest.
     Unsettled,
     /// The median's interval stayed wider than asked.
     Noisy { half_width: f64 },

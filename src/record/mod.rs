@@ -133,7 +133,7 @@ pub struct Sampled {
     pub executed: Problem,
     /// By how much its counts were multiplied.
     pub times: u64,
-    /// Of the CTAs of `executed`, those that were; all if absent.
+    /// Which CTAs of `executed` were executed; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctas: Option<CtaSample>,
 }

@@ -19,7 +19,7 @@ pub(super) struct CudaLoaded {
     // Fields drop in order: what uses the module before the module.
     events: Events,
     buffers: Vec<(Buffer, Guarded)>,
-    /// Of the inputs, by index into `buffers`.
+    /// Hashes of the inputs, each with its index into `buffers`.
     hashes: Vec<(usize, Hashes)>,
     launches: Vec<Ready>,
     _module: Arc<Module>,
@@ -74,7 +74,8 @@ impl CudaLoaded {
                     launch.entry, entry.local_bytes
                 ));
             }
-            // Of several launches of an entry, the one that fits a multiprocessor least.
+            // An entry that is launched several ways tells of the launch that fits a multiprocessor
+            // least.
             let kept = build.entries.entry(launch.entry.clone()).or_insert_with(|| entry.clone());
             kept.ctas_per_sm = kept.ctas_per_sm.min(entry.ctas_per_sm);
             launches.push(Ready {
@@ -112,8 +113,8 @@ impl CudaLoaded {
         &self.events
     }
 
-    /// Queues what is timed: the zeroing of workspaces that must be zero, which a kernel that
-    /// needs it pays for, and all launches.
+    /// Queues what is timed: the zeroing of workspaces that must be zero (a kernel that needs it
+    /// pays for it), then all launches.
     ///
     /// # Errors
     /// The driver's refusal of a launch or of the zeroing.

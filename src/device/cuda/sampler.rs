@@ -1,9 +1,9 @@
 //! One timed run: flush, hold the stream, event, launches, event, release.
 //!
-//! The stream is held by a spinning one-thread kernel while everything behind it is queued, so
-//! that no gap of the host lies between the events; its own time and the flush lie before the
-//! first event. The multiprocessors' clock is what their cycle counters advance by from before
-//! the hold to after the last launch, against the GPU's nanosecond timer.
+//! A spinning one-thread kernel holds the stream while everything behind it is queued, so that no
+//! gap of the host lies between the events. Its own time and the flush lie before the first event.
+//! The clock is what the multiprocessors' cycle counters advance by over what the GPU's nanosecond
+//! timer does, from before the hold to after the last launch.
 
 use std::sync::atomic::Ordering;
 

@@ -48,7 +48,7 @@ impl Barriers {
         self.state[id as usize].generation
     }
 
-    /// Of the last generation of `bar.red`: how many said yes, of how many.
+    /// How many threads said yes in the last generation of `bar.red`, and how many were asked.
     pub fn result(&self, id: u32) -> (u32, u32) {
         self.state[id as usize].result
     }
@@ -111,8 +111,8 @@ impl Barriers {
         }
     }
 
-    /// Warps that have not arrived, one bit each; and true if they must, or did in the generation
-    /// before, else others might as well.
+    /// Warps that have not arrived, one bit each, and true if the barrier waits for them: it is for
+    /// all, or they arrived in the generation before. With false, any of them might come.
     pub fn late(&self, id: u32) -> (u32, bool) {
         let b = &self.state[id as usize];
         match b.before & !b.here {
@@ -194,7 +194,7 @@ pub struct Cta {
     pub last: usize,
     /// Warp instructions executed.
     pub steps: u64,
-    /// In its cluster.
+    /// Its rank in the cluster.
     rank: u32,
     dims: Dims,
 }
@@ -236,7 +236,8 @@ impl Cta {
         self.steps = 0;
     }
 
-    /// Fills the registers that a warp finds filled; `all`, or those that differ between CTAs.
+    /// Fills the registers that a warp finds filled: `all` of them, or those that differ between
+    /// CTAs.
     fn preset(&mut self, program: &Program, w: usize, cta: [u32; 3], all: bool) {
         let d = self.dims;
         let regs = &mut self.warps[w].regs;

@@ -27,8 +27,8 @@ pub fn canon64(x: f64) -> u64 {
     if x.is_nan() { NAN64 } else { x.to_bits() }
 }
 
-/// An fp64 result as a GPU has it: of NaN operands the last, made quiet; else what is no number is
-/// the negative default one. fp64 alone keeps payloads.
+/// An fp64 result as a GPU has it. With NaN operands it is the last of them, made quiet; any other
+/// NaN is the negative default one. fp64 alone keeps payloads.
 #[inline(always)]
 pub fn settle64(y: f64, from: &[u64]) -> u64 {
     if !y.is_nan() {

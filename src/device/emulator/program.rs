@@ -260,10 +260,10 @@ pub enum Preset {
     TotalShared,
     /// Start of dynamic shared memory plus an offset.
     ExternShared(u64),
-    /// Of the cluster in the grid.
+    /// `%clusterid`: of the cluster in the grid, by axis.
     Clusterid(u8),
     Nclusterid(u8),
-    /// Of the CTA in its cluster.
+    /// `%cluster_ctaid`: of the CTA in its cluster, by axis.
     ClusterCtaid(u8),
     ClusterNctaid(u8),
     ClusterCtarank,
@@ -299,7 +299,7 @@ pub struct ModuleVar {
     pub name: String,
     pub constant: bool,
     pub bytes: Vec<u8>,
-    /// Bytes in front of which nothing was initialised: globals without an initialiser are zero.
+    /// Address of its first byte.
     pub base: u64,
 }
 

@@ -22,7 +22,7 @@ pub struct Batch {
     to: [u32; 32],
     /// The group that each lane's copy belongs to.
     group: [u32; 32],
-    /// Which of its warp's copies it is.
+    /// Its number among its warp's copies.
     number: u64,
     data: [[u32; 4]; 32],
 }
@@ -172,8 +172,8 @@ impl Warp {
         self.land_where(shared, order, mask, |_, _, number| number < before);
     }
 
-    /// Lands copies by their group, the groups committed, and their number. `order` is that of the
-    /// cluster, with the CTA's rank.
+    /// Lands the copies that `lands` names, by group, groups committed, and number. The CTA's rank
+    /// stands beside the order of its cluster.
     fn land_where(
         &mut self,
         shared: &mut Shared,

@@ -16,8 +16,8 @@ use crate::device::emulator::warp::{Context, Faulted, Group, Turn, Wait, Warp};
 
 /// Steps of a warp before the next has its turn.
 const QUANTUM: u64 = 1 << 14;
-/// Rounds of all warps, with some of them parked, before copies land although others still move:
-/// those may be spinning.
+/// Rounds of all warps, some of them parked, after which copies land although other warps still
+/// move: those may be spinning.
 const PATIENCE: u32 = 8;
 
 /// Requests of a cluster that are written down for the model of L2: half a GiB.
@@ -38,7 +38,7 @@ impl Peers<'_> {
         (self.before.len() + 1 + self.after.len()) as u32
     }
 
-    /// Of another rank of the cluster.
+    /// The shared memory of another rank of the cluster.
     pub fn get(&mut self, rank: u32) -> &mut Shared {
         let rank = rank as usize;
         match rank.checked_sub(self.before.len() + 1) {
@@ -91,7 +91,7 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// Of `lanes`, how many have not arrived in a generation.
+    /// How many lanes of `of` have not arrived in a generation.
     pub fn late(&self, of: u32, generation: u64) -> u32 {
         let here = lanes(self.mask & of).filter(|&l| self.generation[l as usize] == generation);
         of.count_ones() - here.count() as u32
@@ -223,8 +223,8 @@ impl Cluster {
             Box::new(Trace::new(self.ctas.len() as u32, self.dims.threads().div_ceil(32)))
         });
         let done = self.execute(limit, program, runner);
-        // A fault that came after the read of something unwritten is most likely its consequence,
-        // unless it explains it.
+        // A fault that came after the read of something unwritten is most likely the read's
+        // consequence, unless it is of a kind that explains the read.
         let explains = |halt: &Halt| {
             matches!(halt.faulted.0.kind, FaultKind::Race | FaultKind::Proxy | FaultKind::InFlight)
         };
@@ -240,7 +240,7 @@ impl Cluster {
         })
     }
 
-    /// What the latest run was, where that was asked for and could be kept.
+    /// The trace of the latest run, where it was asked for and could be kept.
     pub fn take_trace(&mut self) -> Option<Box<Trace>> {
         self.events.trace.take().filter(|trace| trace.whole())
     }
@@ -460,7 +460,7 @@ impl Cluster {
                 return Ok(true);
             }
         }
-        // A wait may come back without success; once at each place, while nothing happens.
+        // A wait may come back without success, but while nothing happens only once at each place.
         let progress = self.engine.progress;
         for (c, w, g) in waiters {
             let warp = &mut self.ctas[c].warps[w];

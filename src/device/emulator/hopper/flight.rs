@@ -63,7 +63,7 @@ pub enum Load {
         op: AtomOp,
         ty: AtomTy,
     },
-    /// The `cp.async` of a lane that it began before this one; then the lane arrives.
+    /// A lane's `cp.async` with numbers below `before`; once they have landed, the lane arrives.
     Copies {
         before: u64,
     },
@@ -106,7 +106,7 @@ pub struct Store {
     /// How many groups its lane had committed before.
     pub group: u32,
     pub from: Block,
-    /// Its source has not been read for all that its thread knows.
+    /// For all that its thread knows, its source has not been read yet.
     pub reading: bool,
     pub data: Arc<Vec<u8>>,
     pub target: Target,
@@ -358,7 +358,7 @@ impl Store {
                 }
             }
             Target::Tensor(map, coords) => {
-                // That the box lies inside has been looked at when the copy began.
+                // The box lies inside: that was checked when the copy began.
                 let Some((r, start)) = global.region(map.address) else { return };
                 map.walk(coords, Way::Write, |offset, at, bytes| {
                     self.write(global, r, start + at, &self.data[offset..offset + bytes]);

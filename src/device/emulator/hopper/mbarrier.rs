@@ -138,8 +138,8 @@ impl Mbarrier {
         }
     }
 
-    /// Warps that have not arrived yet, by CTA; and true if they did in the phase before, else
-    /// others might as well.
+    /// Warps that have not arrived yet, by CTA, and true if these arrived in the phase before. With
+    /// false, any of them might come.
     pub fn late(&self) -> ([u32; CTAS], bool) {
         let again = std::array::from_fn(|c| self.before[c] & !self.here[c]);
         match again == [0; CTAS] {

@@ -113,8 +113,8 @@ pub enum Flow {
     Again(Wait),
 }
 
-/// Copies of a cluster that may be in flight, and bytes that they may carry: far more than sound
-/// kernels have, and what endless ones stop at.
+/// Copies of a cluster that may be in flight, and bytes that they may carry: sound kernels have far
+/// fewer, and endless ones stop here.
 const MOST_COPIES: usize = 1 << 16;
 const MOST_CARRIED: usize = 1 << 28;
 

@@ -7,12 +7,12 @@ use crate::device::emulator::program::Program;
 use crate::device::emulator::trap::{At, Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Wait, Warp};
 
-/// Registers of a CTA, in registers a thread times 32.
+/// Registers of a CTA, counted in units of 32: one for each thread of a warp.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
-    /// Not held by any warp, in units of a warp's share.
+    /// Units that no warp holds.
     pub free: u32,
-    /// Registers that each warp holds a thread.
+    /// Units that each warp holds: registers of each of its threads.
     pub held: Vec<u32>,
     /// The instructions that the warps of each warpgroup execute.
     done: Vec<Lockstep<usize>>,
@@ -28,8 +28,8 @@ impl Pool {
         Pool { free: 0, held: vec![each; warps], done: groups.collect(), by: vec![None; warps] }
     }
 
-    /// A warpgroup whose warps have not executed the same: one that has not, one that has, and the
-    /// instruction.
+    /// Two warps of a warpgroup that have not executed the same: one that has not, one that has,
+    /// and the instruction.
     pub fn uneven(&self) -> Option<(usize, usize, usize)> {
         self.done.iter().enumerate().find_map(|(g, steps)| {
             let (w, pc) = steps.behind()?;

@@ -53,7 +53,7 @@ fn zeros(n: usize) -> Vec<AtomicU32> {
     bytemuck::zeroed_vec(n)
 }
 
-/// Of each byte of a word whether it was written, from the bits of its sector: all ones or zeros.
+/// A mask of the bytes of a word that were written, from the bits of its sector.
 fn bytes_written(init: u32, word: usize) -> u32 {
     let bits = init >> (4 * (word % 8));
     (0..4).filter(|byte| bits >> byte & 1 != 0).map(|byte| 0xff << (8 * byte)).sum()
@@ -91,11 +91,11 @@ impl Region {
         ((index as u64 + 1) << REGION_BITS) + REGION_START
     }
 
-    /// Makes the region as before a run that nothing initialises: zeroed, or unwritten.
+    /// Makes a region that nothing initialises ready for a run: zeroed, or unwritten.
     pub fn reset(&mut self) {
         match &mut self.init {
-            // What the words still hold cannot be read: poison stands for it. Where it can, it is
-            // put there.
+            // What the words still hold cannot be read: poison stands for it. Where unwritten words
+            // may be read, the poison is put there.
             Some(init) => {
                 *init = zeros(init.len());
                 if self.lenient {
@@ -108,7 +108,7 @@ impl Region {
         *self.dirty.get_mut() = false;
     }
 
-    /// Contents before a run of a region that is initialised; poison behind `bytes`.
+    /// Fills an initialised region before a run: `bytes`, then poison.
     pub fn fill(&mut self, bytes: &[u8]) {
         for (i, w) in self.words.iter_mut().enumerate() {
             let mut b = [0xff; 4];
@@ -138,7 +138,7 @@ impl Region {
         out
     }
 
-    /// Sectors read and written since the last call, added to `read` and `written`; returns how
+    /// Adds the sectors read and written since the last call to `read` and `written`; returns how
     /// many they were.
     pub fn take_sectors(&mut self, read: &mut [u32], written: &mut [u32]) -> (u64, u64) {
         let take = |bits: &mut [AtomicU32], into: &mut [u32]| {
@@ -156,7 +156,7 @@ impl Region {
         (take(&mut self.read, read), take(&mut self.written, written))
     }
 
-    /// Of each element of `size` bytes, whether all of it was written since the last fill. True
+    /// For each element of `size` bytes, whether all of it was written since the last fill; true
     /// where that is not kept.
     pub fn written(&self, size: usize) -> Vec<bool> {
         let elements = self.bytes as usize / size;

@@ -11,13 +11,13 @@ use crate::device::emulator::trap::{Fault, FaultKind};
 /// A CTA's shared memory.
 pub struct Shared {
     words: Vec<u32>,
-    /// Of each word: low four bits, bytes that may be read; high four, bytes that may not be written,
-    /// because a copy in flight writes or reads them or they are an mbarrier's.
+    /// One byte a word. Its low four bits are the bytes that may be read; its high four those that
+    /// may not be written, because a copy in flight writes or reads them or they are an mbarrier's.
     shadow: Vec<u8>,
     changes: Changes,
     pub bytes: u32,
     pub mbarriers: Mbarriers,
-    /// Its CTA has come to its end, by this last exit of a warp.
+    /// The last exit of a warp of its CTA, once that has ended.
     pub exited: Option<Who>,
     pub checks: Checks,
 }
@@ -45,7 +45,7 @@ impl Shared {
         Shared::checked(bytes, Checks::ALL)
     }
 
-    /// With these of the checks that have to do with it.
+    /// Shared memory of `bytes`, with those of the checks that concern it.
     pub fn checked(bytes: u32, checks: Checks) -> Shared {
         let n = bytes.div_ceil(4) as usize;
         Shared {
@@ -160,7 +160,7 @@ impl Shared {
     /// Refuses to read what is unwritten or in flight.
     ///
     /// # Errors
-    /// The first such byte.
+    /// Bytes that nothing has written, that a copy in flight writes, or of an mbarrier.
     #[inline(always)]
     pub fn check_read(
         &self,
@@ -283,7 +283,7 @@ impl Shared {
     /// Refuses that a copy writes what another reads, or an mbarrier.
     ///
     /// # Errors
-    /// The first such byte.
+    /// Bytes that a copy in flight reads, or of an mbarrier.
     #[inline(always)]
     pub fn check_depart(
         &self,

@@ -14,7 +14,7 @@ pub struct BulkSide<'a> {
     /// Offsets in the box and in the buffer, and bytes.
     pub runs: &'a [(usize, u64, u64)],
     pub does: BulkDoes,
-    /// Who waits for this object in this phase (group) knows that it has ended.
+    /// Whoever waits for this object in this phase (group) knows that the copy has ended.
     pub object: Object,
     pub phase: u64,
 }

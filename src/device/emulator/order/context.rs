@@ -31,8 +31,8 @@ impl Context<'_> {
         self.events.order.on()
     }
 
-    /// After a read that a memory refuses: what is unwritten may turn out to be a race, so that the
-    /// fault waits and what is there is read.
+    /// Called after a memory refuses a read. A read of something unwritten may turn out to be a
+    /// race, so the fault waits and what is there is read.
     ///
     /// # Errors
     /// The fault itself if it cannot wait: it is of another kind, or races are not checked.
@@ -98,8 +98,8 @@ impl Context<'_> {
         Ok(overlap && flags != ATOMIC && self.events.order.checks.races)
     }
 
-    /// One lane's access to global memory, before it happens: a read, or a write of which `idle` says
-    /// whether it changes nothing.
+    /// One lane's access to global memory, before it happens: a write if there is an `idle`, which
+    /// says whether it changes nothing; else a read.
     ///
     /// # Errors
     /// An access that nothing orders before it.
@@ -212,7 +212,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Of a strong load: what others have published at its addresses.
+    /// A strong load: `who` learns what others have published at its addresses.
     #[cold]
     pub fn learn(&mut self, who: Who, space: Space, address: &[u64; 32], how: Strength) {
         for lane in lanes(who.lanes) {
@@ -221,7 +221,7 @@ impl Context<'_> {
         }
     }
 
-    /// Of a strong store or atomic.
+    /// A strong store or atomic: `who` publishes at its addresses.
     #[cold]
     pub fn publish(&mut self, who: Who, space: Space, address: &[u64; 32], how: Strength) {
         for lane in lanes(who.lanes) {
@@ -231,7 +231,7 @@ impl Context<'_> {
     }
 }
 
-/// Where an address is published. What has the scope of a CTA stays in it.
+/// Where an address is published. An access with the scope of a CTA stays in its CTA.
 fn place<'a>(
     global: &'a Global,
     rank: u32,
@@ -283,8 +283,9 @@ pub fn collide(
     Ok(())
 }
 
-/// Whether any two lanes' accesses of `bytes` lie apart, or at one place with the `same` value. A
-/// store of many lanes is nearly always so, in whatever order; byte by byte it costs much more.
+/// Whether any two lanes' accesses of `bytes` lie apart, or at one place with the `same` value.
+/// Stores of many lanes nearly always are so, in whatever order; to look byte by byte costs much
+/// more.
 fn agree(address: &[u64; 32], mask: u32, bytes: u64, same: impl Fn(u32, u32) -> bool) -> bool {
     let mut order = [(0u64, 0u32); 32];
     let mut n = 0;

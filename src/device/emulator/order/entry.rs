@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Entry(pub u64);
 
-/// Of an access that has not ended: no one knows of it.
+/// The clock of an access that has not ended: nobody knows of it.
 pub const IN_FLIGHT: u32 = (1 << 24) - 1;
 /// Clocks beyond this are not told apart, and checking ends.
 pub const LAST_CLOCK: u32 = IN_FLIGHT - 1;
@@ -68,13 +68,13 @@ impl Entry {
         self.0 & flag != 0
     }
 
-    /// Of the same instruction, executed by the same warp between the same two synchronisations.
+    /// Both are of one instruction, executed by one warp between the same two synchronisations.
     #[inline(always)]
     pub fn same_instruction(self, other: Entry) -> bool {
         self.0 >> 12 == other.0 >> 12
     }
 
-    /// By the same lane of the same warp, between the same two synchronisations.
+    /// Both are by one lane of one warp, between the same two synchronisations.
     #[inline(always)]
     pub fn same_lane(self, other: Entry) -> bool {
         (self.0 ^ other.0) & (u64::MAX << 28 | 31 << 7) == 0

@@ -30,7 +30,7 @@ impl Touch {
         Touch(cta << 38 | u64::from(warp) << 29 | u64::from(clock) << 5 | u64::from(strong))
     }
 
-    /// Of engine number `engine` of a cluster, asked by the CTA of that rank.
+    /// An access by engine number `engine` of a cluster, asked by the CTA of that rank.
     pub fn engine(cluster: u64, engine: u32, clock: u32, rank: u32, strong: bool) -> Touch {
         let t = Touch::warp(cluster, FIRST_ENGINE + engine, clock, strong);
         Touch(t.0 | u64::from(rank & 15) << 1)
@@ -147,7 +147,7 @@ pub struct Meeting {
 
 /// What decides whether an earlier access happened before.
 pub trait Knows {
-    /// Of this launch, and by another actor.
+    /// Whether an access of this launch, by another actor, happened before.
     fn knows(&self, t: Touch) -> bool;
     /// Whether a proxy fence stands behind a thread's write that is known.
     fn fenced(&self, t: Touch) -> bool;
@@ -174,9 +174,10 @@ impl GlobalShadow {
         Some((page, i))
     }
 
-    /// An access by `me` to the word at byte `at`; `bytes` is the mask of those touched. `oldest` is
-    /// the first CTA of this launch: all before it happened before. Gives an access of this launch
-    /// that is not ordered before it. `ENGINE`: `me` is one, through the async proxy.
+    /// Notes an access by `me` to the word at byte `at`, and gives an access of this launch that is
+    /// not ordered before it. `bytes` is the mask of the bytes touched. `oldest` is the first CTA
+    /// of this launch: all that earlier CTAs did happened before. `ENGINE`: `me` is an engine,
+    /// through the async proxy.
     #[inline(always)]
     pub fn touch<const ENGINE: bool>(
         &self,

@@ -13,13 +13,13 @@ const READERS: usize = 64;
 #[derive(Debug, Default)]
 pub struct Shadow {
     pub(super) writes: Vec<Entry>,
-    /// Of each word, a bit for each slot whose reader has read it since the last whole write.
+    /// For each word, a bit for each slot whose reader has read it since the last whole write.
     pub(super) readers: Vec<u64>,
-    /// By slot: the last read of each word. Only what `readers` names means anything.
+    /// For each slot, the last read of each word. Only reads that `readers` names mean anything.
     pub(super) reads: Vec<Vec<Entry>>,
     /// Actor of each slot.
     slots: Vec<u32>,
-    /// Of each slot, a clock that none of its reads is later than.
+    /// For each slot, a clock that none of its reads is later than.
     pub(super) latest: Vec<u32>,
     pub(super) products: Products,
 }
@@ -92,7 +92,8 @@ impl<'a> Actor<'a> {
         (clash && !before.both_strong(self.entry.0)).then_some(Why::Unordered)
     }
 
-    /// A lane's access to what `before` wrote; `fine` becomes its epoch where that goes for all of it.
+    /// Whether a lane may access what `before` wrote; `fine` becomes the epoch of `before` where
+    /// the whole epoch may be accessed.
     #[inline(always)]
     fn may_touch(&self, before: Entry, lane: u32, bytes: u64, fine: &mut u64) -> Result<(), Why> {
         let own = before.actor() == self.actor;

@@ -10,9 +10,9 @@ pub type Foreign = BTreeMap<u64, Clocks>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Clocks {
     pub warps: Vec<u32>,
-    /// Of the cluster of which this is the first CTA.
+    /// As `warps`, for the engines of the cluster whose first CTA this is.
     pub engines: Vec<u32>,
-    /// As `warps`, of what a proxy fence for global memory stands behind.
+    /// As `warps`, for what a proxy fence for global memory stands behind.
     pub fenced: Vec<u32>,
     /// Likewise for tensor maps.
     pub mapped: Vec<u32>,
@@ -42,7 +42,7 @@ pub struct View {
     pub begun: Vec<u32>,
     /// Those with a fence of device scope in between: what a relaxed atomic may publish.
     pub released: Vec<u32>,
-    /// Of CTAs outside of this cluster.
+    /// What is known of CTAs outside of this cluster.
     pub foreign: Option<Arc<Foreign>>,
 }
 

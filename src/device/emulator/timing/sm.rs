@@ -17,9 +17,9 @@ use crate::device::model::SUB_CORES;
 pub struct Ports {
     /// Bytes a cycle that it takes from L2, and gives to it.
     pub l2: f64,
-    /// The same of bulk loads, some of which L2 does not hold.
+    /// The same for bulk loads, some of which L2 does not hold.
     pub load: f64,
-    /// Of each instruction, cycles from the start of a bulk load to the end of its phase.
+    /// For each instruction, cycles from the start of a bulk load to the end of its phase.
     pub load_latency: Vec<f64>,
     /// The same until a bulk store has read shared memory.
     pub store_latency: f64,
@@ -35,7 +35,7 @@ pub struct Ports {
 #[derive(Debug, Clone)]
 pub struct Ran {
     pub cycles: f64,
-    /// Of the warp that ended last, where its cycles went.
+    /// Where the cycles of the warp that ended last went.
     pub path: Path,
 }
 

@@ -91,7 +91,7 @@ fn k_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, fli
     dispatch(arch, K::<E>(s, words, n, flip, PhantomData));
 }
 
-/// Of 16-bit elements.
+/// Takes in MN-major pieces of 16-bit elements.
 fn mn_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, flip: u32) {
     struct K<'a, E>(&'a mut Columns, &'a [u32], usize, u32, PhantomData<E>);
     impl<E: Element> WithSimd for K<'_, E> {

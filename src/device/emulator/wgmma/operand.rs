@@ -32,7 +32,7 @@ impl Pieces {
         Pieces { at, span: start..end, aligned }
     }
 
-    /// All lie in a shared memory, at places where pieces may.
+    /// Whether all lie in shared memory, at places where pieces may.
     fn inside(&self, shared: &Shared) -> bool {
         self.aligned && self.span.end <= shared.bytes && self.span.end < u32::MAX
     }
@@ -83,7 +83,7 @@ impl Met {
     }
 }
 
-/// An operand B as its pieces were, and what they were taken in as: the other warps of the
+/// The words of an operand B and the columns they were taken in as: the other warps of the
 /// warpgroup meet the same.
 #[derive(Default)]
 pub struct Taken {
@@ -96,7 +96,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// These are the columns of what the pieces hold now.
+    /// Whether these are the columns of what the pieces hold now.
     fn holds(&mut self, w: &Wgmma, pieces: &Arc<Pieces>, shared: &mut Shared) -> bool {
         let same = self.from.is_some_and(|(n, flip, load)| {
             n == w.n && flip == w.flip[1] && std::ptr::fn_addr_eq(load, w.load_b)
@@ -125,7 +125,7 @@ impl Taken {
         true
     }
 
-    /// Makes them so.
+    /// Makes these the columns of what the pieces hold now.
     ///
     /// # Errors
     /// As [`gather`].
