@@ -6,6 +6,7 @@ use super::Series;
 use super::sampling::LOW_CLOCK;
 use crate::device::{Facts, Health};
 
+/// A warning, with the figures that it tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Warning {
     /// The driver lowered the clock, for these reasons.

@@ -68,6 +68,7 @@ pub struct Record {
     pub flops_formula: String,
 }
 
+/// The kernel variant of a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kernel {
     /// `attention/prefill.sm80`
@@ -109,6 +110,7 @@ impl Timing {
         }
     }
 
+    /// Whether the time was measured; if not, it is modelled.
     pub fn is_measured(&self) -> bool {
         matches!(self, Timing::Measured { .. })
     }
@@ -152,6 +154,7 @@ pub struct Verification {
     pub damage: Vec<String>,
 }
 
+/// The error of one output, and what it is held against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutputError {
     pub name: String,

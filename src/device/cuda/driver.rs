@@ -146,6 +146,7 @@ impl Page {
         half(0) | half(1) << 32
     }
 
+    /// Sets the whole page to zero.
     pub fn clear(&self) {
         (0..Self::BYTES / 4).for_each(|i| self.word(i).store(0, Ordering::Release));
     }
@@ -214,6 +215,7 @@ impl Context {
         })
     }
 
+    /// Whether a fault or a hung kernel has made it unusable.
     pub fn is_broken(&self) -> bool {
         self.broken.get().is_some()
     }
@@ -287,6 +289,7 @@ impl Context {
         answer.recv_timeout(FAREWELL).unwrap_or_else(|_| Err("it does not answer".into()))
     }
 
+    /// What broke it, in words; empty if nothing did.
     pub fn why_broken(&self) -> &str {
         self.broken.get().map_or("", String::as_str)
     }

@@ -89,6 +89,7 @@ impl Module {
         Ok(Module { raw, warnings, load_ms })
     }
 
+    /// Gives the module back to the driver.
     pub fn unload(&self) {
         // SAFETY: callers hold the only reference, so no function of the module is used again.
         let _ = unsafe { sys::cuModuleUnload(self.raw) };

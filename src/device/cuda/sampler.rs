@@ -55,6 +55,7 @@ impl Events {
         Ok(f64::from(ms) * 1e6)
     }
 
+    /// Gives both events back to the driver.
     pub fn destroy(&self) {
         for event in [self.start, self.stop] {
             // SAFETY: callers have bound the context and use the events no more.

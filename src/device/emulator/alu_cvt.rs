@@ -7,6 +7,7 @@ use super::num::{self, flush};
 use super::ptx::ast::Ty;
 use super::regs::{El, Regs, Row, Slots};
 
+/// How a conversion rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Round {
     Nearest,

@@ -23,6 +23,7 @@ pub struct Chain {
     pub by_instruction: Vec<f64>,
 }
 
+/// The cycles of a launch whose instructions were executed as often as `lines` say.
 pub fn chain(program: &Program, lines: &[Line], device: &DeviceModel) -> Chain {
     let mut by_instruction = vec![0.0; program.insts.len()];
     let mut pipes: IndexMap<Class, f64> = IndexMap::new();

@@ -25,6 +25,7 @@ struct Barrier {
     last: Option<Who>,
 }
 
+/// What an arrival at a barrier did.
 pub enum Release {
     /// The last to arrive: nobody waits any longer.
     Open,
@@ -40,10 +41,12 @@ pub struct Barriers {
 }
 
 impl Barriers {
+    /// The barriers of a CTA of so many warps.
     pub fn new(warps: u32) -> Barriers {
         Barriers { state: Default::default(), threads: 32 * warps }
     }
 
+    /// How often barrier `id` has been completed.
     pub fn generation(&self, id: u32) -> u64 {
         self.state[id as usize].generation
     }
@@ -122,6 +125,7 @@ impl Barriers {
         }
     }
 
+    /// `barrier 1, 32 of 64 threads arrived`
     pub fn describe(&self, id: u32) -> String {
         let b = &self.state[id as usize];
         format!(
@@ -155,6 +159,7 @@ pub struct Dims {
 }
 
 impl Dims {
+    /// Threads of a CTA.
     pub fn threads(&self) -> u32 {
         self.block.iter().product()
     }
@@ -200,6 +205,7 @@ pub struct Cta {
 }
 
 impl Cta {
+    /// Room for the warps of the CTA of this rank; [`Cta::reset`] makes them ready.
     pub fn new(program: &Program, dims: Dims, rank: u32) -> Cta {
         let n = dims.threads().div_ceil(32);
         let mut cta = Cta {

@@ -158,6 +158,7 @@ impl Events {
         self.order.engine_done(copy, object, phase);
     }
 
+    /// `who` executes a fence.
     pub fn fence(&mut self, who: Who, fence: Fence) {
         self.order.fence(who, fence);
     }

@@ -74,6 +74,7 @@ impl Emulator {
     /// Warp instructions that a CTA may execute before it is taken to hang.
     pub const STEP_LIMIT: u64 = 1_000_000_000;
 
+    /// An emulator of the described device, with all checks, without models of L2 and of timing.
     pub fn new(model: DeviceModel) -> Emulator {
         Emulator {
             facts: model.facts(),
@@ -120,6 +121,7 @@ impl Emulator {
         self
     }
 
+    /// The described device.
     pub fn model(&self) -> &DeviceModel {
         &self.model
     }

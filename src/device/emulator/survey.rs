@@ -14,6 +14,7 @@ pub struct Survey {
     pub cycles: (u64, u64),
 }
 
+/// How the lanes' accesses lie to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// One behind the other, all 32 lanes.

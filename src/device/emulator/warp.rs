@@ -55,6 +55,7 @@ impl Line {
         }
     }
 
+    /// Adds what the same instruction did elsewhere.
     pub fn add(&mut self, o: &Line) {
         self.executions += o.executions;
         self.lanes += o.lanes;
@@ -128,6 +129,7 @@ impl Context<'_> {
         }
     }
 
+    /// Counts cycles of the shared-memory pipe, and how many of them are bank conflicts.
     #[inline(always)]
     pub fn count_shared(&mut self, pc: usize, (cycles, conflicts): (u64, u64)) {
         let c = &mut self.counts[pc];
@@ -193,6 +195,7 @@ pub enum Turn {
 /// A fault and the instruction it happened at.
 pub struct Faulted(pub Box<Fault>, pub usize);
 
+/// A warp and all that its lanes have under way.
 pub struct Warp {
     pub id: u32,
     pub regs: Regs,
@@ -233,6 +236,7 @@ pub struct Warp {
 }
 
 impl Warp {
+    /// A warp with room for the program's registers; [`Warp::reset`] makes it ready.
     pub fn new(program: &Program) -> Warp {
         let words = program.local_bytes.div_ceil(4) as usize;
         Warp {

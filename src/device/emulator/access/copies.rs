@@ -146,6 +146,7 @@ impl Warp {
         Ok(())
     }
 
+    /// `cp.async.commit_group` by the lanes of `mask`.
     pub fn commit_group(&mut self, mask: u32) {
         for lane in lanes(mask) {
             self.committed[lane as usize] += 1;

@@ -34,6 +34,7 @@ pub fn lanes(mask: u32) -> impl Iterator<Item = u32> {
 }
 
 impl Warp {
+    /// The address that each lane names, active or not.
     #[inline(always)]
     pub fn addresses(&self, base: Base, offset: i64) -> [u64; 32] {
         match base {
@@ -119,6 +120,7 @@ impl Warp {
         Ok(())
     }
 
+    /// Sets element `k` of a lane's registers of an access, extended as the access says.
     #[inline(always)]
     pub fn put(&mut self, mem: &Mem, k: u32, lane: u32, v: u64) {
         let reg = usize::from(mem.regs[k as usize]);
@@ -135,6 +137,7 @@ impl Warp {
         }
     }
 
+    /// Element `k` of a lane's registers of an access.
     #[inline(always)]
     pub fn get(&self, mem: &Mem, k: u32, lane: u32) -> u64 {
         let reg = usize::from(mem.regs[k as usize]);

@@ -2,6 +2,7 @@
 
 use super::{Instr, PtxError, Result, Ty};
 
+/// The suffixes of one instruction, and which of them have been taken.
 pub struct Mods<'a> {
     list: &'a [&'a str],
     taken: Vec<bool>,
@@ -47,6 +48,7 @@ impl<'a> Mods<'a> {
         })
     }
 
+    /// Takes the next suffix that is a type, if there is one.
     pub fn opt_ty(&mut self) -> Option<Ty> {
         self.take(|m| Ty::parse(m).is_some()).and_then(Ty::parse)
     }
@@ -64,6 +66,7 @@ impl<'a> Mods<'a> {
         self.take(|m| m.starts_with(prefix)).map(|m| &m[prefix.len()..])
     }
 
+    /// An error at the instruction's line.
     pub fn error(&self, message: impl Into<String>) -> PtxError {
         PtxError::new(self.line, message)
     }

@@ -67,10 +67,10 @@ impl Warp {
     ///
     /// # Errors
     /// A size or address that is no multiple of 16 bytes (of 128, in shared memory, for tensors); a
-    /// span outside of its memory; a map or coordinates that a GPU refuses; no mbarrier where one
-    /// is named; a CTA that the cluster does not have or that has exited; bytes that nothing has
-    /// written or that are in flight; an access that nothing orders before it; too many copies
-    /// without a wait.
+    /// span outside of its memory; a map, coordinates or reduction that a GPU refuses; no mbarrier
+    /// where one is named; a CTA that the cluster does not have or that has exited; bytes that
+    /// nothing has written or that are in flight; an access that nothing orders before it; too many
+    /// copies without a wait.
     pub fn bulk(
         &mut self,
         cx: &mut Context<'_>,

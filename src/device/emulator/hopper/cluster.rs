@@ -181,6 +181,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Room for the CTAs of a cluster; [`Cluster::run`] makes them ready.
     pub fn new(program: &Program, dims: Dims, checks: Checks) -> Cluster {
         let n = dims.cluster.iter().product::<u32>();
         Cluster {

@@ -23,6 +23,7 @@ pub struct Block {
 }
 
 impl Block {
+    /// Bytes without a swizzle.
     pub fn plain(cta: u32, at: u32, bytes: u32) -> Block {
         Block { cta, at, bytes, swizzle: Swizzle::None }
     }
@@ -43,6 +44,7 @@ impl Block {
         })
     }
 
+    /// The span that the block lies in.
     pub fn span(self) -> Span {
         Span { cta: self.cta, at: self.at, bytes: self.bytes }
     }
@@ -153,6 +155,7 @@ impl Shared {
         Ok(data)
     }
 
+    /// A copy has read the block: it may be written again.
     pub fn end_read(&mut self, block: Block) {
         for (at, bytes) in block.pieces() {
             self.give_back(at / 4..(at + bytes) / 4);
@@ -173,6 +176,7 @@ impl Shared {
     }
 }
 
+/// Bytes of an element: 2, 4 or 8.
 pub fn element_bytes(ty: AtomTy) -> u32 {
     match ty {
         AtomTy::F16 | AtomTy::Bf16 => 2,

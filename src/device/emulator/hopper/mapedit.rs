@@ -14,6 +14,7 @@ use crate::device::emulator::warp::{Context, Warp};
 
 const MAP: u32 = MAP_BYTES as u32;
 
+/// A decoded `tensormap.replace`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Replace {
     pub at: Addr,

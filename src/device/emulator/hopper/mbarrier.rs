@@ -47,6 +47,7 @@ impl MbarOp {
     }
 }
 
+/// A decoded `mbarrier` instruction other than a wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mbar {
     pub op: MbarOp,
@@ -68,6 +69,7 @@ pub enum Phase {
 /// CTAs of a cluster, at most.
 const CTAS: usize = 16;
 
+/// A live mbarrier.
 #[derive(Debug, Clone)]
 pub struct Mbarrier {
     /// Number of the phase that is not yet complete, from 0.
@@ -264,15 +266,18 @@ pub struct Mbarriers {
 }
 
 impl Mbarriers {
+    /// Forgets all, those that were invalidated included.
     pub fn clear(&mut self) {
         self.live.clear();
         self.gone.clear();
     }
 
+    /// The live mbarrier that starts at a shared address.
     pub fn get(&self, at: u32) -> Option<&Mbarrier> {
         self.live.get(&at)
     }
 
+    /// As [`Mbarriers::get`], to change it.
     pub fn get_mut(&mut self, at: u32) -> Option<&mut Mbarrier> {
         self.live.get_mut(&at)
     }

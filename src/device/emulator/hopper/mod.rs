@@ -292,6 +292,7 @@ fn peer_exited(rank: u32, exit: Who, lane: u32, what: &str) -> Box<Fault> {
 }
 
 impl Warp {
+    /// Lanes of this warp at instruction `pc`, its CTA being `rank` of the cluster.
     pub fn who(&self, rank: u32, lanes: u32, pc: usize) -> Who {
         Who { cta: rank, warp: self.id, lanes, pc }
     }

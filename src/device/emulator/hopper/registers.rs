@@ -21,6 +21,7 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// The registers of a CTA at its start: each warp holds what the entry says.
     pub fn new(program: &Program, warps: u32) -> Pool {
         let each = program.entry_registers.unwrap_or(0);
         let warps = warps as usize;

@@ -74,6 +74,7 @@ const ELEMENTS: [(&str, u32, Option<AtomTy>, bool); 13] = [
 ];
 
 impl Image {
+    /// Value `i` of a field.
     pub fn get(&self, f: Field, i: usize) -> u64 {
         let mut b = [0; 8];
         let at = f.at + i * f.bytes;

@@ -87,6 +87,7 @@ impl Region {
         }
     }
 
+    /// Address of the first byte of buffer `index`.
     pub fn base_of(index: usize) -> u64 {
         ((index as u64 + 1) << REGION_BITS) + REGION_START
     }
@@ -165,10 +166,12 @@ impl Region {
         (0..elements).map(|i| (i * size..(i + 1) * size).all(byte)).collect()
     }
 
+    /// Sectors of 32 bytes, the last one perhaps in part.
     pub fn sectors(&self) -> u64 {
         self.bytes.div_ceil(32)
     }
 
+    /// Words of 32 bits that hold a bit for each sector.
     pub fn sector_words(&self) -> usize {
         self.read.len()
     }
@@ -342,6 +345,7 @@ impl Region {
         true
     }
 
+    /// Notes a write within one sector.
     #[inline(always)]
     pub fn note_write(&self, at: u64, bytes: u64) {
         let sector = (at / 32) as usize;
@@ -359,6 +363,7 @@ impl Region {
         &self.words[(at / 4) as usize..][..n]
     }
 
+    /// The word that byte `at` lies in.
     #[inline(always)]
     pub fn word(&self, at: u64) -> &AtomicU32 {
         &self.words[(at / 4) as usize]
@@ -375,6 +380,7 @@ impl Region {
         }
     }
 
+    /// Stores an element of `size` bytes: 1, 2, 4 or 8.
     #[inline(always)]
     pub fn store(&self, at: u64, size: u32, v: u64) {
         match size {

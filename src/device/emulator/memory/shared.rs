@@ -59,6 +59,7 @@ impl Shared {
         }
     }
 
+    /// Ready for a new CTA: nothing is written, and there is no mbarrier.
     pub fn reset(&mut self) {
         let (all, fresh, lenient) = (self.words.len(), self.fresh(), !self.checks.uninitialised);
         let (words, shadow) = self.change(0..all);
@@ -82,11 +83,13 @@ impl Shared {
         if self.checks.in_flight { BUSY } else { WRITTEN }
     }
 
+    /// The contents, as words of 32 bits.
     #[inline(always)]
     pub fn words(&self) -> &[u32] {
         &self.words
     }
 
+    /// What may be done with each word: [`WRITTEN`], [`BUSY`], [`LENT`], or a part of their bits.
     #[inline(always)]
     pub fn shadow(&self) -> &[u8] {
         &self.shadow
@@ -260,6 +263,7 @@ impl Shared {
         Ok(())
     }
 
+    /// The fault of writing bytes that a copy in flight uses or that are an mbarrier's.
     #[cold]
     pub fn refuse_write(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
         if let Some(fault) = self.refuse_mbarrier(at, bytes, lane, what) {
@@ -308,6 +312,7 @@ impl Shared {
         shadow.fill(WRITTEN);
     }
 
+    /// An element of `size` bytes at `at`: 1, 2, 4 or 8.
     #[inline(always)]
     pub fn load(&self, at: usize, size: u32) -> u64 {
         let w = self.words[at / 4];
@@ -318,6 +323,7 @@ impl Shared {
         }
     }
 
+    /// Stores an element of `size` bytes at `at`: 1, 2, 4 or 8. Its shadow stays.
     #[inline(always)]
     pub fn store(&mut self, at: usize, size: u32, v: u64) {
         let n = if size == 8 { 2 } else { 1 };

@@ -19,6 +19,7 @@ pub struct BulkSide<'a> {
     pub phase: u64,
 }
 
+/// What a bulk copy does to global memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BulkDoes {
     Read,

@@ -21,11 +21,13 @@ fn flags(mem: &Mem) -> u64 {
 }
 
 impl Context<'_> {
+    /// Lanes of a warp of this CTA, at instruction `pc`.
     #[inline(always)]
     pub fn who(&self, warp: u32, lanes: u32, pc: usize) -> Who {
         Who { cta: self.rank, warp, lanes, pc }
     }
 
+    /// Whether the order of accesses is checked.
     #[inline(always)]
     pub fn ordered(&self) -> bool {
         self.events.order.on()

@@ -142,6 +142,7 @@ impl Order {
         })
     }
 
+    /// The copy has been performed: whoever knows `phase` of its object is ordered behind it.
     pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {
         if !self.on {
             return;

@@ -49,6 +49,7 @@ impl Entry {
         self.0 >> 28
     }
 
+    /// Its instruction, where that is known.
     pub fn pc(self) -> Option<usize> {
         let pc = (self.0 >> 12) as usize & PC_UNKNOWN;
         (pc != PC_UNKNOWN).then_some(pc)
@@ -59,11 +60,13 @@ impl Entry {
         (self.0 >> 7) as u32 & 31
     }
 
+    /// The bytes of the word that it touched, one bit each.
     #[inline(always)]
     pub fn bytes(self) -> u64 {
         self.0 >> 3 & 0xf
     }
 
+    /// Whether it has one of these flags.
     pub fn is(self, flag: u64) -> bool {
         self.0 & flag != 0
     }

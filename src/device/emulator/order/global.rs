@@ -26,6 +26,7 @@ pub struct Touch(pub u64);
 pub const MAX_CTA: u64 = (1 << 26) - 1;
 
 impl Touch {
+    /// An access by a warp of a CTA.
     pub fn warp(cta: u64, warp: u32, clock: u32, strong: bool) -> Touch {
         Touch(cta << 38 | u64::from(warp) << 29 | u64::from(clock) << 5 | u64::from(strong))
     }
@@ -36,11 +37,13 @@ impl Touch {
         Touch(t.0 | u64::from(rank & 15) << 1)
     }
 
+    /// The CTA, or the first CTA of the engine's cluster, over all launches of the session.
     #[inline(always)]
     pub fn cta(self) -> u64 {
         self.0 >> 38
     }
 
+    /// The warp, or from [`FIRST_ENGINE`] on the engine.
     #[inline(always)]
     pub fn agent(self) -> u32 {
         (self.0 >> 29) as u32 & 511
@@ -56,6 +59,7 @@ impl Touch {
         (self.0 >> 5) as u32 & 0xff_ffff
     }
 
+    /// Rank of the CTA that asked an engine.
     pub fn rank(self) -> u32 {
         (self.0 >> 1) as u32 & 15
     }
@@ -84,6 +88,7 @@ impl What {
         What((pc.min(What::PC_UNKNOWN) as u32) << 14 | warp << 9 | lane << 4)
     }
 
+    /// Its instruction, where that is known.
     pub fn pc(self) -> Option<usize> {
         let pc = (self.0 >> 14) as usize;
         (pc != What::PC_UNKNOWN).then_some(pc)
@@ -154,11 +159,13 @@ pub trait Knows {
 }
 
 impl GlobalShadow {
+    /// The shadow of a buffer of so many bytes that nothing has touched.
     pub fn new(bytes: u64) -> GlobalShadow {
         let pages = bytes.div_ceil(4 * PAGE as u64) as usize;
         GlobalShadow { pages: (0..pages).map(|_| OnceLock::new()).collect() }
     }
 
+    /// Forgets all accesses.
     pub fn clear(&mut self) {
         self.pages.iter_mut().for_each(|p| *p = OnceLock::new());
     }

@@ -172,6 +172,7 @@ impl Order {
         (self.number, self.oldest) = (number.min(MAX_CTA), oldest.min(MAX_CTA));
     }
 
+    /// Whether the order of accesses is checked.
     #[inline(always)]
     pub fn on(&self) -> bool {
         self.on
@@ -202,6 +203,7 @@ impl Order {
         engine
     }
 
+    /// `who` arrives at `object` in `phase` and leaves there what it knows, as far as `order` goes.
     pub fn arrive(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
         if !self.on {
             return;
@@ -228,6 +230,7 @@ impl Order {
         self.tick(a);
     }
 
+    /// `who` has seen the end of `phase` and learns what was left there, as far as `order` goes.
     pub fn observe(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
         if !self.on {
             return;
@@ -273,6 +276,7 @@ impl Order {
         }
     }
 
+    /// `who` executes a fence: what it knows so far lies behind it.
     pub fn fence(&mut self, who: Who, fence: Fence) {
         if !self.on {
             return;
@@ -470,10 +474,12 @@ impl Order {
         self.deferred.get_or_insert((fault, who));
     }
 
+    /// Whether a fault waits for a race that explains it.
     pub fn is_deferred(&self) -> bool {
         self.deferred.is_some()
     }
 
+    /// Takes out the fault that waits, with who did it.
     pub fn take_deferred(&mut self) -> Option<(Box<Fault>, Who)> {
         self.deferred.take()
     }

@@ -50,6 +50,7 @@ struct Mark {
 }
 
 impl Products {
+    /// For a new CTA with so many words of shared memory.
     pub fn reset(&mut self, words: usize) {
         self.now = 0;
         self.changed.clear();

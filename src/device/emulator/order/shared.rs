@@ -36,6 +36,7 @@ pub struct Clash {
     pub why: Why,
 }
 
+/// Why two accesses clash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// Nothing orders the actors.
@@ -127,6 +128,7 @@ pub fn byte_mask(at: u64, bytes: u32) -> u64 {
 }
 
 impl Shadow {
+    /// For a new CTA with `bytes` of shared memory.
     pub fn reset(&mut self, bytes: u32) {
         let words = bytes.div_ceil(4) as usize;
         self.writes.clear();

@@ -41,6 +41,7 @@ pub enum Kind {
     ProductsWait(u32),
 }
 
+/// What one instruction costs, in cycles of its sub-core unless said otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
     pub class: Class,

@@ -84,6 +84,7 @@ struct Core {
     port: f64,
 }
 
+/// When what a multiprocessor has is free.
 #[derive(Clone)]
 pub struct Multiprocessor {
     cores: Vec<Core>,
@@ -118,6 +119,7 @@ pub struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
+    /// All warps at the start of their CTAs, at cycle 0.
     pub fn new(plan: &'a Plan<'a>, trace: &'a Trace, ports: Ports, copies: usize) -> Self {
         let per_cta = trace.warps_per_cta as usize;
         let ctas = trace.warps.len() / per_cta.max(1);
@@ -347,6 +349,7 @@ impl<'a> Simulation<'a> {
         self.contribute(w, event, at, path);
     }
 
+    /// Warp `w` has its next turn at cycle `at`.
     pub fn come_back(&mut self, w: usize, at: f64) {
         let since = self.warps.get(w).map_or(0.0, |warp| warp.queued.min(at));
         self.turns.push(Reverse(Turn { at, since, warp: Reverse(w as u32) }));

@@ -123,6 +123,7 @@ impl Trace {
         }
     }
 
+    /// A warp arrives at `object`, for the end of `phase`.
     pub fn arrive(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
         if !self.whole() {
             return;
@@ -132,6 +133,7 @@ impl Trace {
         self.push(self.warp(cta, warp), Step::Arrive(event));
     }
 
+    /// A warp has waited for the end of `phase` of `object`.
     pub fn wait(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
         if !self.whole() {
             return;
@@ -181,6 +183,7 @@ impl Trace {
         self.push(warp, step);
     }
 
+    /// A copy counts towards `phase` of `object`.
     pub fn copied(&mut self, copy: CopyId, object: Object, phase: u64) {
         let Some((warp, at)) = self.copies.remove(&copy) else { return };
         let id = self.event(object, phase);

@@ -23,6 +23,7 @@ pub struct Loads {
     pub k: usize,
 }
 
+/// How operands of type `ty` are taken in; `None` for a type that products do not take.
 pub fn loads(ty: Ty) -> Option<Loads> {
     fn of<E: Element>(mn: bool) -> Option<Loads> {
         let b_mn = if mn { Some(mn_major::<E> as LoadB) } else { None };

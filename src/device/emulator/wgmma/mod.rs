@@ -32,6 +32,7 @@ pub enum WgOp {
     Wait(u32),
 }
 
+/// Where operand A comes from: four 32-bit slots of a fragment, or shared memory.
 #[derive(Debug, Clone, Copy)]
 pub enum From {
     Registers([u16; 4]),
@@ -169,6 +170,7 @@ pub struct Warpgroups {
 }
 
 impl Warpgroups {
+    /// For a new CTA of so many warps.
     pub fn reset(&mut self, warps: u32) {
         self.warps = warps;
         self.logs.clear();

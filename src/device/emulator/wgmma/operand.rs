@@ -25,6 +25,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
+    /// Pieces at these addresses.
     pub fn new(at: Vec<u32>) -> Pieces {
         let start = at.iter().copied().min().unwrap_or(0);
         let end = at.iter().map(|at| at.saturating_add(16)).max().unwrap_or(0);
