@@ -1,4 +1,4 @@
-//! crossover: benchmarks and autotunes attention kernels written by hand in PTX.
+//! crossover: benchmarks attention kernels written by hand in PTX; autotuning is to come.
 //!
 //! Data flows one way:
 //!

@@ -26,7 +26,7 @@ use crate::kernel::{Kernel, KernelError, Named, Registry};
 use crate::op::Problem;
 use crate::sweep::SweepError;
 
-/// Benchmarks and autotunes attention kernels written by hand in PTX.
+/// Benchmarks attention kernels written by hand in PTX; autotuning is to come.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]
 struct Cli {

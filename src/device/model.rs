@@ -46,7 +46,7 @@ pub struct DeviceModel {
     pub memory_peak_gbps: f64,
     pub memory_latency_ns: f64,
     pub l2_bytes: u64,
-    /// What of it serves data that all multiprocessors share.
+    /// The part of it that serves data shared by all multiprocessors.
     pub l2_effective_bytes: u64,
     pub l2_gbps: f64,
     /// What one multiprocessor takes from L2 in a clock.
@@ -69,8 +69,8 @@ pub struct DeviceModel {
     /// rest. That of matrix products follows from `tensor`, that of special functions from
     /// `special_ops`.
     pub pipe_cycles: IndexMap<String, f64>,
-    /// Of instructions of a class that products of warpgroups slow down, while these run: cycles of a
-    /// port of the sub-core that all such classes share, and of the class's own pipe.
+    /// Classes whose instructions are slower while products of warpgroups run: cycles of a port of
+    /// the sub-core that all such classes share, and of the class's own pipe.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub beside_wgmma_cycles: IndexMap<String, [f64; 2]>,
 }

@@ -16,8 +16,8 @@ pub fn open(spec: &str) -> Result<Box<dyn Device>, DeviceError> {
     open_with(spec, Checks::UNORDERED)
 }
 
-/// As [`open`], with these checks for the emulator; [`open`] has none of order, for speed. Where that is
-/// checked, modelled times are rougher: nothing is simulated for them.
+/// As [`open`], with these checks for the emulator; [`open`] checks no order, for speed. Where
+/// order is checked, modelled times are rougher: nothing is simulated for them.
 ///
 /// # Errors
 /// As of [`open`].

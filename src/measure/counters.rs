@@ -43,6 +43,7 @@ impl Pair {
         if self.counted == self.hardware { 1.0 } else { self.counted / self.hardware }
     }
 
+    /// Both sides summed.
     pub fn plus(self, o: Pair) -> Pair {
         Pair { counted: self.counted + o.counted, hardware: self.hardware + o.hardware }
     }

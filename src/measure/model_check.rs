@@ -138,8 +138,8 @@ fn point(
     }
 }
 
-/// CTAs of `times` head groups are those of the whole problem; not so where a kernel arranges a grid
-/// of the device's size by how many heads there are.
+/// Whether the CTAs of `times` head groups are those of the whole problem. They are not where a
+/// kernel arranges a grid of the device's size by how many heads there are.
 fn stands(group: &Job, whole: &Job, times: usize) -> bool {
     let ctas = |l: &Launch| l.grid.iter().map(|&n| u64::from(n)).product::<u64>();
     group.launches.len() == whole.launches.len()

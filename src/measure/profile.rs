@@ -21,16 +21,16 @@ pub struct Profile {
     /// What was executed; `times` disjoint copies of it make up the problem.
     pub executed: Problem,
     pub times: u64,
-    /// Of the CTAs of `executed`, those that were, where not all should be.
+    /// Which CTAs of `executed` were executed, where not all should be.
     #[serde(rename = "sample")]
     pub share: Option<JobShare>,
     /// `emulator:h200`
     pub device: String,
     pub ptx_sha256: String,
-    /// Of the whole problem: what was executed, `times` times, and what the modelled L2 made of it
-    /// if every CTA was executed.
+    /// Counts of the whole problem: `times` times what was executed, and what the modelled L2 made
+    /// of it if every CTA was executed.
     pub counts: Counts,
-    /// All launches, of the whole problem.
+    /// The time of all launches of the whole problem.
     pub modelled: Modelled,
     pub launches: Vec<Part>,
     /// Lines that hold instructions, the kernel's own template first. What a macro makes stands at
@@ -55,7 +55,7 @@ pub struct Part {
     pub shared_bytes: u32,
     /// As the emulator counts registers: the most alive at once.
     pub registers: u32,
-    /// CTAs that a multiprocessor holds at once, and the warps that makes, of how many it could.
+    /// CTAs that a multiprocessor holds at once, the warps that makes, and how many it could hold.
     pub ctas_per_sm: u64,
     pub warps_per_sm: u64,
     pub max_warps_per_sm: u32,
@@ -69,15 +69,17 @@ pub struct Spot {
     pub file: String,
     /// From 1; 0 if the line is not known.
     pub number: u32,
-    /// Of the modelled time: each launch's time, by the cycles that its warps spend here.
+    /// Share of the modelled time: each launch's time is shared out by the cycles that its warps
+    /// spend on a line.
     pub share: f64,
     #[serde(flatten)]
     pub line: Line,
 }
 
-/// Executes one head group of the problem, or all of it if `whole`, or of its CTAs those that `rule`
-/// says, verifies it and models the whole. Head groups count alike but for tensors such as
-/// \[B,T,HV\], of which neighbouring heads share sectors. `cold` empties the modelled L2 before each launch, as profilers of GPUs do.
+/// Executes one head group of the problem, or all of it if `whole`, in either case the CTAs that
+/// `rule` says; verifies it and models the whole. Head groups count alike but for tensors such as
+/// \[B,T,HV\], where neighbouring heads share sectors. `cold` empties the modelled L2 before each
+/// launch, as profilers of GPUs do.
 ///
 /// # Errors
 /// A tile or problem that the kernel does not take, and whatever the emulator finds wrong.

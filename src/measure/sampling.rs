@@ -75,9 +75,9 @@ impl Series {
     }
 }
 
-/// The clock is settled when its medians over two spans of this length, one behind the other and of
-/// at least so many samples each, agree so well; and the share of the maximum clock that an idle GPU
-/// is below.
+/// The clock is settled when its medians over two consecutive spans of `SPAN`, of at least `LEAST`
+/// samples each, differ by at most `AGREE`, relatively. An idle GPU is below `LOW_CLOCK` of its
+/// maximum clock.
 const SPAN: Duration = Duration::from_millis(50);
 const LEAST: usize = 3;
 const AGREE: f64 = 0.01;

@@ -6,13 +6,14 @@ use super::Series;
 use super::sampling::LOW_CLOCK;
 use crate::device::{Facts, Health};
 
+/// A warning, with the figures that it tells.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Warning {
     /// The driver lowered the clock, for these reasons.
     Throttled(Vec<String>),
     /// The median clock of the samples is below 75% of the maximum.
     LowClock { mhz: f64, max_mhz: f64 },
-    /// Half a second of warm-up did not bring the clock to rest.
+    /// A second of warm-up did not bring the clock to rest.
     Unsettled,
     /// The median's interval stayed wider than asked.
     Noisy { half_width: f64 },

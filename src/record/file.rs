@@ -91,6 +91,7 @@ impl Writer {
             .map_err(RecordError::io("write to", &self.path))
     }
 
+    /// The file that is written.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -69,6 +69,7 @@ pub struct Record {
     pub flops_formula: String,
 }
 
+/// The kernel variant of a record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kernel {
     /// `attention/prefill.sm80`
@@ -110,6 +111,7 @@ impl Timing {
         }
     }
 
+    /// Whether the time was measured; if not, it is modelled.
     pub fn is_measured(&self) -> bool {
         matches!(self, Timing::Measured { .. })
     }
@@ -134,7 +136,7 @@ pub struct Sampled {
     pub executed: Problem,
     /// By how much its counts were multiplied.
     pub times: u64,
-    /// Of the CTAs of `executed`, those that were; all if absent.
+    /// Which CTAs of `executed` were executed; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctas: Option<JobShare>,
 }
@@ -153,6 +155,7 @@ pub struct Verification {
     pub damage: Vec<String>,
 }
 
+/// The error of one output, and what it is held against.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutputError {
     pub name: String,

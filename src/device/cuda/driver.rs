@@ -146,6 +146,7 @@ impl Page {
         half(0) | half(1) << 32
     }
 
+    /// Sets the whole page to zero.
     pub fn clear(&self) {
         (0..Self::BYTES / 4).for_each(|i| self.word(i).store(0, Ordering::Release));
     }
@@ -170,6 +171,10 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
+    /// Makes a context on `device` and clears its page.
+    ///
+    /// # Errors
+    /// The driver's refusal to make the context, its stream, its event or its page, in words.
     pub fn new(device: sys::CUdevice) -> Result<Arc<Context>, String> {
         let mut raw = ptr::null_mut();
         // SAFETY: writes one handle; null parameters ask for a plain context.
@@ -210,11 +215,16 @@ impl Context {
         })
     }
 
+    /// Whether a fault or a hung kernel has made it unusable.
     pub fn is_broken(&self) -> bool {
         self.broken.get().is_some()
     }
 
     /// Turns a driver's answer into a launch error that begins with `doing`.
+    ///
+    /// # Errors
+    /// [`DeviceError::Launch`] with what was being done and the driver's words, for any answer but
+    /// success. An error that the context cannot outlive breaks it.
     pub fn check(
         &self,
         result: CUresult,
@@ -279,11 +289,15 @@ impl Context {
         answer.recv_timeout(FAREWELL).unwrap_or_else(|_| Err("it does not answer".into()))
     }
 
+    /// What broke it, in words; empty if nothing did.
     pub fn why_broken(&self) -> &str {
         self.broken.get().map_or("", String::as_str)
     }
 
     /// A cached module, or the one `compile` makes.
+    ///
+    /// # Errors
+    /// What `compile` fails with.
     pub fn module(
         &self,
         ptx: &str,

@@ -19,7 +19,7 @@ pub(super) struct CudaLoaded {
     // Fields drop in order: what uses the module before the module.
     events: Events,
     buffers: Vec<(Buffer, Guarded)>,
-    /// Of the inputs, by index into `buffers`.
+    /// Hashes of the inputs, each with its index into `buffers`.
     hashes: Vec<(usize, Hashes)>,
     launches: Vec<Ready>,
     _module: Arc<Module>,
@@ -31,6 +31,11 @@ pub(super) struct CudaLoaded {
 
 impl CudaLoaded {
     /// Compiles, allocates, uploads, checks every launch.
+    ///
+    /// # Errors
+    /// [`DeviceError::Build`] if the PTX does not compile; else an entry that is missing, a launch
+    /// or parameter that does not fit it, an input that is missing or of another size, or the
+    /// driver's refusal.
     pub fn new(
         station: Arc<Station>,
         facts: &Facts,
@@ -69,7 +74,8 @@ impl CudaLoaded {
                     launch.entry, entry.local_bytes
                 ));
             }
-            // Of several launches of an entry, the one that fits a multiprocessor least.
+            // An entry that is launched several ways tells of the launch that fits a multiprocessor
+            // least.
             let kept = build.entries.entry(launch.entry.clone()).or_insert_with(|| entry.clone());
             kept.ctas_per_sm = kept.ctas_per_sm.min(entry.ctas_per_sm);
             launches.push(Ready {
@@ -107,8 +113,11 @@ impl CudaLoaded {
         &self.events
     }
 
-    /// Queues what is timed: the zeroing of workspaces that must be zero, which a kernel that
-    /// needs it pays for, and all launches.
+    /// Queues what is timed: the zeroing of workspaces that must be zero (a kernel that needs it
+    /// pays for it), then all launches.
+    ///
+    /// # Errors
+    /// The driver's refusal of a launch or of the zeroing.
     pub fn queue(&self) -> Result<(), DeviceError> {
         self.zero()?;
         self.launches.iter().try_for_each(|launch| launch.queue(&self.station.context))
@@ -122,6 +131,9 @@ impl CudaLoaded {
     }
 
     /// Runs everything once before the first sample.
+    ///
+    /// # Errors
+    /// A launch that the driver refuses, or as [`Context::wait`](super::driver::Context::wait).
     pub fn warm_up(&mut self) -> Result<(), DeviceError> {
         if !self.warm {
             self.queue()?;

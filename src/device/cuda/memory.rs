@@ -74,6 +74,9 @@ impl Guarded {
     }
 
     /// Sets every byte of the payload, behind the stream's earlier work.
+    ///
+    /// # Errors
+    /// The driver's refusal, or a fault of earlier work that it now tells.
     pub fn fill(&self, byte: u8) -> Result<(), DeviceError> {
         if self.bytes == 0 {
             return Ok(());
@@ -85,6 +88,9 @@ impl Guarded {
     }
 
     /// Copies `data`, as long as the payload, to the device, behind the stream's earlier work.
+    ///
+    /// # Errors
+    /// As [`Guarded::fill`]. Panics if `data` is of another length.
     pub fn upload(&self, data: &[u8]) -> Result<(), DeviceError> {
         assert_eq!(data.len(), self.bytes, "data fill buffer {}", self.name);
         if data.is_empty() {
@@ -99,6 +105,9 @@ impl Guarded {
     }
 
     /// The payload, once the stream is idle.
+    ///
+    /// # Errors
+    /// As [`Guarded::fill`].
     pub fn download(&self) -> Result<Vec<u8>, DeviceError> {
         self.read(self.address, self.bytes)
     }
@@ -115,6 +124,9 @@ impl Guarded {
 
     /// A sentence for each canary that was written, naming the first and last place; sets it
     /// again.
+    ///
+    /// # Errors
+    /// As [`Guarded::fill`].
     pub fn damage(&self) -> Result<Vec<String>, DeviceError> {
         let mut found = Vec::new();
         for (start, front) in [(self.front(), true), (self.back(), false)] {
@@ -169,6 +181,10 @@ pub(super) struct Hashes {
 }
 
 impl Hashes {
+    /// Hashes `buffer` as it is now.
+    ///
+    /// # Errors
+    /// No room for 8 bytes each 64 KB, or the hashing kernel failed.
     pub fn new(buffer: &Guarded, tools: &Tools) -> Result<Hashes, DeviceError> {
         let blocks = buffer.bytes.div_ceil(HASH_BLOCK);
         let scratch = Guarded::new(&buffer.context, "hashes", blocks * 8)?;
@@ -189,6 +205,9 @@ impl Hashes {
     }
 
     /// A sentence if `buffer` differs from what it was.
+    ///
+    /// # Errors
+    /// The hashing kernel failed.
     pub fn damage(&self, buffer: &Guarded, tools: &Tools) -> Result<Option<String>, DeviceError> {
         let now = self.compute(buffer, tools)?;
         let changed = now.chunks(8).zip(self.before.chunks(8)).position(|(a, b)| a != b);
@@ -208,6 +227,10 @@ pub(super) struct Flush {
 }
 
 impl Flush {
+    /// Allocates `bytes` of device memory.
+    ///
+    /// # Errors
+    /// [`DeviceError::Launch`] if they cannot be had.
     pub fn new(context: &Arc<Context>, bytes: usize) -> Result<Flush, DeviceError> {
         let mut base = 0;
         // SAFETY: writes one address.
@@ -216,6 +239,10 @@ impl Flush {
         Ok(Flush { context: context.clone(), base, bytes })
     }
 
+    /// Queues the overwriting of all of it.
+    ///
+    /// # Errors
+    /// The driver's refusal.
     pub fn run(&self) -> Result<(), DeviceError> {
         let stream = self.context.stream;
         // SAFETY: fills the allocation.

@@ -89,11 +89,16 @@ impl Module {
         Ok(Module { raw, warnings, load_ms })
     }
 
+    /// Gives the module back to the driver.
     pub fn unload(&self) {
         // SAFETY: callers hold the only reference, so no function of the module is used again.
         let _ = unsafe { sys::cuModuleUnload(self.raw) };
     }
 
+    /// The entry of this name.
+    ///
+    /// # Errors
+    /// [`DeviceError::Launch`] if the PTX has none.
     pub fn function(&self, context: &Context, name: &str) -> Result<Function, DeviceError> {
         let missing = || format!("the PTX has no entry {name:?}");
         let symbol = CString::new(name).map_err(|_| DeviceError::Launch(missing()))?;
@@ -277,6 +282,9 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Queues the launch on the context's stream.
+    ///
+    /// # Errors
+    /// [`DeviceError::Launch`] with the shape of the launch, if the driver refuses it.
     pub fn queue(&self, context: &Context) -> Result<(), DeviceError> {
         let mut params: Vec<*mut c_void> = self.args.iter().map(Packed::pointer).collect();
         let [x, y, z] = self.cluster;
@@ -323,6 +331,10 @@ pub(super) struct Tools {
 }
 
 impl Tools {
+    /// Compiles `tools.ptx`, or takes it from the context's cache.
+    ///
+    /// # Errors
+    /// The driver does not compile it.
     pub fn new(context: &Context, compute_capability: (u32, u32)) -> Result<Tools, DeviceError> {
         let ptx = Ptx {
             kernel: "tools".into(),
@@ -354,12 +366,18 @@ impl Tools {
 
     /// Stops the stream until the page's word 0 is set, or `limit_ns` have gone by: then word 1
     /// is set.
+    ///
+    /// # Errors
+    /// The driver's refusal of the launch.
     pub fn hold(&self, context: &Context, limit_ns: u64) -> Result<(), DeviceError> {
         let args = vec![Packed::U64(context.page.device), Packed::U64(limit_ns)];
         self.queue(context, "hold", self.hold, 1, 1, args)
     }
 
     /// Writes clock and time of the multiprocessors that `ctas` CTAs land on, as probe 0 or 1.
+    ///
+    /// # Errors
+    /// As [`Tools::hold`].
     pub fn stamp(&self, context: &Context, probe: usize, ctas: u32) -> Result<(), DeviceError> {
         let offset = Page::STAMPS + probe * Page::SLOTS * 16;
         let args = vec![Packed::U64(context.page.device + offset as u64)];
@@ -367,6 +385,9 @@ impl Tools {
     }
 
     /// Adds the hash of each 64 KB of `bytes` at `data` to the 8-byte values at `out`.
+    ///
+    /// # Errors
+    /// As [`Tools::hold`].
     pub fn hash(
         &self,
         context: &Context,

@@ -21,6 +21,8 @@ impl Monitor {
         Some(Monitor { nvml, pci: pci.to_owned() })
     }
 
+    /// Clocks (MHz), power (W), temperature (degrees Celsius) and reasons for throttling, as of
+    /// now.
     pub fn health(&self) -> Option<Health> {
         let gpu = self.nvml.device_by_pci_bus_id(self.pci.as_str()).ok()?;
         let throttle = gpu.current_throttle_reasons().map(names).unwrap_or_default();
@@ -34,6 +36,7 @@ impl Monitor {
         })
     }
 
+    /// The driver's version.
     pub fn driver(&self) -> Option<String> {
         self.nvml.sys_driver_version().ok()
     }

@@ -1,9 +1,9 @@
 //! One timed run: flush, hold the stream, event, launches, event, release.
 //!
-//! The stream is held by a spinning one-thread kernel while everything behind it is queued, so
-//! that no gap of the host lies between the events; its own time and the flush lie before the
-//! first event. The multiprocessors' clock is what their cycle counters advance by from before
-//! the hold to after the last launch, against the GPU's nanosecond timer.
+//! A spinning one-thread kernel holds the stream while everything behind it is queued, so that no
+//! gap of the host lies between the events. Its own time and the flush lie before the first event.
+//! The clock is what the multiprocessors' cycle counters advance by over what the GPU's nanosecond
+//! timer does, from before the hold to after the last launch.
 
 use std::sync::atomic::Ordering;
 
@@ -26,6 +26,10 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// Makes both events.
+    ///
+    /// # Errors
+    /// The driver's refusal.
     pub fn new(context: &Context) -> Result<Events, DeviceError> {
         let make = || {
             let mut event = std::ptr::null_mut();
@@ -51,6 +55,7 @@ impl Events {
         Ok(f64::from(ms) * 1e6)
     }
 
+    /// Gives both events back to the driver.
     pub fn destroy(&self) {
         for event in [self.start, self.stop] {
             // SAFETY: callers have bound the context and use the events no more.

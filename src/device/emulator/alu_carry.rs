@@ -5,9 +5,9 @@ use pulp::Arch;
 use super::alu_int::lanes;
 use super::regs::{El, Lane, Regs, Row, Slots, put};
 
-/// Of the immediate of [`carry`].
+/// Bits of the immediate of [`carry`].
 pub const SUBTRACT: u32 = 1;
-/// A product comes first: `o[1] * o[2]`, of which the low half or, with [`HIGH`], the high one counts.
+/// A product comes first: the low half of `o[1] * o[2]` or, with [`HIGH`], the high one.
 pub const PRODUCT: u32 = 2;
 pub const HIGH: u32 = 4;
 pub const SIGNED: u32 = 8;
@@ -15,7 +15,7 @@ pub const SIGNED: u32 = 8;
 pub const CARRY_IN: u32 = 16;
 pub const CARRY_OUT: u32 = 32;
 
-/// What carries need of a register's width.
+/// What [`carry`] needs of registers of one width.
 pub trait Word: El {
     fn sum(a: Self, b: Self, carry: bool) -> (Self, bool);
     fn difference(a: Self, b: Self, borrow: bool) -> (Self, bool);
@@ -51,8 +51,8 @@ macro_rules! word {
 word!(u32, i32, u64, i64, 32);
 word!(u64, i64, u128, i128, 64);
 
-/// `add.cc`, `subc`, `madc` and the like: `o = [d, a, b, c, carry]`; sums are of a and b, or with a
-/// product of a * b and c.
+/// `add.cc`, `subc`, `madc` and the like: `o = [d, a, b, c, carry]`. The sum is a + b, or with a
+/// product a * b + c.
 pub fn carry<T: Word>(_: Arch, r: &mut Regs, s: &Slots, mask: u32) {
     let [d, a, b, c, flag] = s.o;
     let (a, b, c) = (*T::row(r, a), *T::row(r, b), *T::row(r, c));
@@ -116,7 +116,8 @@ pub fn testp64(_: Arch, r: &mut Regs, s: &Slots, mask: u32) {
     put(&mut r.p[usize::from(s.o[0])], mask, hit);
 }
 
-/// `len` ones from bit `at`; positions and lengths from 32 count as such, or modulo 32.
+/// `len` ones from bit `at` on. Positions and lengths above 32 count as 32 with `clamp`, else
+/// modulo 32.
 #[inline(always)]
 fn mask_of(at: u32, len: u32, clamp: bool) -> u32 {
     let (at, len) = if clamp { (at.min(32), len.min(32)) } else { (at % 32, len % 32) };
@@ -124,7 +125,7 @@ fn mask_of(at: u32, len: u32, clamp: bool) -> u32 {
     (ones << at) as u32
 }
 
-/// The low `len` bits of `a`, from 32 on all of them, or `len` modulo 32.
+/// The low `len` bits of `a`: from 32 on all of them with `clamp`, else `len` modulo 32.
 #[inline(always)]
 fn extend(a: u32, len: u32, clamp: bool, signed: bool) -> u32 {
     let len = if clamp { len.min(32) } else { len % 32 };
@@ -135,8 +136,8 @@ fn extend(a: u32, len: u32, clamp: bool, signed: bool) -> u32 {
     if signed { (up as i32 >> (32 - len)) as u32 } else { up >> (32 - len) }
 }
 
-/// Place of the |n|-th one of `mask` from bit `base`, upwards or for negative n downwards; for n = 0
-/// `base` itself if it is set.
+/// Place of the |n|-th set bit of `mask`, counted from bit `base` upwards, or downwards for n < 0.
+/// For n = 0 it is `base` itself, if that bit is set.
 #[inline(always)]
 fn nth(mask: u32, base: u32, n: i32) -> u32 {
     if base > 31 {

@@ -7,6 +7,7 @@ use super::num::{self, flush};
 use super::ptx::ast::Ty;
 use super::regs::{El, Regs, Row, Slots};
 
+/// How a conversion rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Round {
     Nearest,
@@ -72,9 +73,10 @@ impl Cvt {
         }
     }
 
-    /// To or from fp64 a NaN keeps its sign and what fits of its payload, and is made quiet.
+    /// A NaN converted to or from fp64 keeps its sign and what fits of its payload, and is made
+    /// quiet.
     fn nan(self, x: u64) -> Option<u64> {
-        // Bits of all and of the mantissa.
+        // Bits of the whole and of the mantissa.
         let format = |ty| match ty {
             Ty::F16 => Some((16, 10)),
             Ty::Bf16 => Some((16, 7)),

@@ -9,7 +9,7 @@ use super::num::{self, canon, flush};
 use super::ptx::ast::Ty;
 use super::regs::{AluFn, Lane, alu};
 
-/// Of the immediate of [`Directed`]: what is computed, and how.
+/// Parts of the immediate of [`Directed`]: what is computed, and how.
 pub const ADD: u32 = 0;
 pub const SUB: u32 = 1;
 pub const MUL: u32 = 2;
@@ -20,7 +20,7 @@ pub const UP: u32 = 8;
 pub const FTZ: u32 = 16;
 pub const SAT: u32 = 32;
 
-/// Of the immediate of [`Pair`] and [`Relu`].
+/// Bits of the immediate of [`Pair`] and [`Relu`].
 pub const PAIR_MIN: u32 = 1;
 pub const PAIR_MAX: u32 = 2;
 pub const PAIR_SIGNED: u32 = 4;
@@ -35,7 +35,7 @@ lanes! {
     /// `imm`: 1 the larger, 2 `.NaN`, 4 `.ftz`.
     XorSign(a: u32, b: u32; imm) -> u32 = xor_sign(a, b, imm);
     Pair(a: u32, b: u32; imm) -> u32 = pair(a, b, imm);
-    /// Of 32-bit whole numbers with `.relu`; `imm`: 1 the larger.
+    /// The smaller of two 32-bit whole numbers, or with `imm` 1 the larger, with `.relu`.
     Relu(a: u32, b: u32; imm) -> u32 = relu(a as i32, b as i32, imm != 0) as u32;
     /// `imm`: bits of a result, 64 if it has a sign, 128 if c stands above.
     CvtPack(a: u32, b: u32, c: u32; imm) -> u32 = cvt_pack(a as i32, b as i32, c, imm);
@@ -103,8 +103,8 @@ macro_rules! by_type {
     };
 }
 
-/// `fma.oob` of halves; `imm` 1 is `.relu`. That its NaN is the one which tensor copies fill with was
-/// found by trying all 65536 patterns on an H200.
+/// `fma.oob` of halves; `imm` 1 is `.relu`. Its NaN is the one that tensor copies fill with: all
+/// 65536 patterns were tried on an H200.
 pub struct FmaOobH<H>(PhantomData<H>);
 impl<H: Half> HalfOp for FmaOobH<H> {
     type B = u32;
@@ -139,7 +139,8 @@ fn directed(mut x: [f32; 3], imm: u32) -> u32 {
     if imm & SAT != 0 { num::saturate(y).to_bits() } else { canon(y) }
 }
 
-/// A quotient or root: of 24 bits each, so that fp64 holds on which side of an fp32 it lies.
+/// A quotient or root. Its operands have 24 bits, so that fp64 tells on which side of an fp32 it
+/// lies.
 fn directed_of(x: [u32; 2], imm: u32, f: impl Fn(f32, f32) -> f64) -> u32 {
     let arg = |x: u32| {
         let x = f32::from_bits(x);

@@ -227,8 +227,8 @@ macro_rules! halves {
     )*};
 }
 
-// Sums, products and quotients of 11 bits keep through fp32 enough to be rounded once more; a
-// fused product and sum goes through fp64, exact wherever the rounding could tell.
+// fp32 keeps enough of sums, products and quotients of 11 bits to round them once more. A fused
+// product and sum goes through fp64, which is exact wherever the rounding could tell.
 halves! {
     AddH<H>(a, b; imm) = H::from(H::to(a) + H::to(b));
     SubH<H>(a, b; imm) = H::from(H::to(a) - H::to(b));

@@ -15,14 +15,15 @@ use crate::device::model::DeviceModel;
 
 /// Cycles of the warps of a launch.
 pub struct Chain {
-    /// In all.
+    /// Cycles of all warps together.
     pub warp_cycles: f64,
-    /// Of the busiest pipe beside tensor cores and special functions.
+    /// Cycles of the busiest pipe other than tensor cores and special functions.
     pub pipe_cycles: f64,
-    /// Of `warp_cycles`, what each instruction takes.
+    /// What each instruction takes of `warp_cycles`.
     pub by_instruction: Vec<f64>,
 }
 
+/// The cycles of a launch whose instructions were executed as often as `lines` say.
 pub fn chain(program: &Program, lines: &[Line], device: &DeviceModel) -> Chain {
     let mut by_instruction = vec![0.0; program.insts.len()];
     let mut pipes: IndexMap<Class, f64> = IndexMap::new();
@@ -35,7 +36,7 @@ pub fn chain(program: &Program, lines: &[Line], device: &DeviceModel) -> Chain {
         }
         let mut issue = 0.0;
         let mut of_run: IndexMap<Class, f64> = IndexMap::new();
-        // Accesses behind a barrier, and the latest start before one.
+        // When accesses behind the last barrier may start, and the latest start so far.
         let (mut gate, mut latest, mut clock) = (0.0f64, 0.0f64, 0.0f64);
         for at in run.clone() {
             let inst = &program.insts[at];

@@ -25,6 +25,7 @@ struct Barrier {
     last: Option<Who>,
 }
 
+/// What an arrival at a barrier did.
 pub enum Release {
     /// The last to arrive: nobody waits any longer.
     Open,
@@ -40,15 +41,17 @@ pub struct Barriers {
 }
 
 impl Barriers {
+    /// The barriers of a CTA of so many warps.
     pub fn new(warps: u32) -> Barriers {
         Barriers { state: Default::default(), threads: 32 * warps }
     }
 
+    /// How often barrier `id` has been completed.
     pub fn generation(&self, id: u32) -> u64 {
         self.state[id as usize].generation
     }
 
-    /// Of the last generation of `bar.red`: how many said yes, of how many.
+    /// How many threads said yes in the last generation of `bar.red`, and how many were asked.
     pub fn result(&self, id: u32) -> (u32, u32) {
         self.state[id as usize].result
     }
@@ -111,8 +114,8 @@ impl Barriers {
         }
     }
 
-    /// Warps that have not arrived, one bit each; and true if they must, or did in the generation
-    /// before, else others might as well.
+    /// Warps that have not arrived, one bit each, and true if the barrier waits for them: it is for
+    /// all, or they arrived in the generation before. With false, any of them might come.
     pub fn late(&self, id: u32) -> (u32, bool) {
         let b = &self.state[id as usize];
         match b.before & !b.here {
@@ -122,6 +125,7 @@ impl Barriers {
         }
     }
 
+    /// `barrier 1, 32 of 64 threads arrived`
     pub fn describe(&self, id: u32) -> String {
         let b = &self.state[id as usize];
         format!(
@@ -155,6 +159,7 @@ pub struct Dims {
 }
 
 impl Dims {
+    /// Threads of a CTA.
     pub fn threads(&self) -> u32 {
         self.block.iter().product()
     }
@@ -194,12 +199,13 @@ pub struct Cta {
     pub last: usize,
     /// Warp instructions executed.
     pub steps: u64,
-    /// In its cluster.
+    /// Its rank in the cluster.
     rank: u32,
     dims: Dims,
 }
 
 impl Cta {
+    /// Room for the warps of the CTA of this rank; [`Cta::reset`] makes them ready.
     pub fn new(program: &Program, dims: Dims, rank: u32) -> Cta {
         let n = dims.threads().div_ceil(32);
         let mut cta = Cta {
@@ -236,7 +242,8 @@ impl Cta {
         self.steps = 0;
     }
 
-    /// Fills the registers that a warp finds filled; `all`, or those that differ between CTAs.
+    /// Fills the registers that a warp finds filled: `all` of them, or those that differ between
+    /// CTAs.
     fn preset(&mut self, program: &Program, w: usize, cta: [u32; 3], all: bool) {
         let d = self.dims;
         let regs = &mut self.warps[w].regs;

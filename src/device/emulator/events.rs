@@ -90,9 +90,9 @@ impl Events {
         Events { order: Order::new(checks), trace: None }
     }
 
-    /// Before a cluster's first instruction: so many CTAs of so many warps, with `shared` bytes of
-    /// shared memory each. `number` is the cluster's first CTA and `oldest` the launch's first, over
-    /// all launches of the session.
+    /// Before a cluster's first instruction: it has `ctas` CTAs of `warps` warps, with `shared`
+    /// bytes of shared memory each. `number` is the cluster's first CTA and `oldest` the launch's
+    /// first, counted over all launches of the session.
     pub fn reset(&mut self, (ctas, warps): (u32, u32), shared: u32, number: u64, oldest: u64) {
         self.order.reset(ctas, warps, shared);
         self.order.place(number, oldest);
@@ -158,6 +158,7 @@ impl Events {
         self.order.engine_done(copy, object, phase);
     }
 
+    /// `who` executes a fence.
     pub fn fence(&mut self, who: Who, fence: Fence) {
         self.order.fence(who, fence);
     }

@@ -107,7 +107,8 @@ struct Running {
 }
 
 impl<'a> Replay<'a> {
-    /// `instructions` of the program; [`Replay::misses`] has one more for those beyond 15 bits.
+    /// The program has `instructions`; [`Replay::misses`] has one entry more, for those beyond 15
+    /// bits.
     pub fn new(cache: &'a mut Cache, slots: u64, copies: u64, instructions: usize) -> Replay<'a> {
         Replay {
             cache,

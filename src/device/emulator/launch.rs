@@ -37,8 +37,8 @@ pub struct Stop {
 pub struct Done {
     /// By instruction, over all CTAs.
     pub lines: Vec<Line>,
-    /// Warp instructions of each cluster, in order; of one that was not executed, those of the one
-    /// that stands for it.
+    /// Warp instructions of each cluster, in order. A cluster that was not executed has those of
+    /// the one that stands for it.
     pub steps: Vec<u64>,
     /// Instructions and events of a few clusters in order, where a model of time is asked for.
     pub traces: Vec<(u64, Box<Trace>)>,
@@ -50,9 +50,9 @@ pub struct Ordering {
     /// Warp instructions of a CTA.
     pub steps: u64,
     pub checks: Checks,
-    /// Of the launch's first CTA, over all launches of the session.
+    /// Number of the launch's first CTA, counted over all launches of the session.
     pub number: u64,
-    /// On one core, so that of several races the same is reported each time.
+    /// On one core, so that the same one of several races is reported each time.
     pub serial: bool,
     /// Write down the events of a few clusters for a model of time.
     pub trace: bool,
@@ -66,9 +66,12 @@ pub struct Memory<'a> {
     pub params: &'a [u8],
 }
 
-/// Executes every CTA, or those of the `picks`, each counted as often as it stands for others. On
-/// success gives what each instruction did, over all of them; on a fault, that of the first CTA that
-/// has one, whatever the number of cores.
+/// Executes every CTA, or those of the `picks`, each counted as often as it stands for others.
+/// Gives what each instruction did, over all of them.
+///
+/// # Errors
+/// The fault of the first cluster that has one, whatever the number of cores, with its CTA, warp
+/// and instruction.
 pub fn launch(
     program: &Program,
     dims: Dims,
@@ -197,7 +200,7 @@ pub struct Runner<'a> {
     pub global: &'a Global,
     pub params: &'a [u8],
     pub counts: &'a mut [Line],
-    /// Of the launch's first CTA, over all launches of the session.
+    /// Number of the launch's first CTA, counted over all launches of the session.
     pub number: u64,
     pub stream: Option<&'a mut Stream>,
     /// Whether the cluster's events are to be written down.

@@ -70,6 +70,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
+    /// An emulator of the described device, with all checks, without models of L2 and of timing.
     pub fn new(model: DeviceModel) -> Emulator {
         Emulator {
             facts: model.facts(),
@@ -116,6 +117,7 @@ impl Emulator {
         self
     }
 
+    /// The described device.
     pub fn model(&self) -> &DeviceModel {
         &self.model
     }

@@ -22,13 +22,14 @@ pub fn canon(x: f32) -> u32 {
     if x.is_nan() { NAN32 } else { x.to_bits() }
 }
 
+/// As [`canon`], of fp64.
 #[inline(always)]
 pub fn canon64(x: f64) -> u64 {
     if x.is_nan() { NAN64 } else { x.to_bits() }
 }
 
-/// An fp64 result as a GPU has it: of NaN operands the last, made quiet; else what is no number is
-/// the negative default one. fp64 alone keeps payloads.
+/// An fp64 result as a GPU has it. With NaN operands it is the last of them, made quiet; any other
+/// NaN is the negative default one. fp64 alone keeps payloads.
 #[inline(always)]
 pub fn settle64(y: f64, from: &[u64]) -> u64 {
     if !y.is_nan() {
@@ -38,12 +39,13 @@ pub fn settle64(y: f64, from: &[u64]) -> u64 {
     nan.map_or(0xfff8 << 48, |x| x | 1 << 51)
 }
 
-/// A NaN of fp32 as one of fp64, and the other way: sign and payload stay, quiet.
+/// A NaN of fp32 as one of fp64: sign and payload stay, and it is made quiet.
 #[inline(always)]
 pub fn widen_nan(a: u32) -> u64 {
     u64::from(a >> 31) << 63 | 0x7ff8 << 48 | u64::from(a & 0x7f_ffff) << 29
 }
 
+/// The way back from [`widen_nan`]: a NaN of fp64 as one of fp32.
 #[inline(always)]
 pub fn narrow_nan(a: u64) -> u32 {
     ((a >> 63) as u32) << 31 | 0x7fc0_0000 | (a >> 29) as u32 & 0x7f_ffff
@@ -86,6 +88,7 @@ pub fn saturate(x: f32) -> f32 {
     if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
 }
 
+/// The fp16 in the low 16 bits; exact.
 #[inline(always)]
 pub fn f16_to_f32(h: u32) -> f32 {
     let sign = (h & 0x8000) << 16;
@@ -110,6 +113,7 @@ pub fn f32_to_f16(x: f32) -> u32 {
     if a > 0x7f80_0000 { NAN16 } else { bits }
 }
 
+/// The bf16 in the low 16 bits; exact.
 #[inline(always)]
 pub fn bf16_to_f32(h: u32) -> f32 {
     f32::from_bits(h << 16)
@@ -173,6 +177,7 @@ pub fn min(a: f32, b: f32) -> u32 {
     }
 }
 
+/// Larger of two; a NaN loses against a number; +0 is above -0.
 #[inline(always)]
 pub fn max(a: f32, b: f32) -> u32 {
     if a > b {

@@ -40,6 +40,7 @@ pub enum Class {
 }
 
 impl Class {
+    /// The name that counts and descriptions use.
     pub fn name(self) -> &'static str {
         match self {
             Class::Mma => "mma",
@@ -74,6 +75,7 @@ impl Class {
 /// No guard.
 pub const UNGUARDED: u16 = u16::MAX;
 
+/// One instruction, ready to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Inst {
     pub op: Op,
@@ -99,6 +101,7 @@ impl Inst {
     }
 }
 
+/// What an instruction does.
 #[derive(Debug, Clone, Copy)]
 pub enum Op {
     Alu(AluFn, Slots),
@@ -144,6 +147,7 @@ pub struct Bar {
     pub reduce: Option<(Reduce, u16, u16)>,
 }
 
+/// The operation of `bar.red`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduce {
     And,
@@ -151,6 +155,7 @@ pub enum Reduce {
     Popc,
 }
 
+/// The register of an address, by slot of the 32- or 64-bit file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Base {
     None,
@@ -158,6 +163,7 @@ pub enum Base {
     R64(u16),
 }
 
+/// The operation of `atom` or `red`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtomOp {
     Add,
@@ -260,10 +266,10 @@ pub enum Preset {
     TotalShared,
     /// Start of dynamic shared memory plus an offset.
     ExternShared(u64),
-    /// Of the cluster in the grid.
+    /// `%clusterid`: of the cluster in the grid, by axis.
     Clusterid(u8),
     Nclusterid(u8),
-    /// Of the CTA in its cluster.
+    /// `%cluster_ctaid`: of the CTA in its cluster, by axis.
     ClusterCtaid(u8),
     ClusterNctaid(u8),
     ClusterCtarank,
@@ -272,6 +278,7 @@ pub enum Preset {
     ExplicitCluster,
 }
 
+/// The row of a register in its file: 32 bits, 64 bits, or predicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Slot {
     R32(u16),
@@ -299,7 +306,7 @@ pub struct ModuleVar {
     pub name: String,
     pub constant: bool,
     pub bytes: Vec<u8>,
-    /// Bytes in front of which nothing was initialised: globals without an initialiser are zero.
+    /// Address of its first byte.
     pub base: u64,
 }
 
@@ -325,6 +332,7 @@ impl From<&Param<'_>> for ParamSlot {
     }
 }
 
+/// An entry ready to run.
 #[derive(Debug, Clone)]
 pub struct Program {
     pub params: Vec<ParamSlot>,
@@ -385,6 +393,7 @@ impl Program {
         hit.join(", ")
     }
 
+    /// A warp's registers, all zero.
     pub fn empty_regs(&self) -> Regs {
         Regs {
             r32: vec![super::regs::Row([0; 32]); self.rows32],

@@ -49,6 +49,7 @@ impl RawArg {
         RawArg::In(words.into_iter().flat_map(u32::to_le_bytes).collect())
     }
 
+    /// An input of fp32 values.
     pub fn floats(values: impl IntoIterator<Item = f32>) -> RawArg {
         RawArg::words(values.into_iter().map(f32::to_bits))
     }
@@ -70,6 +71,7 @@ impl RawOutcome {
         self.outputs[i].as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
     }
 
+    /// Output `i` as fp32 values.
     pub fn floats(&self, i: usize) -> Vec<f32> {
         self.words(i).into_iter().map(f32::from_bits).collect()
     }

@@ -148,7 +148,7 @@ pub trait Compare {
     fn f(a: Self::A, b: Self::A) -> bool;
 }
 
-/// Of the immediate of [`setp`]: how the third predicate joins in.
+/// Bits of the immediate of [`setp`]: how the third predicate joins in.
 pub const JOIN_AND: u32 = 0;
 pub const JOIN_OR: u32 = 1;
 pub const JOIN_XOR: u32 = 2;

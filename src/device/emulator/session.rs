@@ -37,15 +37,15 @@ pub struct LaunchProfile {
     pub build: EntryBuild,
     /// Warp instructions of each CTA (or cluster), in order.
     pub steps: Vec<u64>,
-    /// Cycles that the executed warps would take if each had the multiprocessor to itself, in all.
+    /// Cycles of all executed warps together, each as if it had the multiprocessor to itself.
     pub warp_cycles: f64,
-    /// Cycles of the busiest pipe of the sub-cores beside tensor cores and special functions, in all.
+    /// Cycles of the sub-cores' busiest pipe other than tensor cores and special functions, in all.
     pub pipe_cycles: f64,
     /// The simulation of one CTA, where it was asked for.
     pub timing: Option<Timing>,
     /// By line of the PTX from 1; lines that hold no instruction are absent.
     pub lines: BTreeMap<u32, Line>,
-    /// Of `warp_cycles`, what each line takes.
+    /// What each line takes of `warp_cycles`.
     pub cycles: BTreeMap<u32, f64>,
 }
 
@@ -76,7 +76,7 @@ pub struct Session<'d> {
     step_limit: u64,
     /// L2 is empty at the start of each launch.
     cold: bool,
-    /// Of each launch, the clusters that are executed if not all are.
+    /// For each launch, the clusters that are executed if not all are.
     picks: Vec<Option<Vec<Pick>>>,
     share: Option<JobShare>,
 }
@@ -252,9 +252,13 @@ impl<'d> Session<'d> {
     }
 
     /// Runs all launches; the error is the trap itself.
+    ///
+    /// # Errors
+    /// The fault of the first launch that has one, with its place in PTX and template.
     pub fn try_run(&mut self) -> Result<Outcome, Box<Trap>> {
         match self.run_once(false) {
-            // Which of several races between CTAs is met first depends on the cores: again on one.
+            // The cores decide which of several races between CTAs is met first: once more, on one
+            // core.
             Err(trap)
                 if matches!(trap.kind, FaultKind::Race | FaultKind::Proxy)
                     && trap.between_ctas() =>
@@ -331,7 +335,7 @@ impl<'d> Session<'d> {
             counts.executed_ctas = picks.as_ref().map(|p| p.len() as u64 * (ctas / clusters));
             counts.l2 = cache.as_ref().zip(before).map(|(c, before)| c.since(&before));
             let chain = chain(&r.program, &lines, model);
-            // Of the traced clusters, the longest: it decides when the launch ends.
+            // The longest of the traced clusters decides when the launch ends.
             let longest = done.traces.iter().max_by_key(|t| t.0);
             let timing = longest.map(|(steps, trace)| {
                 let active = (ctas * self.copies).div_ceil(resident);

@@ -1,11 +1,11 @@
 //! Shares: which clusters of a launch are executed in place of all, and which launches can do with
 //! a part.
 //!
-//! The first and the last cluster are always executed and stand for themselves. Those in between are
-//! cut, in the order of launch, into strata of equal size to within one, and of each stratum one
-//! cluster is executed and counts as often as the stratum has clusters. It is the one by which the
-//! coordinates of all that are executed come closest to an even spread along each axis of the grid
-//! ([`Axis`]), so that work that depends on a coordinate (the block of rows, say) is met evenly however
+//! The first and the last cluster are always executed and stand for themselves. Those in between
+//! are cut, in the order of launch, into strata of equal size to within one. One cluster of each
+//! stratum is executed and counts as often as the stratum has clusters: the one that brings the
+//! coordinates of all that are executed closest to an even spread along each axis of the grid
+//! ([`Axis`]). So work that depends on a coordinate (the block of rows, say) is met evenly, however
 //! it repeats in the order of launch. Nothing is random.
 
 use std::cmp::Reverse;
@@ -18,7 +18,7 @@ use super::ptx::ast::Space;
 use crate::device::{Arg, BufferRole, DeviceError, Job, Launch};
 use crate::device::{CtaShare, JobShare, LaunchShare};
 
-/// Fewest clusters of a launch of which a share is executed.
+/// Fewest clusters that are executed where a share of a launch is asked for.
 const FEWEST: u64 = 16;
 /// Clusters of a stratum that are looked at.
 const CANDIDATES: u64 = 4096;
@@ -34,8 +34,12 @@ pub struct Pick {
 /// The picks of each launch; `None` for one that is executed whole.
 pub type Picks = Vec<Option<Vec<Pick>>>;
 
-/// What to execute of each launch of a job, with what to say of it where a part was asked for.
-/// `variables`: the module has some in global memory.
+/// Plans what to execute of each launch of a job, and what to say of it where a part was asked for.
+/// `variables`: the module has variables in global memory.
+///
+/// # Errors
+/// [`DeviceError::Launch`] if a number of CTAs was asked for and no launch with more can be
+/// sampled.
 pub fn plan(
     share: CtaShare,
     job: &Job,
@@ -106,13 +110,13 @@ fn picks(share: CtaShare, grid: [u32; 3], cluster_ctas: u64) -> Option<Vec<Pick>
     let mut all = vec![own(0)];
     for k in 0..strata {
         let (start, stands) = (at(k), at(k + 1) - at(k));
-        // Where axes do not tell, from another place each time.
+        // Where the axes do not tell, the first candidate is another each time.
         let first = turn(k, stands);
         let step = stands.div_ceil(CANDIDATES);
         let candidates = (0..stands).step_by(step as usize).map(|i| start + (first + i) % stands);
         let candidates: Vec<u64> = candidates.collect();
         axes.iter_mut().for_each(|a| a.meet(&candidates));
-        // What floating-point sums cannot tell apart is equal; of equals the first.
+        // Sums that floating point cannot tell apart are equal, and the first of equals is taken.
         let lack = |i: u64| (1e6 * axes.iter().map(|a| a.lack(i)).sum::<f64>()).round() as i64;
         let index = candidates.iter().copied().min_by_key(|&i| Reverse(lack(i))).unwrap_or(start);
         axes.iter_mut().for_each(|a| a.add(index));
@@ -132,9 +136,9 @@ fn turn(k: u64, size: u64) -> u64 {
 
 /// One axis of the grid in at most 64 bins.
 ///
-/// Two bins are as near as they are few apart. Of each bin it is kept how near it is to the clusters of
-/// all strata so far, each stratum counting 1, less how near it is to those picked. Picking where most
-/// is lacking keeps the coordinates of what is picked spread like those of all.
+/// Two bins are the nearer, the fewer bins they are apart. Each bin keeps how near it is to the
+/// clusters of all strata so far, each stratum counting 1, less how near it is to those picked.
+/// Picking where most is lacking keeps the coordinates of what is picked spread like those of all.
 struct Axis {
     /// Clusters from one coordinate to the next, and coordinates.
     stride: u64,

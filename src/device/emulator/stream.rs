@@ -68,6 +68,7 @@ impl Stream {
         self.requests.len()
     }
 
+    /// Request `i` in order.
     pub fn get(&self, i: usize) -> Option<Request> {
         let r = *self.requests.get(i)?;
         Some(Request {

@@ -14,6 +14,7 @@ pub struct Survey {
     pub cycles: (u64, u64),
 }
 
+/// How the lanes' accesses lie to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// One behind the other, all 32 lanes.
@@ -214,9 +215,9 @@ pub fn runs(address: &[u64; 32], mask: u32, bytes: u64) -> impl Iterator<Item = 
     })
 }
 
-/// Runs of a warp's accesses to global memory, `bytes` a lane, as long as each is aligned and within
-/// one buffer: calls `act` with buffer, place, first lane and number of lanes. False if a run is not,
-/// or `act` says so; what was noted until then does no harm.
+/// Calls `act` with buffer, place, first lane and number of lanes for each run of a warp's accesses
+/// to global memory, `bytes` a lane. Ends with false at a run that is misaligned or not within one
+/// buffer, or where `act` says so; what was noted until then does no harm.
 #[inline(always)]
 pub fn global_runs<'g>(
     global: &'g Global,

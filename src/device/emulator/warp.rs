@@ -33,12 +33,12 @@ pub struct Line {
     /// `read_sectors` and `write_sectors`.
     pub bulk_read_bytes: u64,
     pub bulk_write_bytes: u64,
-    /// Of the sectors read, those that the modelled L2 had to fetch; 0 where it is not modelled.
+    /// Sectors read that the modelled L2 had to fetch; 0 where L2 is not modelled.
     pub l2_miss_sectors: u64,
 }
 
 impl Line {
-    /// `n` disjoint copies. What the modelled L2 fetched is of all of them already.
+    /// As of `n` disjoint copies. What the modelled L2 fetched is that of all of them already.
     pub fn times(&self, n: u64) -> Line {
         Line {
             executions: self.executions * n,
@@ -55,6 +55,7 @@ impl Line {
         }
     }
 
+    /// Adds what the same instruction did elsewhere.
     pub fn add(&mut self, o: &Line) {
         self.executions += o.executions;
         self.lanes += o.lanes;
@@ -79,7 +80,7 @@ pub struct Context<'a> {
     pub shared: &'a mut Shared,
     /// Shared memories of the cluster's other CTAs.
     pub peers: Peers<'a>,
-    /// Of the CTA in its cluster.
+    /// Rank of the CTA in its cluster.
     pub rank: u32,
     pub barriers: &'a mut Barriers,
     pub engine: &'a mut Engine,
@@ -128,6 +129,7 @@ impl Context<'_> {
         }
     }
 
+    /// Counts cycles of the shared-memory pipe, and how many of them are bank conflicts.
     #[inline(always)]
     pub fn count_shared(&mut self, pc: usize, (cycles, conflicts): (u64, u64)) {
         let c = &mut self.counts[pc];
@@ -193,6 +195,7 @@ pub enum Turn {
 /// A fault and the instruction it happened at.
 pub struct Faulted(pub Box<Fault>, pub usize);
 
+/// A warp and all that its lanes have under way.
 pub struct Warp {
     pub id: u32,
     pub regs: Regs,
@@ -221,9 +224,9 @@ pub struct Warp {
     pub parked: Vec<(usize, (u32, u32), u64)>,
     /// Phase of each mbarrier up to which this warp has waited.
     pub seen: Vec<((u32, u32), u64)>,
-    /// The wait of this instruction says no, for nothing can complete what it waits for.
+    /// The wait (by instruction) that must answer no: nothing can complete what it waits for.
     pub forced: Option<usize>,
-    /// Waits that have said no since the engine's progress was so.
+    /// The engine's progress, and the waits (by instruction) that have answered no since.
     pub refused: (u64, Vec<usize>),
     pub pending: Pending,
     pub steps: u64,
@@ -233,6 +236,7 @@ pub struct Warp {
 }
 
 impl Warp {
+    /// A warp with room for the program's registers; [`Warp::reset`] makes it ready.
     pub fn new(program: &Program) -> Warp {
         let words = program.local_bytes.div_ceil(4) as usize;
         Warp {
@@ -291,6 +295,9 @@ impl Warp {
     }
 
     /// Runs until the warp ends, blocks, or has made `budget` steps.
+    ///
+    /// # Errors
+    /// The fault of an instruction, with its place.
     pub fn run(&mut self, cx: &mut Context<'_>, budget: u64) -> Result<Turn, Faulted> {
         let end = self.steps + budget;
         loop {
@@ -693,7 +700,7 @@ impl Warp {
             let v = self.regs.p[usize::from(p >> 1)];
             (if p & 1 != 0 { !v } else { v }) & exec
         });
-        // Barriers count whole warps, of those that come whole.
+        // A barrier counts 32 threads for a warp of which all living lanes come.
         let arriving = if exec == self.alive { 32 } else { exec.count_ones() };
         let generation = cx.barriers.generation(id);
         let who = self.who(cx.rank, exec, pc);

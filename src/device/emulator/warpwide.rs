@@ -10,11 +10,18 @@ use super::trap::{Fault, FaultKind};
 /// Over the executing lanes, all of which the member mask names.
 pub type CollectiveFn = fn(&mut Regs, &Slots, u32) -> Result<(), Box<Fault>>;
 
+/// Order alone: registers stay as they are.
+///
+/// # Errors
+/// Never.
 pub fn warp_sync(_: &mut Regs, _: &Slots, _: u32) -> Result<(), Box<Fault>> {
     Ok(())
 }
 
 /// `o = [d, a, b, c, p]`; `imm`: up, down, bfly, idx.
+///
+/// # Errors
+/// A lane reads one that does not take part.
 pub fn shfl(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
     let [d, a, b, c, p] = s.o.map(usize::from);
     let mut out = r.r32[a];
@@ -59,6 +66,9 @@ pub fn shfl(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
 }
 
 /// `o = [d, p]`; `imm`: all, any, uni, ballot, plus 4 for a negated source.
+///
+/// # Errors
+/// Never.
 pub fn vote(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
     let mut p = r.p[usize::from(s.o[1])];
     if s.imm & 4 != 0 {
@@ -79,6 +89,9 @@ pub fn vote(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
 }
 
 /// `o = [d, a, p]`; `imm` 1: all, 2: 64 bits.
+///
+/// # Errors
+/// Never.
 pub fn matching(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
     let value = |r: &Regs, i: usize| {
         let a = usize::from(s.o[1]);
@@ -101,6 +114,9 @@ pub fn matching(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
 }
 
 /// `o = [d, a]`; `imm`: add, min, max, and, or, xor, plus 8 for signed.
+///
+/// # Errors
+/// Never.
 pub fn redux(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
     let a = &r.r32[usize::from(s.o[1])];
     let signed = s.imm & 8 != 0;
@@ -120,6 +136,9 @@ pub fn redux(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
 }
 
 /// `o = [d, p]`: the lowest lane is elected.
+///
+/// # Errors
+/// Never.
 pub fn elect(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
     let lane = mask.trailing_zeros();
     u32::write(r, s.o[0], mask, &Row([lane; 32]));
@@ -128,6 +147,9 @@ pub fn elect(r: &mut Regs, s: &Slots, mask: u32) -> Result<(), Box<Fault>> {
 }
 
 /// `o = [d, a]`: 8x8 of 16 bits, transposed.
+///
+/// # Errors
+/// Never.
 pub fn movmatrix(r: &mut Regs, s: &Slots, _: u32) -> Result<(), Box<Fault>> {
     let a = r.r32[usize::from(s.o[1])];
     r.r32[usize::from(s.o[0])] = transpose(&a);

@@ -65,7 +65,7 @@ impl Grid<'_> {
 
 #[derive(Default)]
 struct Multiprocessor {
-    /// Of each CTA here, what is left to do.
+    /// What is left to do of each CTA here.
     left: Vec<f64>,
     now: f64,
 }

@@ -37,9 +37,9 @@ pub struct LaunchCounts<'a> {
     pub build: &'a EntryBuild,
     /// Warp instructions of each CTA (or cluster) in order of launch; all alike if empty.
     pub steps: &'a [u64],
-    /// Cycles that the executed warps would take if each had the multiprocessor to itself, in all.
+    /// Cycles of all executed warps together, each as if it had the multiprocessor to itself.
     pub warp_cycles: f64,
-    /// Cycles that warps keep the pipes of their sub-cores, in all, of the busiest class beside
+    /// Cycles in all that warps keep the pipes of their sub-cores, for the busiest class other than
     /// tensor cores and special functions.
     pub pipe_cycles: f64,
     /// What a simulation of one CTA gave, if there was one.
@@ -82,7 +82,7 @@ pub fn model(device: &DeviceModel, launches: &[LaunchCounts<'_>], times: u64) ->
     let mut limits: IndexMap<String, f64> = IndexMap::new();
     let mut bound_ns: IndexMap<&str, f64> = IndexMap::new();
     let mut ns = 0.0;
-    // Of the launches that are bound by their chain, the longest, and where its time goes.
+    // The longest of the launches that are bound by their chain, and where its time goes.
     let mut chain: (f64, Option<&Timing>) = (0.0, None);
     for one in launches {
         let (time, all) = launch_time(device, one, times);

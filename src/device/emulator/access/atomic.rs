@@ -13,6 +13,11 @@ use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Warp};
 
 impl Warp {
+    /// Executes `atom` or `red` for the lanes of `mask`, lowest lane first.
+    ///
+    /// # Errors
+    /// An address outside of its buffer, misaligned or in another space; a byte that nothing has
+    /// written; an access that nothing orders before it.
     pub fn atomic(
         &mut self,
         cx: &mut Context<'_>,
@@ -36,7 +41,8 @@ impl Warp {
             if cx.ordered() {
                 self.order_atomic(cx, mem, space, &address, pc, mask)?;
             }
-            // Two halves that are exchanged as one: vectors of 64-bit elements do not exist.
+            // Vectors of 64-bit elements do not exist: these are two halves that are exchanged as
+            // one.
             if mem.n == 2 && mem.wide {
                 for lane in lanes(mask) {
                     self.exchange(cx, mem, op, (space, address[lane as usize]), (lane, pc))?;
@@ -162,8 +168,8 @@ impl Warp {
     }
 }
 
-/// What an operation in global memory makes of `old`: fp32 is added with subnormals as zeros if so
-/// asked, and of fp64 a NaN stays as it is.
+/// What an operation in global memory makes of `old`. With `ftz` a sum of fp32 takes subnormals for
+/// zeros; a sum of fp64 keeps a NaN operand as it is.
 pub fn combine_in_l2((op, ty, ftz): (AtomOp, AtomTy, bool), old: u64, b: u64, c: u64) -> u64 {
     match (op, ty) {
         (AtomOp::Add, AtomTy::F32) if ftz => {

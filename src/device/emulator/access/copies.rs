@@ -22,7 +22,7 @@ pub struct Batch {
     to: [u32; 32],
     /// The group that each lane's copy belongs to.
     group: [u32; 32],
-    /// Which of its warp's copies it is.
+    /// Its number among its warp's copies.
     number: u64,
     data: [[u32; 4]; 32],
 }
@@ -37,6 +37,11 @@ impl Warp {
     }
 
     /// Begins copies: the source is read now, the destination holds nothing until the wait.
+    ///
+    /// # Errors
+    /// Too many copies without a wait; an address outside of its buffer or misaligned; a source
+    /// size above that of the copy; a source that nothing has written; a destination that a copy
+    /// still reads or that holds an mbarrier; an access that nothing orders before it.
     pub fn cp_async(
         &mut self,
         cx: &mut Context<'_>,
@@ -141,6 +146,7 @@ impl Warp {
         Ok(())
     }
 
+    /// `cp.async.commit_group` by the lanes of `mask`.
     pub fn commit_group(&mut self, mask: u32) {
         for lane in lanes(mask) {
             self.committed[lane as usize] += 1;
@@ -167,8 +173,8 @@ impl Warp {
         self.land_where(shared, order, mask, |_, _, number| number < before);
     }
 
-    /// Lands copies by their group, the groups committed, and their number. `order` is that of the
-    /// cluster, with the CTA's rank.
+    /// Lands the copies that `lands` names, by group, groups committed, and number. The CTA's rank
+    /// stands beside the order of its cluster.
     fn land_where(
         &mut self,
         shared: &mut Shared,

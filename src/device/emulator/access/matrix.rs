@@ -8,6 +8,11 @@ use crate::device::emulator::warp::{Context, Warp};
 use crate::device::emulator::warpwide::transpose;
 
 impl Warp {
+    /// Loads 1, 2 or 4 matrices of 8 rows of 16 bytes; lanes 0 to 7 have the rows of the first.
+    ///
+    /// # Errors
+    /// A row outside of shared memory or misaligned, or one that nothing has written, that is in
+    /// flight, or whose last write nothing orders before it.
     pub fn ldmatrix(
         &mut self,
         cx: &mut Context<'_>,
@@ -56,6 +61,11 @@ impl Warp {
         Ok(())
     }
 
+    /// Stores matrices, with addresses as of [`Warp::ldmatrix`].
+    ///
+    /// # Errors
+    /// A row outside of shared memory, misaligned or in flight, or one with an access that nothing
+    /// orders before it.
     pub fn stmatrix(
         &mut self,
         cx: &mut Context<'_>,

@@ -34,6 +34,7 @@ pub fn lanes(mask: u32) -> impl Iterator<Item = u32> {
 }
 
 impl Warp {
+    /// The address that each lane names, active or not.
     #[inline(always)]
     pub fn addresses(&self, base: Base, offset: i64) -> [u64; 32] {
         match base {
@@ -81,6 +82,11 @@ impl Warp {
         ]
     }
 
+    /// Executes `ld` for the lanes of `mask`.
+    ///
+    /// # Errors
+    /// An address outside of its memory or misaligned; a byte that nothing has written or that is
+    /// in flight; a write that nothing orders before it.
     pub fn load(
         &mut self,
         cx: &mut Context<'_>,
@@ -114,6 +120,7 @@ impl Warp {
         Ok(())
     }
 
+    /// Sets element `k` of a lane's registers of an access, extended as the access says.
     #[inline(always)]
     pub fn put(&mut self, mem: &Mem, k: u32, lane: u32, v: u64) {
         let reg = usize::from(mem.regs[k as usize]);
@@ -130,6 +137,7 @@ impl Warp {
         }
     }
 
+    /// Element `k` of a lane's registers of an access.
     #[inline(always)]
     pub fn get(&self, mem: &Mem, k: u32, lane: u32) -> u64 {
         let reg = usize::from(mem.regs[k as usize]);
@@ -325,6 +333,11 @@ impl Warp {
             })
     }
 
+    /// Executes `st` for the lanes of `mask`.
+    ///
+    /// # Errors
+    /// An address outside of its memory, misaligned or of constant memory; bytes in flight; an
+    /// access that nothing orders before it; lanes that write different values to one byte.
     pub fn store(
         &mut self,
         cx: &mut Context<'_>,

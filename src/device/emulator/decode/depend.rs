@@ -19,6 +19,7 @@ pub struct Depend {
     pub registers: usize,
 }
 
+/// Finds the runs of a program and what depends on what in each.
 pub fn depend(insts: &[Inst], uses: &[Uses]) -> Depend {
     let runs = runs(insts);
     let mut on = vec![Box::default(); insts.len()];

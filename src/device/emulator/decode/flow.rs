@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::super::program::{Check, Inst, Op};
 use super::{Declared, Uses};
 
+/// What an analysis of an entry's data flow tells.
 pub struct Facts {
     pub checks: Vec<Check>,
     /// Per instruction, an index into `checks`; 0 is empty.
@@ -68,6 +69,7 @@ pub fn runs(insts: &[Inst]) -> Vec<Range<usize>> {
     starts.iter().copied().zip(ends).map(|(a, b)| a..b).collect()
 }
 
+/// Analyses the data flow of an entry: `uses` has the declared registers of each instruction.
 pub fn analyse(insts: &[Inst], uses: &[Uses], declared: &[Declared]) -> Facts {
     let n = declared.len();
     let runs = runs(insts);

@@ -111,7 +111,8 @@ impl<'a> Decoder<'a> {
         }
         let (expect, no_complete, parity) =
             (m.flag("expect_tx"), m.flag("noComplete"), m.flag("parity"));
-        // Said nothing means `.cta` by the letter; kernels rely on more, and hardware gives it.
+        // Where nothing is said, the letter means `.cta`; kernels rely on more, and hardware gives
+        // it.
         let order = Self::order(m, Ordering::Cluster);
         let space = Self::bar_space(m)?;
         if m.ty()? != Ty::B64 {

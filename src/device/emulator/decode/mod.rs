@@ -36,6 +36,10 @@ pub const MODULE_BASE: u64 = 0x7000 << 36;
 const MAX_MODULE_BYTES: u64 = 1 << 28;
 
 /// The variables of a module that live in global memory, in order of declaration.
+///
+/// # Errors
+/// Variables that take more than 256 MiB together, or an initial value that is none of its type,
+/// with the line.
 pub fn module_vars(m: &Module<'_>) -> Result<Vec<ModuleVar>> {
     let mut out = Vec::new();
     let mut total = 0;
@@ -63,6 +67,10 @@ pub fn module_vars(m: &Module<'_>) -> Result<Vec<ModuleVar>> {
 }
 
 /// Makes one entry of a module ready to run.
+///
+/// # Errors
+/// The first instruction, operand or register that the emulator does not know, or that the
+/// `.version` or `.target` of the text does not have, with its line.
 pub fn decode(m: &Module<'_>, entry: &Entry<'_>) -> Result<Program> {
     let mut d = Decoder::new(m, entry)?;
     d.given().allows_module(entry.cluster.map(|_| entry.line))?;

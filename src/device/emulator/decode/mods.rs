@@ -2,6 +2,7 @@
 
 use super::{Instr, PtxError, Result, Ty};
 
+/// The suffixes of one instruction, and which of them have been taken.
 pub struct Mods<'a> {
     list: &'a [&'a str],
     taken: Vec<bool>,
@@ -37,6 +38,9 @@ impl<'a> Mods<'a> {
     }
 
     /// As [`Mods::pick`], where one must stand.
+    ///
+    /// # Errors
+    /// None of them stands there; the message lists them.
     pub fn need<T: Copy>(&mut self, names: &[(&str, T)]) -> Result<T> {
         self.pick(names).ok_or_else(|| {
             let list: Vec<_> = names.iter().map(|(n, _)| format!(".{n}")).collect();
@@ -44,11 +48,15 @@ impl<'a> Mods<'a> {
         })
     }
 
+    /// Takes the next suffix that is a type, if there is one.
     pub fn opt_ty(&mut self) -> Option<Ty> {
         self.take(|m| Ty::parse(m).is_some()).and_then(Ty::parse)
     }
 
     /// The next type.
+    ///
+    /// # Errors
+    /// There is none.
     pub fn ty(&mut self) -> Result<Ty> {
         self.opt_ty().ok_or_else(|| self.error(format!("`{}` wants a type", self.opcode)))
     }
@@ -58,11 +66,15 @@ impl<'a> Mods<'a> {
         self.take(|m| m.starts_with(prefix)).map(|m| &m[prefix.len()..])
     }
 
+    /// An error at the instruction's line.
     pub fn error(&self, message: impl Into<String>) -> PtxError {
         PtxError::new(self.line, message)
     }
 
     /// The emulator has no such form.
+    ///
+    /// # Errors
+    /// Always: the message shows the form.
     pub fn unknown<T>(&self) -> Result<T> {
         let mods: String = self.list.iter().map(|m| format!(".{m}")).collect();
         Err(self.error(format!(
@@ -72,6 +84,9 @@ impl<'a> Mods<'a> {
     }
 
     /// Refuses suffixes that nobody took.
+    ///
+    /// # Errors
+    /// The first of them.
     pub fn finish(&self) -> Result<()> {
         match self.taken.iter().position(|t| !t) {
             None => Ok(()),

@@ -182,6 +182,9 @@ impl Given<'_> {
     }
 
     /// Refuses an instruction that is newer than the text says it is.
+    ///
+    /// # Errors
+    /// The `.version` and `.target` that it needs, at its line.
     pub fn allows(&self, i: &Instr<'_>) -> Result<()> {
         let has = |m: &&str| i.mods.contains(m);
         let name = || {
@@ -241,6 +244,9 @@ impl Given<'_> {
     }
 
     /// Refuses a special register that is newer than the text says it is.
+    ///
+    /// # Errors
+    /// As [`Given::allows`].
     pub fn allows_register(&self, name: &str, line: u32) -> Result<()> {
         match REGISTERS.iter().find(|(r, _)| name.starts_with(r)) {
             Some((_, n)) => self.check(name, *n, line),
@@ -249,11 +255,17 @@ impl Given<'_> {
     }
 
     /// Refuses registers of 128 bits before there were any.
+    ///
+    /// # Errors
+    /// As [`Given::allows`].
     pub fn allows_wide(&self, line: u32) -> Result<()> {
         self.check(".reg .b128", WIDE, line)
     }
 
     /// Refuses clusters before there were any, and targets newer than the version.
+    ///
+    /// # Errors
+    /// As [`Given::allows`]: at the line `clusters`, or at line 1 for the target.
     pub fn allows_module(&self, clusters: Option<u32>) -> Result<()> {
         if let Some(line) = clusters {
             self.check(".reqnctapercluster", HOPPER, line)?;

@@ -18,7 +18,7 @@ pub fn whole_fn(from: Ty, to: Ty) -> Option<AluFn> {
     })
 }
 
-/// Whole numbers of at most 32 bits of which the low bits stay.
+/// A conversion between whole numbers of at most 32 bits that keeps the low bits, with their mask.
 pub fn keep_fn(from: Ty, to: Ty, sat: bool) -> Option<(AluFn, u32)> {
     let small = |t: Ty| t.is_int() && t.bits() <= 32;
     if sat || !small(from) || !small(to) || from.is_signed() && from.bits() < to.bits() {

@@ -157,7 +157,8 @@ impl<'a> Decoder<'a> {
         if self.products.is_empty() {
             return (touches, names);
         }
-        // By register, the operands it stands in; registers of the same ones are a set.
+        // For each register the operands it stands in; registers that stand in the same ones are a
+        // set.
         let mut stands: Vec<Vec<u32>> = vec![Vec::new(); self.declared.len()];
         for (k, p) in self.products.iter().enumerate() {
             p.d.iter().for_each(|&r| stands[r as usize].push(2 * k as u32));

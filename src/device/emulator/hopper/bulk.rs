@@ -63,6 +63,14 @@ fn aligned(address: u64, to: u64, lane: u32, what: &str) -> Result<(), Box<Fault
 }
 
 impl Warp {
+    /// Begins the bulk copies of the lanes of `exec`, one a lane.
+    ///
+    /// # Errors
+    /// A size or address that is no multiple of 16 bytes (of 128, in shared memory, for tensors); a
+    /// span outside of its memory; a map, coordinates or reduction that a GPU refuses; no mbarrier
+    /// where one is named; a CTA that the cluster does not have or that has exited; bytes that
+    /// nothing has written or that are in flight; an access that nothing orders before it; too many
+    /// copies without a wait.
     pub fn bulk(
         &mut self,
         cx: &mut Context<'_>,
@@ -83,11 +91,11 @@ impl Warp {
     /// The coordinates of a box that is read or written.
     ///
     /// # Errors
-    /// Too many or few of them; an innermost one that is no multiple of 16 bytes; one below zero of
-    /// a store or reduction. The PTX text does not forbid those, but an H200 (driver 580.159)
-    /// stopped with an illegal instruction at each that was tried: of stores and reductions, -16
-    /// bytes along the innermost dimension, -1 and a whole box along the outer of two. Prefetches
-    /// are taken to be like loads.
+    /// Too many or too few of them; an innermost one that is no multiple of 16 bytes; in a store or
+    /// reduction, one below zero. The PTX text does not forbid the last, but an H200 (driver
+    /// 580.159) stopped with an illegal instruction at each that was tried: -16 bytes along the
+    /// innermost dimension, -1 and a whole box along the outer of two. Prefetches are taken to be
+    /// like loads.
     fn coords(
         &self,
         slots: &[u16],
@@ -236,7 +244,7 @@ impl Warp {
             for &(_, at, bytes) in &runs {
                 cx.count_bulk(pc, r.base + at, bytes, Way::Read);
             }
-            // Of a multicast, the end that is nearest to its thread.
+            // A multicast counts with the end that is nearest to its thread.
             let near = if ranks >> cx.rank & 1 != 0 { cx.rank } else { ranks.trailing_zeros() };
             let at = cx.shared_of(near).mbarrier(bar_at, lane, WHAT)?;
             let phase = cx.shared_of(near).mbarriers.get(at).map_or(0, |b| b.phase);
@@ -388,6 +396,9 @@ impl Warp {
     }
 
     /// Until all but the latest `groups` are complete, or with `read` have been read.
+    ///
+    /// # Errors
+    /// Never: whatever could fail did so as the copies began.
     pub fn bulk_wait(
         &mut self,
         cx: &mut Context<'_>,

@@ -16,8 +16,8 @@ use crate::device::emulator::warp::{Context, Faulted, Group, Turn, Wait, Warp};
 
 /// Steps of a warp before the next has its turn.
 const QUANTUM: u64 = 1 << 14;
-/// Rounds of all warps, with some of them parked, before copies land although others still move:
-/// those may be spinning.
+/// Rounds of all warps, some of them parked, after which copies land although other warps still
+/// move: those may be spinning.
 const PATIENCE: u32 = 8;
 
 /// Requests of a cluster that are written down for the model of L2: half a GiB.
@@ -38,7 +38,7 @@ impl Peers<'_> {
         (self.before.len() + 1 + self.after.len()) as u32
     }
 
-    /// Of another rank of the cluster.
+    /// The shared memory of another rank of the cluster.
     pub fn get(&mut self, rank: u32) -> &mut Shared {
         let rank = rank as usize;
         match rank.checked_sub(self.before.len() + 1) {
@@ -91,7 +91,7 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// Of `lanes`, how many have not arrived in a generation.
+    /// How many lanes of `of` have not arrived in a generation.
     pub fn late(&self, of: u32, generation: u64) -> u32 {
         let here = lanes(self.mask & of).filter(|&l| self.generation[l as usize] == generation);
         of.count_ones() - here.count() as u32
@@ -99,6 +99,10 @@ impl Arrived {
 }
 
 impl Warp {
+    /// The lanes of `exec` arrive at the cluster's barrier.
+    ///
+    /// # Errors
+    /// A thread that has arrived already and has not waited since.
     pub fn cluster_arrive(
         &mut self,
         cx: &mut Context<'_>,
@@ -125,6 +129,10 @@ impl Warp {
         Ok(())
     }
 
+    /// The lanes of `exec` wait until all threads of the cluster have arrived.
+    ///
+    /// # Errors
+    /// A thread that has not arrived.
     pub fn cluster_wait(
         &mut self,
         cx: &mut Context<'_>,
@@ -173,6 +181,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Room for the CTAs of a cluster; [`Cluster::run`] makes them ready.
     pub fn new(program: &Program, dims: Dims, checks: Checks) -> Cluster {
         let n = dims.cluster.iter().product::<u32>();
         Cluster {
@@ -198,6 +207,11 @@ impl Cluster {
     }
 
     /// Runs cluster `index` from start to end and gives the most warp instructions of a CTA.
+    ///
+    /// # Errors
+    /// The first fault of a thread, a deadlock, more than `limit` warp instructions in a CTA, or more
+    /// requests than L2's model keeps. A read of something unwritten that came earlier is reported
+    /// instead, unless a race, a missing proxy fence or a copy in flight explains it.
     pub fn run(
         &mut self,
         index: u64,
@@ -210,8 +224,8 @@ impl Cluster {
             Box::new(Trace::new(self.ctas.len() as u32, self.dims.threads().div_ceil(32)))
         });
         let done = self.execute(limit, program, runner);
-        // A fault that came after the read of something unwritten is most likely its consequence,
-        // unless it explains it.
+        // A fault that came after the read of something unwritten is most likely the read's
+        // consequence, unless it is of a kind that explains the read.
         let explains = |halt: &Halt| {
             matches!(halt.faulted.0.kind, FaultKind::Race | FaultKind::Proxy | FaultKind::InFlight)
         };
@@ -227,7 +241,7 @@ impl Cluster {
         })
     }
 
-    /// What the latest run was, where that was asked for and could be kept.
+    /// The trace of the latest run, where it was asked for and could be kept.
     pub fn take_trace(&mut self) -> Option<Box<Trace>> {
         self.events.trace.take().filter(|trace| trace.whole())
     }
@@ -447,7 +461,7 @@ impl Cluster {
                 return Ok(true);
             }
         }
-        // A wait may come back without success; once at each place, while nothing happens.
+        // A wait may come back without success, but while nothing happens only once at each place.
         let progress = self.engine.progress;
         for (c, w, g) in waiters {
             let warp = &mut self.ctas[c].warps[w];

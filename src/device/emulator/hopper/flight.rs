@@ -23,6 +23,7 @@ pub struct Block {
 }
 
 impl Block {
+    /// Bytes without a swizzle.
     pub fn plain(cta: u32, at: u32, bytes: u32) -> Block {
         Block { cta, at, bytes, swizzle: Swizzle::None }
     }
@@ -43,6 +44,7 @@ impl Block {
         })
     }
 
+    /// The span that the block lies in.
     pub fn span(self) -> Span {
         Span { cta: self.cta, at: self.at, bytes: self.bytes }
     }
@@ -63,7 +65,7 @@ pub enum Load {
         op: AtomOp,
         ty: AtomTy,
     },
-    /// The `cp.async` of a lane that it began before this one; then the lane arrives.
+    /// A lane's `cp.async` with numbers below `before`; once they have landed, the lane arrives.
     Copies {
         before: u64,
     },
@@ -106,7 +108,7 @@ pub struct Store {
     /// How many groups its lane had committed before.
     pub group: u32,
     pub from: Block,
-    /// Its source has not been read for all that its thread knows.
+    /// For all that its thread knows, its source has not been read yet.
     pub reading: bool,
     pub data: Arc<Vec<u8>>,
     pub target: Target,
@@ -118,6 +120,9 @@ pub struct Store {
 
 impl Shared {
     /// Whole words that a copy will write: nobody may touch them until it lands.
+    ///
+    /// # Errors
+    /// Another copy is still reading or writing them, or they hold an mbarrier.
     pub fn begin_write(&mut self, block: Block, lane: u32, what: &str) -> Result<(), Box<Fault>> {
         let busy = self.busy();
         for (at, bytes) in block.pieces() {
@@ -131,6 +136,9 @@ impl Shared {
     }
 
     /// Whole words that a copy reads: nobody may write them until [`Shared::end_read`].
+    ///
+    /// # Errors
+    /// Bytes that nothing has written or that are in flight.
     pub fn begin_read(
         &mut self,
         block: Block,
@@ -147,6 +155,7 @@ impl Shared {
         Ok(data)
     }
 
+    /// A copy has read the block: it may be written again.
     pub fn end_read(&mut self, block: Block) {
         for (at, bytes) in block.pieces() {
             self.give_back(at / 4..(at + bytes) / 4);
@@ -167,6 +176,7 @@ impl Shared {
     }
 }
 
+/// Bytes of an element: 2, 4 or 8.
 pub fn element_bytes(ty: AtomTy) -> u32 {
     match ty {
         AtomTy::F16 | AtomTy::Bf16 => 2,
@@ -267,6 +277,11 @@ impl Engine {
     }
 
     /// Performs the copy at place `i` of the flights. True if a phase ended with it.
+    ///
+    /// # Errors
+    /// The CTA it goes to has exited; its mbarrier was invalidated, or has had more arrivals or
+    /// bytes than it awaits; the phase ends with bytes of it still to come; a reduction adds to
+    /// bytes that nothing has written.
     pub fn land(
         &mut self,
         i: usize,
@@ -347,7 +362,7 @@ impl Store {
                 }
             }
             Target::Tensor(map, coords) => {
-                // That the box lies inside has been looked at when the copy began.
+                // The box lies inside: that was checked when the copy began.
                 let Some((r, start)) = global.region(map.address) else { return };
                 map.walk(coords, Way::Write, |offset, at, bytes| {
                     self.write(global, r, start + at, &self.data[offset..offset + bytes]);

@@ -14,6 +14,7 @@ use crate::device::emulator::warp::{Context, Warp};
 
 const MAP: u32 = MAP_BYTES as u32;
 
+/// A decoded `tensormap.replace`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Replace {
     pub at: Addr,
@@ -129,6 +130,10 @@ impl Context<'_> {
 
 impl Warp {
     /// `tensormap.replace`: each lane changes one field of the map that it names.
+    ///
+    /// # Errors
+    /// An address outside of its memory or misaligned; bytes that nothing has written, or that are
+    /// neither a map nor zero; an access that nothing orders before it.
     pub fn map_replace(
         &mut self,
         cx: &mut Context<'_>,
@@ -161,6 +166,10 @@ impl Warp {
 
     /// `tensormap.cp_fenceproxy`: the warp copies one map from shared to global memory and
     /// releases it to the tensor-map proxy.
+    ///
+    /// # Errors
+    /// Lanes that name different maps; an address outside of its memory or misaligned; bytes that
+    /// nothing has written; an access that nothing orders before it.
     pub fn map_copy(
         &mut self,
         cx: &mut Context<'_>,

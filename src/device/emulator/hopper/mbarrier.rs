@@ -47,6 +47,7 @@ impl MbarOp {
     }
 }
 
+/// A decoded `mbarrier` instruction other than a wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mbar {
     pub op: MbarOp,
@@ -68,6 +69,7 @@ pub enum Phase {
 /// CTAs of a cluster, at most.
 const CTAS: usize = 16;
 
+/// A live mbarrier.
 #[derive(Debug, Clone)]
 pub struct Mbarrier {
     /// Number of the phase that is not yet complete, from 0.
@@ -138,8 +140,8 @@ impl Mbarrier {
         }
     }
 
-    /// Warps that have not arrived yet, by CTA; and true if they did in the phase before, else
-    /// others might as well.
+    /// Warps that have not arrived yet, by CTA, and true if these arrived in the phase before. With
+    /// false, any of them might come.
     pub fn late(&self) -> ([u32; CTAS], bool) {
         let again = std::array::from_fn(|c| self.before[c] & !self.here[c]);
         match again == [0; CTAS] {
@@ -221,6 +223,10 @@ impl Mbarrier {
         Ok(())
     }
 
+    /// A copy has brought `bytes`. True if the phase ends with it.
+    ///
+    /// # Errors
+    /// More bytes than were announced once all have arrived, or than an mbarrier counts.
     pub fn complete(&mut self, who: Who, bytes: u32) -> Result<bool, Trouble> {
         self.expect(who, -i64::from(bytes))?;
         self.brought = Some(who);
@@ -228,6 +234,9 @@ impl Mbarrier {
     }
 
     /// A lane's `cp.async` have landed, and it arrives.
+    ///
+    /// # Errors
+    /// More arrivals than are awaited, or more bytes than were announced once all have arrived.
     pub fn copies_arrived(&mut self, who: Who) -> Result<bool, Trouble> {
         self.arrive(who, 1, false, false)
     }
@@ -257,15 +266,18 @@ pub struct Mbarriers {
 }
 
 impl Mbarriers {
+    /// Forgets all, those that were invalidated included.
     pub fn clear(&mut self) {
         self.live.clear();
         self.gone.clear();
     }
 
+    /// The live mbarrier that starts at a shared address.
     pub fn get(&self, at: u32) -> Option<&Mbarrier> {
         self.live.get(&at)
     }
 
+    /// As [`Mbarriers::get`], to change it.
     pub fn get_mut(&mut self, at: u32) -> Option<&mut Mbarrier> {
         self.live.get_mut(&at)
     }
@@ -294,6 +306,9 @@ fn whose(rank: u32, own: u32) -> String {
 
 impl Shared {
     /// Offset of the live mbarrier at an address.
+    ///
+    /// # Errors
+    /// An address outside of shared memory, misaligned, or without a live mbarrier.
     pub fn mbarrier(&self, at: u64, lane: u32, what: &str) -> Result<u32, Box<Fault>> {
         let at = self.locate(at, 8, lane, what)? as u32;
         match self.mbarriers.get(at) {
@@ -305,6 +320,9 @@ impl Shared {
 
 impl Engine {
     /// Refuses that a phase ends while copies that began in it are still in flight.
+    ///
+    /// # Errors
+    /// The bytes still to come, and who began their first copy.
     pub fn leftover(&self, rank: u32, at: u32, phase: u64) -> Result<(), Trouble> {
         if !self.checks.transactions {
             return Ok(());
@@ -324,6 +342,13 @@ impl Engine {
 }
 
 impl Warp {
+    /// Executes an `mbarrier` instruction other than a wait for the lanes of `exec`.
+    ///
+    /// # Errors
+    /// An address without a live mbarrier (for `init`, outside of shared memory or in use), or a
+    /// count out of range; more arrivals or bytes than the phase awaits; copies that still complete
+    /// on what is invalidated or on a phase that ends; an initialisation that nothing orders before
+    /// its use.
     pub fn mbarrier(
         &mut self,
         cx: &mut Context<'_>,
@@ -411,6 +436,11 @@ impl Warp {
     }
 
     /// Waits for a phase, or says that it is not complete where nothing can complete it now.
+    ///
+    /// # Errors
+    /// An address without a live mbarrier, or whose initialisation nothing orders before the wait;
+    /// a parity above 1; a state that the mbarrier has not given; a phase that the mbarrier has
+    /// passed by two or more.
     pub fn mbarrier_wait(
         &mut self,
         cx: &mut Context<'_>,
@@ -529,6 +559,10 @@ impl Warp {
     }
 
     /// `cp.async.mbarrier.arrive`: each lane arrives once its copies so far have landed.
+    ///
+    /// # Errors
+    /// An address without a live mbarrier; more arrivals than an mbarrier counts or awaits; a phase
+    /// that ends with bytes still to come; too many copies without a wait.
     pub fn copies_arrive(
         &mut self,
         cx: &mut Context<'_>,

@@ -113,8 +113,8 @@ pub enum Flow {
     Again(Wait),
 }
 
-/// Copies of a cluster that may be in flight, and bytes that they may carry: far more than sound
-/// kernels have, and what endless ones stop at.
+/// Copies of a cluster that may be in flight, and bytes that they may carry: sound kernels have far
+/// fewer, and endless ones stop here.
 const MOST_COPIES: usize = 1 << 16;
 const MOST_CARRIED: usize = 1 << 28;
 
@@ -147,6 +147,9 @@ impl Engine {
     }
 
     /// A copy begins that will complete on an mbarrier.
+    ///
+    /// # Errors
+    /// More copies, or bytes of copies, than a cluster may have in flight.
     pub fn begin_flight(&mut self, flight: Flight) -> Result<(), Box<Fault>> {
         self.carried += flight.load.carries();
         let who = flight.who;
@@ -155,6 +158,9 @@ impl Engine {
     }
 
     /// A copy of a bulk group begins.
+    ///
+    /// # Errors
+    /// As [`Engine::begin_flight`].
     pub fn begin_store(&mut self, store: Store) -> Result<(), Box<Fault>> {
         self.carried += store.data.len();
         let who = store.who;
@@ -264,6 +270,9 @@ impl Context<'_> {
 
 impl Context<'_> {
     /// Refuses to use the memory of a CTA that is gone.
+    ///
+    /// # Errors
+    /// The CTA `rank` has exited.
     pub fn still_there(&mut self, rank: u32, lane: u32, what: &str) -> Result<(), Box<Fault>> {
         let shared = self.shared_of(rank);
         match shared.exited {
@@ -283,11 +292,15 @@ fn peer_exited(rank: u32, exit: Who, lane: u32, what: &str) -> Box<Fault> {
 }
 
 impl Warp {
+    /// Lanes of this warp at instruction `pc`, its CTA being `rank` of the cluster.
     pub fn who(&self, rank: u32, lanes: u32, pc: usize) -> Who {
         Who { cta: rank, warp: self.id, lanes, pc }
     }
 
     /// Executes one instruction of this machinery for the lanes of `exec`.
+    ///
+    /// # Errors
+    /// The fault of the instruction, as its method of the same name says.
     pub fn asynchronous(
         &mut self,
         cx: &mut Context<'_>,

@@ -7,12 +7,12 @@ use crate::device::emulator::program::Program;
 use crate::device::emulator::trap::{At, Fault, FaultKind};
 use crate::device::emulator::warp::{Context, Wait, Warp};
 
-/// Registers of a CTA, in registers a thread times 32.
+/// Registers of a CTA, counted in units of 32: one for each thread of a warp.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
-    /// Not held by any warp, in units of a warp's share.
+    /// Units that no warp holds.
     pub free: u32,
-    /// Registers that each warp holds a thread.
+    /// Units that each warp holds: registers of each of its threads.
     pub held: Vec<u32>,
     /// The instructions that the warps of each warpgroup execute.
     done: Vec<Lockstep<usize>>,
@@ -21,6 +21,7 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// The registers of a CTA at its start: each warp holds what the entry says.
     pub fn new(program: &Program, warps: u32) -> Pool {
         let each = program.entry_registers.unwrap_or(0);
         let warps = warps as usize;
@@ -28,8 +29,8 @@ impl Pool {
         Pool { free: 0, held: vec![each; warps], done: groups.collect(), by: vec![None; warps] }
     }
 
-    /// A warpgroup whose warps have not executed the same: one that has not, one that has, and the
-    /// instruction.
+    /// Two warps of a warpgroup that have not executed the same: one that has not, one that has,
+    /// and the instruction.
     pub fn uneven(&self) -> Option<(usize, usize, usize)> {
         self.done.iter().enumerate().find_map(|(g, steps)| {
             let (w, pc) = steps.behind()?;
@@ -39,6 +40,11 @@ impl Pool {
 }
 
 impl Warp {
+    /// Takes or gives registers, so that the warp holds `count`; waits until the CTA has enough.
+    ///
+    /// # Errors
+    /// `.inc` to fewer or `.dec` to more than the warp holds; warps of a warpgroup that do not
+    /// execute the same ones in the same order.
     pub fn set_max_nreg(
         &mut self,
         cx: &mut Context<'_>,

@@ -27,6 +27,12 @@ pub struct Remote {
 }
 
 impl Warp {
+    /// Begins `st.async` or `red.async` of the lanes of `exec`.
+    ///
+    /// # Errors
+    /// Data and mbarrier in different CTAs; a span outside of shared memory, misaligned or in
+    /// flight; no live mbarrier; a CTA that the cluster does not have or that has exited; an access
+    /// that nothing orders before it; too many copies without a wait.
     pub fn remote(
         &mut self,
         cx: &mut Context<'_>,
@@ -83,6 +89,10 @@ impl Warp {
     }
 
     /// A load from shared memory of the cluster, lane by lane.
+    ///
+    /// # Errors
+    /// An address outside of shared memory or misaligned, or of a CTA that has exited; bytes that
+    /// nothing has written or that are in flight; a write that nothing orders before it.
     pub fn load_cluster(
         &mut self,
         cx: &mut Context<'_>,
@@ -111,6 +121,12 @@ impl Warp {
         Ok(())
     }
 
+    /// A store to shared memory of the cluster, lane by lane.
+    ///
+    /// # Errors
+    /// An address outside of shared memory or misaligned, or of a CTA that has exited; bytes in
+    /// flight; an access that nothing orders before it; lanes that write different values to one
+    /// byte.
     pub fn store_cluster(
         &mut self,
         cx: &mut Context<'_>,

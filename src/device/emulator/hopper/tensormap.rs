@@ -1,6 +1,6 @@
 //! Tensor maps as the copy engine sees them: 128 bytes in memory.
 //!
-//! The bytes are laid out in a way of the emulator's own, which kernels must not know either.
+//! The layout of the bytes is the emulator's own: kernels must not rely on it, nor on a GPU's.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -22,7 +22,8 @@ const MAGIC: u64 = 0x7061_6d72_6f73_6e65;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Image(pub [u8; MAP_BYTES]);
 
-/// A field that `tensormap.replace` can write: where it lies and its bytes, of `count` of a kind.
+/// A field that `tensormap.replace` can write: where its first value lies, the bytes of a value,
+/// and how many values follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
     pub name: &'static str,
@@ -49,12 +50,13 @@ pub const INTERLEAVE: Field = field("interleave_layout", 105, 1, 1, false);
 pub const SWIZZLE: Field = field("swizzle_mode", 106, 1, 1, false);
 pub const FILL: Field = field("fill_mode", 107, 1, 1, false);
 
-/// All of them.
+/// All fields.
 pub const FIELDS: [Field; 10] =
     [ADDRESS, DIMS, STRIDES, TILE, STEPS, RANK, ELEMENT, INTERLEAVE, SWIZZLE, FILL];
 
-/// By number as `tensormap.replace` writes it: bytes, how it is reduced, and whether it is a float.
-/// Subnormals are zeros where the name says so, unlike in reductions without a map.
+/// Element types by the number that `tensormap.replace` writes: name, bytes, how it is reduced, and
+/// whether it is a float. A reduction takes subnormals for zeros where the name says so, unlike one
+/// without a map.
 const ELEMENTS: [(&str, u32, Option<AtomTy>, bool); 13] = [
     ("u8", 1, None, false),
     ("u16", 2, None, false),
@@ -72,6 +74,7 @@ const ELEMENTS: [(&str, u32, Option<AtomTy>, bool); 13] = [
 ];
 
 impl Image {
+    /// Value `i` of a field.
     pub fn get(&self, f: Field, i: usize) -> u64 {
         let mut b = [0; 8];
         let at = f.at + i * f.bytes;
@@ -79,7 +82,8 @@ impl Image {
         u64::from_le_bytes(b)
     }
 
-    /// Sets one of a field's values; one too large for it becomes the largest, which no rule allows.
+    /// Sets value `i` of a field. A value too large for the field becomes the largest that fits,
+    /// which no rule allows.
     pub fn set(&mut self, f: Field, i: usize, value: u64) {
         let most = u64::MAX >> (64 - 8 * f.bytes);
         let at = f.at + i * f.bytes;
@@ -87,8 +91,8 @@ impl Image {
         self.0[at..at + f.bytes].copy_from_slice(&b[..f.bytes]);
     }
 
-    /// Of a description that [`crate::device::tensormap::validate`] accepts, over a buffer at
-    /// `address`.
+    /// The image of a description that [`crate::device::tensormap::validate`] accepts, over a
+    /// buffer at `address`.
     pub fn new(map: &TensorMap, address: u64) -> Image {
         let mut m = Image([0; MAP_BYTES]);
         m.0[..8].copy_from_slice(&MAGIC.to_le_bytes());
@@ -222,12 +226,12 @@ impl Image {
 /// A map; dimensions from the innermost.
 #[derive(Debug, Clone)]
 pub struct Map {
-    /// Of the first element, in global memory.
+    /// Address of the first element in global memory.
     pub address: u64,
     pub element: u32,
     /// How its elements are reduced, if they can be.
     pub ty: Option<AtomTy>,
-    /// With subnormals as zeros.
+    /// Reductions take subnormals for zeros.
     pub ftz: bool,
     pub rank: usize,
     dims: [u64; 5],
@@ -258,9 +262,10 @@ impl Map {
     /// Calls `f` with each contiguous run of the box at `coords` that is read or written: its
     /// offset in the box, its offset from the map's address, and its bytes.
     ///
-    /// Reads end with the tensor's rows. Stores and reductions write whole pieces of 16 bytes: of
-    /// the one that a row ends in all that the box holds, also behind the row's end. The PTX text
-    /// says nothing of it: measured on an H200, driver 580.159 (`tests/ragged.txt`).
+    /// Reads end with the tensor's rows. Stores and reductions write whole pieces of 16 bytes: a
+    /// piece that a row ends in is written as far as the box goes, behind the row's end too. The
+    /// PTX text says nothing of it: it was measured on an H200 with driver 580.159
+    /// (`tests/ragged.txt`).
     pub fn walk(&self, coords: &[i32; 5], way: Way, mut f: impl FnMut(usize, u64, usize)) {
         let [c0, outer @ ..] = coords.map(i64::from);
         let width = match way {

@@ -53,7 +53,7 @@ fn zeros(n: usize) -> Vec<AtomicU32> {
     bytemuck::zeroed_vec(n)
 }
 
-/// Of each byte of a word whether it was written, from the bits of its sector: all ones or zeros.
+/// A mask of the bytes of a word that were written, from the bits of its sector.
 fn bytes_written(init: u32, word: usize) -> u32 {
     let bits = init >> (4 * (word % 8));
     (0..4).filter(|byte| bits >> byte & 1 != 0).map(|byte| 0xff << (8 * byte)).sum()
@@ -87,15 +87,16 @@ impl Region {
         }
     }
 
+    /// Address of the first byte of buffer `index`.
     pub fn base_of(index: usize) -> u64 {
         ((index as u64 + 1) << REGION_BITS) + REGION_START
     }
 
-    /// Makes the region as before a run that nothing initialises: zeroed, or unwritten.
+    /// Makes a region that nothing initialises ready for a run: zeroed, or unwritten.
     pub fn reset(&mut self) {
         match &mut self.init {
-            // What the words still hold cannot be read: poison stands for it. Where it can, it is
-            // put there.
+            // What the words still hold cannot be read: poison stands for it. Where unwritten words
+            // may be read, the poison is put there.
             Some(init) => {
                 *init = zeros(init.len());
                 if self.lenient {
@@ -108,7 +109,7 @@ impl Region {
         *self.dirty.get_mut() = false;
     }
 
-    /// Contents before a run of a region that is initialised; poison behind `bytes`.
+    /// Fills an initialised region before a run: `bytes`, then poison.
     pub fn fill(&mut self, bytes: &[u8]) {
         for (i, w) in self.words.iter_mut().enumerate() {
             let mut b = [0xff; 4];
@@ -138,7 +139,7 @@ impl Region {
         out
     }
 
-    /// Sectors read and written since the last call, added to `read` and `written`; returns how
+    /// Adds the sectors read and written since the last call to `read` and `written`; returns how
     /// many they were.
     pub fn take_sectors(&mut self, read: &mut [u32], written: &mut [u32]) -> (u64, u64) {
         let take = |bits: &mut [AtomicU32], into: &mut [u32]| {
@@ -156,7 +157,7 @@ impl Region {
         (take(&mut self.read, read), take(&mut self.written, written))
     }
 
-    /// Of each element of `size` bytes, whether all of it was written since the last fill. True
+    /// For each element of `size` bytes, whether all of it was written since the last fill; true
     /// where that is not kept.
     pub fn written(&self, size: usize) -> Vec<bool> {
         let elements = self.bytes as usize / size;
@@ -165,10 +166,12 @@ impl Region {
         (0..elements).map(|i| (i * size..(i + 1) * size).all(byte)).collect()
     }
 
+    /// Sectors of 32 bytes, the last one perhaps in part.
     pub fn sectors(&self) -> u64 {
         self.bytes.div_ceil(32)
     }
 
+    /// Words of 32 bits that hold a bit for each sector.
     pub fn sector_words(&self) -> usize {
         self.read.len()
     }
@@ -209,6 +212,9 @@ impl Global {
     }
 
     /// Checks an access of one lane and gives its place.
+    ///
+    /// # Errors
+    /// An address outside of every buffer, or one that is no multiple of `bytes`.
     #[inline(always)]
     pub fn locate(
         &self,
@@ -247,6 +253,9 @@ impl Global {
     }
 
     /// As [`Global::locate`], of a span whose address must be a multiple of `align`.
+    ///
+    /// # Errors
+    /// An address that is no multiple of `align`, or a span that is not inside one buffer.
     pub fn locate_span(
         &self,
         address: u64,
@@ -305,6 +314,9 @@ impl Global {
 
 impl Region {
     /// Refuses a read of bytes that nothing has written, and notes the sector.
+    ///
+    /// # Errors
+    /// The first such byte.
     #[inline(always)]
     pub fn note_read(&self, at: u64, bytes: u64, lane: u32, what: &str) -> Result<(), Box<Fault>> {
         if self.readable(at, bytes) {
@@ -333,6 +345,7 @@ impl Region {
         true
     }
 
+    /// Notes a write within one sector.
     #[inline(always)]
     pub fn note_write(&self, at: u64, bytes: u64) {
         let sector = (at / 32) as usize;
@@ -350,6 +363,7 @@ impl Region {
         &self.words[(at / 4) as usize..][..n]
     }
 
+    /// The word that byte `at` lies in.
     #[inline(always)]
     pub fn word(&self, at: u64) -> &AtomicU32 {
         &self.words[(at / 4) as usize]
@@ -366,6 +380,7 @@ impl Region {
         }
     }
 
+    /// Stores an element of `size` bytes: 1, 2, 4 or 8.
     #[inline(always)]
     pub fn store(&self, at: u64, size: u32, v: u64) {
         match size {

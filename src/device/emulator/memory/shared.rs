@@ -11,13 +11,13 @@ use crate::device::emulator::trap::{Fault, FaultKind};
 /// A CTA's shared memory.
 pub struct Shared {
     words: Vec<u32>,
-    /// Of each word: low four bits, bytes that may be read; high four, bytes that may not be written,
-    /// because a copy in flight writes or reads them or they are an mbarrier's.
+    /// One byte a word. Its low four bits are the bytes that may be read; its high four those that
+    /// may not be written, because a copy in flight writes or reads them or they are an mbarrier's.
     shadow: Vec<u8>,
     changes: Changes,
     pub bytes: u32,
     pub mbarriers: Mbarriers,
-    /// Its CTA has come to its end, by this last exit of a warp.
+    /// The last exit of a warp of its CTA, once that has ended.
     pub exited: Option<Who>,
     pub checks: Checks,
 }
@@ -45,7 +45,7 @@ impl Shared {
         Shared::checked(bytes, Checks::ALL)
     }
 
-    /// With these of the checks that have to do with it.
+    /// Shared memory of `bytes`, with those of the checks that concern it.
     pub fn checked(bytes: u32, checks: Checks) -> Shared {
         let n = bytes.div_ceil(4) as usize;
         Shared {
@@ -59,6 +59,7 @@ impl Shared {
         }
     }
 
+    /// Ready for a new CTA: nothing is written, and there is no mbarrier.
     pub fn reset(&mut self) {
         let (all, fresh, lenient) = (self.words.len(), self.fresh(), !self.checks.uninitialised);
         let (words, shadow) = self.change(0..all);
@@ -82,11 +83,13 @@ impl Shared {
         if self.checks.in_flight { BUSY } else { WRITTEN }
     }
 
+    /// The contents, as words of 32 bits.
     #[inline(always)]
     pub fn words(&self) -> &[u32] {
         &self.words
     }
 
+    /// What may be done with each word: [`WRITTEN`], [`BUSY`], [`LENT`], or a part of their bits.
     #[inline(always)]
     pub fn shadow(&self) -> &[u8] {
         &self.shadow
@@ -130,6 +133,10 @@ impl Shared {
     }
 
     /// Checks bounds and alignment of one lane's access.
+    ///
+    /// # Errors
+    /// An access that is not inside the CTA's shared memory, or whose address is no multiple of
+    /// `bytes`.
     #[inline(always)]
     pub fn locate(&self, at: u64, bytes: u32, lane: u32, what: &str) -> Result<usize, Box<Fault>> {
         let inside = at < self.bytes.into() && at + u64::from(bytes) <= self.bytes.into();
@@ -154,6 +161,9 @@ impl Shared {
     }
 
     /// Refuses to read what is unwritten or in flight.
+    ///
+    /// # Errors
+    /// Bytes that nothing has written, that a copy in flight writes, or of an mbarrier.
     #[inline(always)]
     pub fn check_read(
         &self,
@@ -173,6 +183,9 @@ impl Shared {
     }
 
     /// As [`Shared::locate`], of a span whose alignment is its user's to check.
+    ///
+    /// # Errors
+    /// A span that is not inside the CTA's shared memory.
     pub fn locate_span(
         &self,
         at: u64,
@@ -219,6 +232,9 @@ impl Shared {
     }
 
     /// Refuses to write what is in flight, and notes the bytes as written.
+    ///
+    /// # Errors
+    /// Bytes that a copy in flight reads or writes, or of an mbarrier.
     #[inline(always)]
     pub fn note_write(
         &mut self,
@@ -247,6 +263,7 @@ impl Shared {
         Ok(())
     }
 
+    /// The fault of writing bytes that a copy in flight uses or that are an mbarrier's.
     #[cold]
     pub fn refuse_write(&self, at: usize, bytes: u32, lane: u32, what: &str) -> Box<Fault> {
         if let Some(fault) = self.refuse_mbarrier(at, bytes, lane, what) {
@@ -268,6 +285,9 @@ impl Shared {
     }
 
     /// Refuses that a copy writes what another reads, or an mbarrier.
+    ///
+    /// # Errors
+    /// Bytes that a copy in flight reads, or of an mbarrier.
     #[inline(always)]
     pub fn check_depart(
         &self,
@@ -292,6 +312,7 @@ impl Shared {
         shadow.fill(WRITTEN);
     }
 
+    /// An element of `size` bytes at `at`: 1, 2, 4 or 8.
     #[inline(always)]
     pub fn load(&self, at: usize, size: u32) -> u64 {
         let w = self.words[at / 4];
@@ -302,6 +323,7 @@ impl Shared {
         }
     }
 
+    /// Stores an element of `size` bytes at `at`: 1, 2, 4 or 8. Its shadow stays.
     #[inline(always)]
     pub fn store(&mut self, at: usize, size: u32, v: u64) {
         let n = if size == 8 { 2 } else { 1 };

@@ -14,11 +14,12 @@ pub struct BulkSide<'a> {
     /// Offsets in the box and in the buffer, and bytes.
     pub runs: &'a [(usize, u64, u64)],
     pub does: BulkDoes,
-    /// Who waits for this object in this phase (group) knows that it has ended.
+    /// Whoever waits for this object in this phase (group) knows that the copy has ended.
     pub object: Object,
     pub phase: u64,
 }
 
+/// What a bulk copy does to global memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BulkDoes {
     Read,

@@ -1,7 +1,7 @@
 //! Which checks are on.
 
-/// Checks that can be left out, each with the faults that it finds. What they forbid leaves a GPU in
-/// no known state; without one, the emulator goes on as its field says.
+/// Checks that can be left out, each with the faults that it finds. What they forbid leaves a GPU
+/// in no known state; without a check, the emulator goes on as its field says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checks {
     /// Races between warps, CTAs and engines.
@@ -75,12 +75,12 @@ impl Checks {
         NAMED.iter().map(|(name, _)| *name)
     }
 
-    /// One of order is on.
+    /// Some check of order is on.
     pub fn ordered(self) -> bool {
         self.races || self.lanes || self.proxies
     }
 
-    /// Switches one off.
+    /// Switches the check of this name off, or all of them.
     ///
     /// # Errors
     /// A name that is neither `all` nor of [`Checks::names`].

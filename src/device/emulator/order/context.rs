@@ -21,18 +21,23 @@ fn flags(mem: &Mem) -> u64 {
 }
 
 impl Context<'_> {
+    /// Lanes of a warp of this CTA, at instruction `pc`.
     #[inline(always)]
     pub fn who(&self, warp: u32, lanes: u32, pc: usize) -> Who {
         Who { cta: self.rank, warp, lanes, pc }
     }
 
+    /// Whether the order of accesses is checked.
     #[inline(always)]
     pub fn ordered(&self) -> bool {
         self.events.order.on()
     }
 
-    /// After a read that a memory refuses: what is unwritten may turn out to be a race, so that the
-    /// fault waits and what is there is read.
+    /// Called after a memory refuses a read. A read of something unwritten may turn out to be a
+    /// race, so the fault waits and what is there is read.
+    ///
+    /// # Errors
+    /// The fault itself if it cannot wait: it is of another kind, or races are not checked.
     #[cold]
     pub fn excuse(&mut self, fault: Box<Fault>, who: Who) -> Result<(), Box<Fault>> {
         match fault.kind {
@@ -45,6 +50,9 @@ impl Context<'_> {
     }
 
     /// A load from shared memory, all addresses being inside.
+    ///
+    /// # Errors
+    /// A write that nothing orders before it.
     #[inline(always)]
     pub fn note_shared_load(
         &mut self,
@@ -64,6 +72,9 @@ impl Context<'_> {
     }
 
     /// A store or atomic to shared memory, before it happens. True if lanes write to one place.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
     #[inline(always)]
     pub fn note_shared_store(
         &mut self,
@@ -89,8 +100,11 @@ impl Context<'_> {
         Ok(overlap && flags != ATOMIC && self.events.order.checks.races)
     }
 
-    /// One lane's access to global memory, before it happens: a read, or a write of which `idle` says
-    /// whether it changes nothing.
+    /// One lane's access to global memory, before it happens: a write if there is an `idle`, which
+    /// says whether it changes nothing; else a read.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
     #[inline(always)]
     pub fn note_global(
         &self,
@@ -113,6 +127,9 @@ impl Context<'_> {
 
     /// The side of a bulk copy that lies in global memory, as it begins: runs of a buffer, and the
     /// object and phase that tell its end.
+    ///
+    /// # Errors
+    /// An access that nothing, or no proxy fence, orders before it.
     pub fn note_bulk(
         &mut self,
         who: Who,
@@ -131,6 +148,9 @@ impl Context<'_> {
     }
 
     /// A bulk copy takes the tensor map at a global address.
+    ///
+    /// # Errors
+    /// A write of the map that nothing, or no fence of its proxy, orders before it.
     pub fn note_map(
         &mut self,
         who: Who,
@@ -146,6 +166,9 @@ impl Context<'_> {
     }
 
     /// One lane's load from the shared memory of CTA `rank` of the cluster, inside of it.
+    ///
+    /// # Errors
+    /// A write that nothing orders before it.
     pub fn note_peer_load(
         &mut self,
         who: Who,
@@ -165,6 +188,9 @@ impl Context<'_> {
     }
 
     /// As [`Context::note_peer_load`], of a store or atomic. `idle`: it writes what is there already.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
     pub fn note_peer_store(
         &mut self,
         who: Who,
@@ -188,7 +214,7 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Of a strong load: what others have published at its addresses.
+    /// A strong load: `who` learns what others have published at its addresses.
     #[cold]
     pub fn learn(&mut self, who: Who, space: Space, address: &[u64; 32], how: Strength) {
         for lane in lanes(who.lanes) {
@@ -197,7 +223,7 @@ impl Context<'_> {
         }
     }
 
-    /// Of a strong store or atomic.
+    /// A strong store or atomic: `who` publishes at its addresses.
     #[cold]
     pub fn publish(&mut self, who: Who, space: Space, address: &[u64; 32], how: Strength) {
         for lane in lanes(who.lanes) {
@@ -207,7 +233,7 @@ impl Context<'_> {
     }
 }
 
-/// Where an address is published. What has the scope of a CTA stays in it.
+/// Where an address is published. An access with the scope of a CTA stays in its CTA.
 fn place<'a>(
     global: &'a Global,
     rank: u32,
@@ -224,6 +250,9 @@ fn place<'a>(
 
 /// Two lanes of one store instruction must not write different values to one byte. `value` gives
 /// element `k` of a lane.
+///
+/// # Errors
+/// The first byte where they do, with both lanes.
 pub fn collide(
     space: &str,
     mem: &Mem,
@@ -256,8 +285,9 @@ pub fn collide(
     Ok(())
 }
 
-/// Whether any two lanes' accesses of `bytes` lie apart, or at one place with the `same` value. A
-/// store of many lanes is nearly always so, in whatever order; byte by byte it costs much more.
+/// Whether any two lanes' accesses of `bytes` lie apart, or at one place with the `same` value.
+/// Stores of many lanes nearly always are so, in whatever order; to look byte by byte costs much
+/// more.
 fn agree(address: &[u64; 32], mask: u32, bytes: u64, same: impl Fn(u32, u32) -> bool) -> bool {
     let mut order = [(0u64, 0u32); 32];
     let mut n = 0;

@@ -11,6 +11,11 @@ use super::view::{View, raise};
 use super::{Checks, Copy, KEPT_COPIES, Order, report};
 
 impl Order {
+    /// A bulk copy that ends at `object` will write `to`.
+    ///
+    /// # Errors
+    /// An access that nothing, or no proxy fence, orders before it; an mbarrier `object` whose
+    /// initialisation no fence makes known to copies.
     pub fn engine_writes(
         &mut self,
         who: Who,
@@ -20,6 +25,10 @@ impl Order {
         self.engine_access(who, to, object, true, ENGINE)
     }
 
+    /// A bulk copy that ends at `object` will read `from`.
+    ///
+    /// # Errors
+    /// As of [`Order::engine_writes`], but for reads of `from`.
     pub fn engine_reads(
         &mut self,
         who: Who,
@@ -30,6 +39,9 @@ impl Order {
     }
 
     /// `st.async`, or with `atomic` `red.async`: through the generic proxy, yet asynchronous.
+    ///
+    /// # Errors
+    /// An access that nothing orders before it.
     pub fn remote_writes(
         &mut self,
         who: Who,
@@ -130,6 +142,7 @@ impl Order {
         })
     }
 
+    /// The copy has been performed: whoever knows `phase` of its object is ordered behind it.
     pub fn engine_done(&mut self, copy: CopyId, object: Object, phase: u64) {
         if !self.on {
             return;

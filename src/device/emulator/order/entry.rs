@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Entry(pub u64);
 
-/// Of an access that has not ended: no one knows of it.
+/// The clock of an access that has not ended: nobody knows of it.
 pub const IN_FLIGHT: u32 = (1 << 24) - 1;
 /// Clocks beyond this are not told apart, and checking ends.
 pub const LAST_CLOCK: u32 = IN_FLIGHT - 1;
@@ -49,6 +49,7 @@ impl Entry {
         self.0 >> 28
     }
 
+    /// Its instruction, where that is known.
     pub fn pc(self) -> Option<usize> {
         let pc = (self.0 >> 12) as usize & PC_UNKNOWN;
         (pc != PC_UNKNOWN).then_some(pc)
@@ -59,22 +60,24 @@ impl Entry {
         (self.0 >> 7) as u32 & 31
     }
 
+    /// The bytes of the word that it touched, one bit each.
     #[inline(always)]
     pub fn bytes(self) -> u64 {
         self.0 >> 3 & 0xf
     }
 
+    /// Whether it has one of these flags.
     pub fn is(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
 
-    /// Of the same instruction, executed by the same warp between the same two synchronisations.
+    /// Both are of one instruction, executed by one warp between the same two synchronisations.
     #[inline(always)]
     pub fn same_instruction(self, other: Entry) -> bool {
         self.0 >> 12 == other.0 >> 12
     }
 
-    /// By the same lane of the same warp, between the same two synchronisations.
+    /// Both are by one lane of one warp, between the same two synchronisations.
     #[inline(always)]
     pub fn same_lane(self, other: Entry) -> bool {
         (self.0 ^ other.0) & (u64::MAX << 28 | 31 << 7) == 0

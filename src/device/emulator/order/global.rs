@@ -26,21 +26,24 @@ pub struct Touch(pub u64);
 pub const MAX_CTA: u64 = (1 << 26) - 1;
 
 impl Touch {
+    /// An access by a warp of a CTA.
     pub fn warp(cta: u64, warp: u32, clock: u32, strong: bool) -> Touch {
         Touch(cta << 38 | u64::from(warp) << 29 | u64::from(clock) << 5 | u64::from(strong))
     }
 
-    /// Of engine number `engine` of a cluster, asked by the CTA of that rank.
+    /// An access by engine number `engine` of a cluster, asked by the CTA of that rank.
     pub fn engine(cluster: u64, engine: u32, clock: u32, rank: u32, strong: bool) -> Touch {
         let t = Touch::warp(cluster, FIRST_ENGINE + engine, clock, strong);
         Touch(t.0 | u64::from(rank & 15) << 1)
     }
 
+    /// The CTA, or the first CTA of the engine's cluster, over all launches of the session.
     #[inline(always)]
     pub fn cta(self) -> u64 {
         self.0 >> 38
     }
 
+    /// The warp, or from [`FIRST_ENGINE`] on the engine.
     #[inline(always)]
     pub fn agent(self) -> u32 {
         (self.0 >> 29) as u32 & 511
@@ -56,6 +59,7 @@ impl Touch {
         (self.0 >> 5) as u32 & 0xff_ffff
     }
 
+    /// Rank of the CTA that asked an engine.
     pub fn rank(self) -> u32 {
         (self.0 >> 1) as u32 & 15
     }
@@ -84,6 +88,7 @@ impl What {
         What((pc.min(What::PC_UNKNOWN) as u32) << 14 | warp << 9 | lane << 4)
     }
 
+    /// Its instruction, where that is known.
     pub fn pc(self) -> Option<usize> {
         let pc = (self.0 >> 14) as usize;
         (pc != What::PC_UNKNOWN).then_some(pc)
@@ -147,18 +152,20 @@ pub struct Meeting {
 
 /// What decides whether an earlier access happened before.
 pub trait Knows {
-    /// Of this launch, and by another actor.
+    /// Whether an access of this launch, by another actor, happened before.
     fn knows(&self, t: Touch) -> bool;
     /// Whether a proxy fence stands behind a thread's write that is known.
     fn fenced(&self, t: Touch) -> bool;
 }
 
 impl GlobalShadow {
+    /// The shadow of a buffer of so many bytes that nothing has touched.
     pub fn new(bytes: u64) -> GlobalShadow {
         let pages = bytes.div_ceil(4 * PAGE as u64) as usize;
         GlobalShadow { pages: (0..pages).map(|_| OnceLock::new()).collect() }
     }
 
+    /// Forgets all accesses.
     pub fn clear(&mut self) {
         self.pages.iter_mut().for_each(|p| *p = OnceLock::new());
     }
@@ -174,9 +181,10 @@ impl GlobalShadow {
         Some((page, i))
     }
 
-    /// An access by `me` to the word at byte `at`; `bytes` is the mask of those touched. `oldest` is
-    /// the first CTA of this launch: all before it happened before. Gives an access of this launch
-    /// that is not ordered before it. `ENGINE`: `me` is one, through the async proxy.
+    /// Notes an access by `me` to the word at byte `at`, and gives an access of this launch that is
+    /// not ordered before it. `bytes` is the mask of the bytes touched. `oldest` is the first CTA
+    /// of this launch: all that earlier CTAs did happened before. `ENGINE`: `me` is an engine,
+    /// through the async proxy.
     #[inline(always)]
     pub fn touch<const ENGINE: bool>(
         &self,

@@ -3,8 +3,8 @@
 //! An actor is a warp, or an engine as one barrier or group knows it: the bulk copies that complete
 //! on one mbarrier, the bulk groups of one thread, the wgmma groups of one warpgroup. Each has a
 //! clock; a warp's ticks whenever it releases something. A [`View`] says up to which clock an actor
-//! knows each other. Barriers of all kinds pass views on; an access must know the last write of its
-//! words, and a write also every read since.
+//! knows each of the others. Barriers of all kinds pass views on; an access must know the last
+//! write of its words, and a write also every read since.
 //!
 //! The order is that of the synchronisation, not of the emulator's schedule: a race is found in any
 //! schedule in which both accesses happen.
@@ -39,8 +39,8 @@ use entry::{Entry, LAST_CLOCK, MAX_ACTORS};
 use shared::{Actor, Clash, Shadow};
 use view::{View, clock, join, raise};
 
-/// Views that arrivals leave at an object, of its latest phases: for all, and by CTA for those of
-/// the same CTA.
+/// What arrivals leave at an object in each of its latest phases: a view that all who wait take,
+/// and a view for each CTA that only its own threads take (an arrival with `.cta` leaves no other).
 #[derive(Debug, Default)]
 struct Phases(VecDeque<(u64, View, Vec<View>)>);
 
@@ -99,7 +99,7 @@ pub struct Order {
     exhausted: bool,
     ctas: u32,
     warps: u32,
-    /// Over all launches of the session: of the cluster's first CTA, and of the launch's.
+    /// Numbers of the cluster's first CTA and of the launch's, over all launches of the session.
     number: u64,
     oldest: u64,
     /// By warp actor.
@@ -111,7 +111,7 @@ pub struct Order {
     /// What was published in shared memory, by CTA and address.
     words: HashMap<(u32, u64), View>,
     engines: HashMap<Object, u32>,
-    /// The one that was asked for last: products ask for theirs over and over.
+    /// The engine that was asked for last: products ask for theirs over and over.
     latest_engine: Option<(Object, u32)>,
     memories: Vec<Shadow>,
     inits: HashMap<(u32, u32), Init>,
@@ -172,6 +172,7 @@ impl Order {
         (self.number, self.oldest) = (number.min(MAX_CTA), oldest.min(MAX_CTA));
     }
 
+    /// Whether the order of accesses is checked.
     #[inline(always)]
     pub fn on(&self) -> bool {
         self.on
@@ -182,7 +183,7 @@ impl Order {
         (who.cta * self.warps + who.warp) as usize
     }
 
-    /// What `a` did so far can be told from what it does from now on.
+    /// From now on, what `a` does can be told from what it did before.
     fn tick(&mut self, a: usize) {
         self.clocks[a] += 1;
         if self.clocks[a] >= LAST_CLOCK {
@@ -202,6 +203,7 @@ impl Order {
         engine
     }
 
+    /// `who` arrives at `object` in `phase` and leaves there what it knows, as far as `order` goes.
     pub fn arrive(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
         if !self.on {
             return;
@@ -228,6 +230,7 @@ impl Order {
         self.tick(a);
     }
 
+    /// `who` has seen the end of `phase` and learns what was left there, as far as `order` goes.
     pub fn observe(&mut self, who: Who, object: Object, phase: u64, order: Ordering) {
         if !self.on {
             return;
@@ -273,6 +276,7 @@ impl Order {
         }
     }
 
+    /// `who` executes a fence: what it knows so far lies behind it.
     pub fn fence(&mut self, who: Who, fence: Fence) {
         if !self.on {
             return;
@@ -357,7 +361,7 @@ impl Order {
         }
     }
 
-    /// Numbers the CTA of who else has a part in a fault.
+    /// Names the other party to a fault, with the number of its CTA.
     pub fn name(&self, fault: &mut Fault) {
         if let Some((who, does)) = fault.against.take() {
             fault.other.get_or_insert(Party {
@@ -470,10 +474,12 @@ impl Order {
         self.deferred.get_or_insert((fault, who));
     }
 
+    /// Whether a fault waits for a race that explains it.
     pub fn is_deferred(&self) -> bool {
         self.deferred.is_some()
     }
 
+    /// Takes out the fault that waits, with who did it.
     pub fn take_deferred(&mut self) -> Option<(Box<Fault>, Who)> {
         self.deferred.take()
     }

@@ -1,8 +1,8 @@
 //! Reads of shared memory by products of warpgroups, which are many, large, and mostly alike: the
 //! warps of a warpgroup read the same operands, and loops read them again.
 //!
-//! What a product found at its pieces is kept as long as nobody writes there; that it read them is
-//! noted word by word only before somebody asks.
+//! What a product found at its pieces is kept as long as nobody writes there. Its reads are noted
+//! word by word only when somebody is about to ask for them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ pub struct Products {
 struct Seen {
     pieces: Arc<Pieces>,
     at: u64,
-    /// One entry for each epoch: an engine's access to whole words is ordered behind all of an
-    /// epoch's or none.
+    /// One entry for each epoch: an engine's access to whole words is ordered behind all accesses
+    /// of an epoch or behind none.
     writers: Vec<Entry>,
 }
 
@@ -50,6 +50,7 @@ struct Mark {
 }
 
 impl Products {
+    /// For a new CTA with so many words of shared memory.
     pub fn reset(&mut self, words: usize) {
         self.now = 0;
         self.changed.clear();
@@ -99,8 +100,11 @@ impl Products {
 }
 
 impl Shadow {
-    /// A product reads pieces of 16 bytes; `a.entry` has the clock of its group. Who does not know
-    /// that has not waited for it.
+    /// A product reads pieces of 16 bytes; `a.entry` has the clock of its group. Whoever does not
+    /// know that clock has not waited for the product.
+    ///
+    /// # Errors
+    /// A write that nothing, or no proxy fence, orders before it.
     pub fn product(&mut self, a: &Actor<'_>, pieces: &Arc<Pieces>) -> Result<(), Clash> {
         let known = self.products.writers(pieces).is_some_and(|writers| {
             writers.iter().all(|&before| a.behind(before, 0, 0xf, true).is_none())
@@ -165,7 +169,7 @@ impl Shadow {
     fn note(&mut self, bytes: &Range<u32>) {
         let marks = &mut self.products.marks;
         let meets = |m: &Mark| m.pieces.span.start < bytes.end && bytes.start < m.pieces.span.end;
-        // In their order: of reads of a word by one warpgroup, the last one stays.
+        // In their order, so that the last of one warpgroup's reads of a word stays.
         let Some(last) = marks.iter().rposition(meets) else { return };
         for Mark { pieces, slot, entry } in marks.drain(..=last) {
             self.latest[slot] = self.latest[slot].max(entry.clock());

@@ -16,6 +16,7 @@ pub struct Published {
 }
 
 impl Published {
+    /// Forgets everything, between launches.
     pub fn clear(&mut self) {
         self.words.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
         *self.any.get_mut() = false;

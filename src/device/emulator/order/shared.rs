@@ -13,13 +13,13 @@ const READERS: usize = 64;
 #[derive(Debug, Default)]
 pub struct Shadow {
     pub(super) writes: Vec<Entry>,
-    /// Of each word, a bit for each slot whose reader has read it since the last whole write.
+    /// For each word, a bit for each slot whose reader has read it since the last whole write.
     pub(super) readers: Vec<u64>,
-    /// By slot: the last read of each word. Only what `readers` names means anything.
+    /// For each slot, the last read of each word. Only reads that `readers` names mean anything.
     pub(super) reads: Vec<Vec<Entry>>,
     /// Actor of each slot.
     slots: Vec<u32>,
-    /// Of each slot, a clock that none of its reads is later than.
+    /// For each slot, a clock that none of its reads is later than.
     pub(super) latest: Vec<u32>,
     pub(super) products: Products,
 }
@@ -36,6 +36,7 @@ pub struct Clash {
     pub why: Why,
 }
 
+/// Why two accesses clash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     /// Nothing orders the actors.
@@ -92,7 +93,8 @@ impl<'a> Actor<'a> {
         (clash && !before.both_strong(self.entry.0)).then_some(Why::Unordered)
     }
 
-    /// A lane's access to what `before` wrote; `fine` becomes its epoch where that goes for all of it.
+    /// Whether a lane may access what `before` wrote; `fine` becomes the epoch of `before` where
+    /// the whole epoch may be accessed.
     #[inline(always)]
     fn may_touch(&self, before: Entry, lane: u32, bytes: u64, fine: &mut u64) -> Result<(), Why> {
         let own = before.actor() == self.actor;
@@ -126,6 +128,7 @@ pub fn byte_mask(at: u64, bytes: u32) -> u64 {
 }
 
 impl Shadow {
+    /// For a new CTA with `bytes` of shared memory.
     pub fn reset(&mut self, bytes: u32) {
         let words = bytes.div_ceil(4) as usize;
         self.writes.clear();
@@ -160,6 +163,9 @@ impl Shadow {
 
     /// Reads by the lanes of `mask`, each of `bytes` at its address. What lies outside is somebody
     /// else's to refuse.
+    ///
+    /// # Errors
+    /// A write that the actor is not behind.
     pub fn read(
         &mut self,
         a: &Actor<'_>,
@@ -244,6 +250,9 @@ impl Shadow {
 
     /// Writes by the lanes of `mask`. True if two lanes of this instruction write one byte. `idle`
     /// says of a lane that it writes what is there already, which harms no other write.
+    ///
+    /// # Errors
+    /// A read or write that the actor is not behind.
     pub fn write(
         &mut self,
         a: &Actor<'_>,
@@ -376,6 +385,9 @@ impl Shadow {
 
     /// A span of whole words that an engine will write (`write`) or read; whoever touches it before
     /// [`Shadow::landed`] is not ordered behind the engine.
+    ///
+    /// # Errors
+    /// A write, or for a write a read, that the actor is not behind.
     pub fn engine(&mut self, a: &Actor<'_>, at: u32, bytes: u32, write: bool) -> Result<(), Clash> {
         let slot = if write { None } else { self.slot(a.entry.actor()) };
         if let Some(slot) = slot {

@@ -10,9 +10,9 @@ pub type Foreign = BTreeMap<u64, Clocks>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Clocks {
     pub warps: Vec<u32>,
-    /// Of the cluster of which this is the first CTA.
+    /// As `warps`, for the engines of the cluster whose first CTA this is.
     pub engines: Vec<u32>,
-    /// As `warps`, of what a proxy fence for global memory stands behind.
+    /// As `warps`, for what a proxy fence for global memory stands behind.
     pub fenced: Vec<u32>,
     /// Likewise for tensor maps.
     pub mapped: Vec<u32>,
@@ -42,10 +42,11 @@ pub struct View {
     pub begun: Vec<u32>,
     /// Those with a fence of device scope in between: what a relaxed atomic may publish.
     pub released: Vec<u32>,
-    /// Of CTAs outside of this cluster.
+    /// What is known of CTAs outside of this cluster.
     pub foreign: Option<Arc<Foreign>>,
 }
 
+/// Raises each clock of `a` to that of `b`.
 pub fn join(a: &mut Vec<u32>, b: &[u32]) {
     if a.len() < b.len() {
         a.resize(b.len(), 0);
@@ -64,6 +65,7 @@ pub fn raise(list: &mut Vec<u32>, i: usize, clock: u32) {
 }
 
 impl View {
+    /// Learns all that `other` knows.
     pub fn join(&mut self, other: &View) {
         join(&mut self.known, &other.known);
         join(&mut self.proxied, &other.proxied);
@@ -74,6 +76,7 @@ impl View {
         self.join_foreign(other.foreign.as_ref());
     }
 
+    /// Learns what `other` knows of CTAs outside of the cluster.
     pub fn join_foreign(&mut self, other: Option<&Arc<Foreign>>) {
         let Some(other) = other else { return };
         match &mut self.foreign {
@@ -83,6 +86,7 @@ impl View {
         }
     }
 
+    /// Knows nothing from now on.
     pub fn clear(&mut self) {
         self.known.clear();
         self.proxied.clear();
@@ -93,11 +97,13 @@ impl View {
         self.foreign = None;
     }
 
+    /// The clock up to which accesses of `actor` happened before.
     #[inline(always)]
     pub fn knows(&self, actor: u32) -> u32 {
         clock(&self.known, actor)
     }
 
+    /// As [`View::knows`], with a `fence.proxy.async` for shared memory in between.
     pub fn proxied(&self, actor: u32) -> u32 {
         clock(&self.proxied, actor)
     }
@@ -116,6 +122,7 @@ impl View {
     }
 }
 
+/// Raises the clocks of each CTA in `a` to those in `b`.
 pub fn join_foreign(a: &mut Foreign, b: &Foreign) {
     for (&cta, clocks) in b {
         a.entry(cta).or_default().join(clocks);

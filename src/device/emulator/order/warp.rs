@@ -141,7 +141,8 @@ impl Warp {
         Ok(())
     }
 
-    /// Before `cp.async` of the lanes of `mask` begin, of which those of `reading` read all bytes.
+    /// Before the `cp.async` of the lanes of `mask` begin; the lanes of `reading` read all of their
+    /// bytes.
     ///
     /// # Errors
     /// An access that nothing orders before them.

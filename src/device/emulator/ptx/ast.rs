@@ -75,6 +75,7 @@ impl Ty {
         }
     }
 
+    /// Width in bytes.
     pub fn bytes(self) -> u32 {
         self.bits().div_ceil(8)
     }
@@ -115,6 +116,7 @@ impl Space {
     }
 }
 
+/// A module of PTX.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Module<'a> {
     pub version: (u32, u32),
@@ -147,6 +149,7 @@ pub enum Const {
     F64(f64),
 }
 
+/// A parameter of an entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Param<'a> {
     pub name: &'a str,
@@ -160,6 +163,7 @@ pub struct Param<'a> {
     pub line: u32,
 }
 
+/// An `.entry` with its directives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry<'a> {
     pub name: &'a str,
@@ -193,6 +197,7 @@ pub struct RegDecl<'a> {
     pub line: u32,
 }
 
+/// A statement of a block.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stmt<'a> {
     Label { name: &'a str, line: u32 },
@@ -200,6 +205,7 @@ pub enum Stmt<'a> {
     Block(Block<'a>),
 }
 
+/// One instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instr<'a> {
     pub guard: Option<Guard<'a>>,
@@ -211,12 +217,14 @@ pub struct Instr<'a> {
     pub line: u32,
 }
 
+/// `@p` or `@!p`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guard<'a> {
     pub pred: &'a str,
     pub negated: bool,
 }
 
+/// An operand as it is written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operand<'a> {
     /// Register, variable, label, or special register with its dots (`%tid.x`).

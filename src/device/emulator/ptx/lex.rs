@@ -8,6 +8,7 @@ use winnow::token::{any, one_of, take_till, take_until, take_while};
 
 use super::{PtxError, Result};
 
+/// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Tok<'a> {
     /// An identifier, `%r1`, `$loop` and `_` included.
@@ -25,6 +26,7 @@ pub enum Tok<'a> {
     End,
 }
 
+/// A token and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Token<'a> {
     pub tok: Tok<'a>,
@@ -126,6 +128,9 @@ fn token<'a>(i: &mut In<'a>) -> ModalResult<Tok<'a>> {
 }
 
 /// The tokens of `text`, with [`Tok::End`] last.
+///
+/// # Errors
+/// A comment or string without an end, or a character that PTX does not have, with its line.
 pub fn lex(text: &str) -> Result<Vec<Token<'_>>> {
     let mut i = LocatingSlice::new(text);
     let mut out = Vec::new();

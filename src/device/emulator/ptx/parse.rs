@@ -13,6 +13,9 @@ pub const MAX_REGISTERS: u32 = 60_000;
 const MAX_VAR_BYTES: u64 = 1 << 28;
 
 /// Reads a module.
+///
+/// # Errors
+/// The first text that is no PTX, with its line.
 pub fn parse(text: &str) -> Result<Module<'_>> {
     let tokens = lex(text)?;
     Parser { text, tokens, at: 0, depth: 0 }.module()

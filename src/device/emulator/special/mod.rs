@@ -22,7 +22,7 @@ use super::num::NAN32;
 const INF: u32 = 0x7f80_0000;
 const ONE: u32 = 0x3f80_0000;
 const SIGN: u32 = 0x8000_0000;
-/// Of the exponent, in the bits of an fp32.
+/// One step of the exponent, in the bits of an fp32.
 const STEP: u32 = 0x0080_0000;
 const MANTISSA: u32 = STEP - 1;
 /// Bits of d.
@@ -54,12 +54,12 @@ static EX2: [Row; 64] = rows(&table::EX2, (15, 0x5f88), 40);
 static RCP: [Row; 128] = rows(&table::RCP, (15, 0x1f9c), 41);
 static RSQRT: [Row; 128] = rows(&table::RSQRT, (15, 0x7ffc), 41);
 static SQRT: [Row; 128] = rows(&table::SQRT, (15, 0x7ffe), 40);
-/// In units of 2^-36, to which the sum is cut off.
+/// In units of 2^-36; the sum is cut off to those.
 static LG2: [Row; 64] = rows(&table::LG2, (14, 0xd14), 4);
 static TANH: [Row; 64] = rows(&table::TANH, (16, 0), 40);
 static SIN: [Row; 64] = rows(&table::SIN, (15, 0), 40);
 
-/// Of tanh: the first row and the bits that pick one, of the octaves from 2^-8 on.
+/// For each octave of tanh from 2^-8 on, its first row and how many bits pick one.
 static OCTAVES: [[u8; 2]; 16] = {
     let bits = [0, 0, 0, 1, 1, 2, 2, 2, 3, 4, 3];
     let mut out = [[0; 2]; 16];
@@ -73,7 +73,7 @@ static OCTAVES: [[u8; 2]; 16] = {
     out
 };
 
-/// d^2 / 2^19 without the columns below 2^18, of which no carry comes.
+/// d^2 / 2^19 without the columns below 2^18: no carry comes from them.
 #[inline(always)]
 fn square(d: u32) -> u32 {
     let mut sum = 0;
@@ -90,14 +90,14 @@ fn interpolate(row: &Row, d: u32) -> f64 {
     c0 + c1 * f64::from(d as i32) + c2 * f64::from(square(d) as i32)
 }
 
-/// A value >= 0, of the size of a normal fp32 or zero, towards zero.
+/// A value of zero, or > 0 and of the size of a normal fp32, rounded towards zero to an fp32.
 #[inline(always)]
 fn truncate(y: f64) -> u32 {
     let bits = ((y.to_bits() >> 29) as u32).wrapping_sub((1023 - 127) << 23);
     if y == 0.0 { 0 } else { bits }
 }
 
-/// A result >= 0 with an exponent that may have left the range below.
+/// A result >= 0 whose exponent may have fallen below the range: zero if it has.
 #[inline(always)]
 fn underflow(y: u32) -> u32 {
     if (y as i32) < STEP as i32 { 0 } else { y }
@@ -129,10 +129,11 @@ const HUGE: u32 = 0x7e80_0000;
 fn ex2_unit(x: u32) -> u32 {
     let a = x & !SIGN;
     let negative = x & SIGN != 0;
-    // 2^128 is infinite and 2^-128 zero, so more is none either.
+    // 2^128 is infinite and 2^-128 zero already, so that larger magnitudes count as 128.
     let a7 = if a < 0x4300_0000 { a } else { 0x4300_0000 };
     let fixed = (f32::from_bits(a7) * 8_388_608.0) as i32;
-    // Of a fraction the unit takes the ones' complement, and of a whole number the two's.
+    // The unit takes the ones' complement of a fraction, and the two's complement of a whole
+    // number.
     let below = if fixed & MANTISSA as i32 == 0 { -fixed } else { !fixed };
     let fixed = if negative { below } else { fixed };
     let f = fixed as u32 & MANTISSA;
@@ -242,7 +243,7 @@ pub fn rsqrt64(x: u64) -> u64 {
     if exponent == 0x7ff {
         return 0;
     }
-    // An even power of two more or less is half as much of the result.
+    // Half of an even power of two of the argument is the power of two of the result.
     let e = exponent - 1023;
     let y = rsqrt_unit((127 + (e & 1) as u32) << 23 | mantissa << 3);
     upper(1023 - (e >> 1) + (y >> 23) as i32 - 127, y)
@@ -316,7 +317,7 @@ pub fn tanh(x: u32) -> u32 {
 #[inline(always)]
 pub fn sin<const COS: bool>(x: u32) -> u32 {
     let a = x & !SIGN;
-    // Turns, as a product of fp32 rounded towards zero, and of them the fraction.
+    // Turns, as a product of fp32 rounded towards zero, and then their fraction.
     let turns = f64::from(f32::from_bits(a)) * f64::from(f32::from_bits(0x3e22_f983));
     let turns = f64::from_bits(turns.to_bits() & !((1 << 29) - 1));
     let fixed = ((turns - turns.trunc()) * 33_554_432.0) as i32 as u32;

@@ -8,11 +8,11 @@ pub trait Element {
     /// How many a 32-bit register holds, along k.
     const PACK: usize;
 
-    /// Of the low bits of `w`; what stands above them is ignored.
+    /// The value of the low bits of `w`; what stands above them is ignored.
     fn value(w: u32) -> f32;
 
-    /// The exponent of the leading place, that of subnormals being the least of normal numbers';
-    /// [`ZERO`] and [`SPECIAL`] for what has none.
+    /// The exponent of the leading place. Subnormals have the least one of normal numbers; zeros,
+    /// and infinities and NaN, give [`ZERO`] and [`SPECIAL`].
     fn exponent(w: u32) -> i16;
 }
 

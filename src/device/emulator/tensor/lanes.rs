@@ -1,7 +1,8 @@
 //! Vectors for the sums of tensor cores: AVX-512 or AVX2 where the machine has it, arrays elsewhere.
 //! All compute the same bits.
 
-/// Vectors over a row of 32 lanes: `Q` of floats or integers to a row, one of all its exponents.
+/// Vectors over a row of 32 lanes: `Q` vectors of floats or integers make a row, and one vector
+/// holds all its exponents.
 pub trait Lanes<const Q: usize>: Copy {
     /// There are registers enough for straight code.
     const UNROLL: bool;
@@ -27,7 +28,7 @@ pub trait Lanes<const Q: usize>: Copy {
     fn sub(self, a: Self::I, b: Self::I) -> Self::I;
     fn max(self, a: Self::I, b: Self::I) -> Self::I;
     fn min(self, a: Self::I, b: Self::I) -> Self::I;
-    /// Of the least integer, itself.
+    /// The magnitude; the least integer gives itself.
     fn abs(self, a: Self::I) -> Self::I;
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn or(self, a: Self::I, b: Self::I) -> Self::I;

@@ -11,7 +11,7 @@ use crate::device::emulator::num;
 
 /// The exponent of an operand that is zero: no sum with another comes near a real one.
 pub const ZERO: i16 = -5000;
-/// That of infinities and NaN: above all sums of others.
+/// The exponent of infinities and NaN: above all sums of others.
 pub const SPECIAL: i16 = 10000;
 
 /// The numbers of one kind of product.
@@ -78,7 +78,7 @@ fn sign(x: f32) -> f32 {
     if x.is_nan() { x } else { f32::INFINITY.copysign(x) }
 }
 
-/// `x` as a whole number (24 bits) times a power of two. Of a finite value.
+/// A finite `x` as a whole number (24 bits) times a power of two.
 fn significand(x: f32) -> (i64, i32) {
     let bits = x.to_bits();
     let field = (bits >> 23 & 0xff) as i32;

@@ -14,7 +14,7 @@ pub const MAX_K: usize = 32;
 pub struct Rows {
     /// By half, then k.
     pub value: [[Row<f32>; MAX_K]; 2],
-    /// Exponents and 127.
+    /// Exponents plus 127.
     pub exponent: [[Row<i16>; MAX_K]; 2],
 }
 
@@ -54,8 +54,8 @@ impl Columns {
     }
 }
 
-/// Accumulators of 16 rows in registers: of each block of 8 columns half 0's two steps, then half
-/// 1's; of pairs of fp16, the two steps in one.
+/// Accumulators of 16 rows in registers. Each block of 8 columns has the two steps of half 0, then
+/// those of half 1; with pairs of fp16, one register has both steps of a half.
 pub struct Accumulators<'a> {
     pub rows: &'a mut [Row<u32>],
     /// Which of the rows.
@@ -64,7 +64,7 @@ pub struct Accumulators<'a> {
     pub fresh: bool,
 }
 
-/// Values, and exponents and 127, of half of the rows by k.
+/// Values, and exponents plus 127, of half of the rows, by k.
 type Half<'a> = (&'a [Row<f32>], &'a [Row<i16>]);
 /// Values and exponents of a step of columns by k.
 type Step<'a> = (&'a [[f32; 4]], &'a [[i16; 4]]);
@@ -140,7 +140,7 @@ impl Sum {
         b: &Columns,
         c: Accumulators<'_>,
     ) {
-        // Of each block, registers by half of the rows, then step.
+        // Each block's registers, by half of the rows, then step.
         let (rows, count) = (c.rows, if self.half { 2 } else { 4 });
         let halves = [a.half(0, self.k), a.half(1, self.k)];
         for (block, slots) in c.slots.chunks(count).enumerate() {
@@ -303,7 +303,7 @@ impl Sum {
     }
 }
 
-/// The products' greatest exponents and 127, by half of the rows, then step.
+/// The products' greatest exponents plus 127, by half of the rows, then step.
 #[inline(always)]
 fn tops<const Q: usize, L: Lanes<Q>>(l: L, a: [Half<'_>; 2], b: [Step<'_>; 2]) -> [L::E; 4] {
     let mut top = [l.exponent_splat(ZERO); 4];

@@ -5,10 +5,10 @@
 //! youngest warp that can go on. An instruction waits for its operands, its pipe and its slot. A
 //! product begins when all four warps have issued it and the tensor cores are free; warpgroups take
 //! turns there, and the warps go on ([`products`]). While products run, maxima, conversions and
-//! exponentials take longer; for exponentials, and for what these share then, warps queue.
+//! exponentials take longer; warps queue for exponentials and for what all three share then.
 //! `wait_group`, mbarriers, named barriers and bulk copies hold a warp until what they wait for has
-//! happened. Within a region without synchronisation instructions are taken in the order that a list
-//! scheduler gives them ([`plan`]), as an assembler reorders them.
+//! happened. Within a region without synchronisation, instructions are taken in the order that a
+//! list scheduler gives them ([`plan`]), as an assembler reorders them.
 //!
 //! A cycle of the last warp to end is counted as what that warp, or whoever it waited for, did
 //! then: the critical path ([`path`]).
@@ -33,8 +33,8 @@ const MOST: u64 = 1 << 20;
 
 /// Times of a traced cluster alone on its multiprocessors, and of as many of its kind as they hold.
 ///
-/// `active` multiprocessors share L2 on the mean. `steps` are the instructions of the traced cluster's longest
-/// CTA; `lines` are of one of `copies` that the modelled L2 saw, if it saw any.
+/// On average, `active` multiprocessors share L2. `steps` are the instructions of the traced
+/// cluster's longest CTA; `lines` are of one of `copies` that the modelled L2 saw, if it saw any.
 pub fn timing(
     program: &Program,
     lines: &[Line],
@@ -47,7 +47,7 @@ pub fn timing(
     let share = device.l2_gbps / ghz / active.max(1) as f64;
     let l2 = share.min(f64::from(device.l2_bytes_per_clock));
     let load = device.latency("tma");
-    // Of what bulk copies load, the part that L2 did not hold.
+    // The part of what bulk copies load that L2 did not hold.
     let bulk = || program.insts.iter().zip(lines).filter(|(i, _)| i.class == Class::Tma);
     let read = bulk().map(|(_, l)| l.read_sectors).sum::<u64>() * copies;
     let missed = bulk().map(|(_, l)| l.l2_miss_sectors).sum::<u64>();

@@ -42,6 +42,7 @@ impl Cause {
         Cause::Barriers,
     ];
 
+    /// The cause that waiting for the pipe of a class counts as.
     pub fn of_pipe(class: Class) -> Cause {
         match class {
             Class::Special => Cause::Special,
@@ -86,6 +87,7 @@ impl Path {
         self.spend(cause, (at - self.until).max(0.0));
     }
 
+    /// All cycles times `by`.
     pub fn scaled(mut self, by: f64) -> Path {
         self.spent.iter_mut().for_each(|s| *s *= by);
         self.until *= by;

@@ -12,8 +12,9 @@ use crate::device::emulator::warp::Line;
 use crate::device::emulator::wgmma::{From, WgOp};
 use crate::device::model::DeviceModel;
 
-/// Cycles that issuing a product takes a warp, beside a part of those that it keeps the tensor cores:
-/// on an H200 products of 64 columns (32 cycles each) are issued every 10, of 128 (64) every 14.
+/// Cycles that a warp takes to issue a product, beside a part of the cycles that the product keeps
+/// the tensor cores: an H200 issues products of 64 columns (32 cycles each) every 10 cycles, those
+/// of 128 columns (64 cycles) every 14.
 const PRODUCT_ISSUE: f64 = 6.0;
 const PRODUCT_ISSUE_OF_CYCLES: f64 = 0.125;
 
@@ -40,6 +41,7 @@ pub enum Kind {
     ProductsWait(u32),
 }
 
+/// What one instruction costs, in cycles of its sub-core unless said otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
     pub class: Class,
@@ -52,7 +54,7 @@ pub struct Cost {
     pub latency: f64,
     /// Cycles until the warp may issue again, if more than its slots.
     pub issue: f64,
-    /// Beside products of warpgroups, cycles of the port that pipes share and of its pipe.
+    /// While products of warpgroups run: cycles of the port that pipes share, and of its own pipe.
     pub beside: Option<(f64, f64)>,
 }
 
@@ -124,7 +126,8 @@ impl<'p> Plan<'p> {
             if let Some(last) = last.replace(at) {
                 edge(last, at);
             }
-            // Behind what leads to an instruction of variable latency, and before that.
+            // A wait stands behind what needs no result of variable latency, and before the first
+            // instructions of variable latency.
             if let Some(sets) = m.waits {
                 let mut slow = vec![false; n];
                 for i in 0..at {
@@ -203,7 +206,7 @@ impl<'p> Plan<'p> {
 /// An instruction that synchronises and yet moves: a wait for products, and arrivals behind it.
 struct Movable {
     at: usize,
-    /// Of a wait, the sets of registers that it gives back.
+    /// The sets of registers that a wait gives back; `None` for an arrival.
     waits: Option<u64>,
 }
 

@@ -3,8 +3,8 @@
 use super::path::{Cause, Path};
 use super::sm::Simulation;
 
-/// Cycles that a product with A in registers takes longer to its end: on an H200 a group of products
-/// returns 72 cycles after what its products take, 63 if A is in shared memory.
+/// Cycles by which a product with A in registers ends later: on an H200 a group of products returns
+/// 72 cycles after the time that its products take, or 63 with A in shared memory.
 const FROM_REGISTERS: f64 = 9.0;
 
 /// One product.
@@ -22,7 +22,7 @@ pub struct Group {
     pub sm: usize,
     /// Warps of it.
     pub warps: u32,
-    /// Of each product, the warps that have issued it, and the path of the last.
+    /// For each product, how many warps have issued it, and the path of the last.
     issued: Vec<(u32, Option<Product>, Path)>,
     /// When each product that has begun is done.
     pub done: Vec<(f64, Path)>,

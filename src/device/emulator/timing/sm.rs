@@ -17,9 +17,9 @@ use crate::device::model::SUB_CORES;
 pub struct Ports {
     /// Bytes a cycle that it takes from L2, and gives to it.
     pub l2: f64,
-    /// The same of bulk loads, some of which L2 does not hold.
+    /// The same for bulk loads, some of which L2 does not hold.
     pub load: f64,
-    /// Of each instruction, cycles from the start of a bulk load to the end of its phase.
+    /// For each instruction, cycles from the start of a bulk load to the end of its phase.
     pub load_latency: Vec<f64>,
     /// The same until a bulk store has read shared memory.
     pub store_latency: f64,
@@ -35,7 +35,7 @@ pub struct Ports {
 #[derive(Debug, Clone)]
 pub struct Ran {
     pub cycles: f64,
-    /// Of the warp that ended last, where its cycles went.
+    /// Where the cycles of the warp that ended last went.
     pub path: Path,
 }
 
@@ -84,6 +84,7 @@ struct Core {
     port: f64,
 }
 
+/// When what a multiprocessor has is free.
 #[derive(Clone)]
 pub struct Multiprocessor {
     cores: Vec<Core>,
@@ -118,6 +119,7 @@ pub struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
+    /// All warps at the start of their CTAs, at cycle 0.
     pub fn new(plan: &'a Plan<'a>, trace: &'a Trace, ports: Ports, copies: usize) -> Self {
         let per_cta = trace.warps_per_cta as usize;
         let ctas = trace.warps.len() / per_cta.max(1);
@@ -347,6 +349,7 @@ impl<'a> Simulation<'a> {
         self.contribute(w, event, at, path);
     }
 
+    /// Warp `w` has its next turn at cycle `at`.
     pub fn come_back(&mut self, w: usize, at: f64) {
         let since = self.warps.get(w).map_or(0.0, |warp| warp.queued.min(at));
         self.turns.push(Reverse(Turn { at, since, warp: Reverse(w as u32) }));

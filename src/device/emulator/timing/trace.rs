@@ -23,8 +23,8 @@ pub enum Step {
     Arrive(u32),
     /// Waits until an event is complete.
     Wait(u32),
-    /// An engine begins to write so many bytes of shared memory, and contributes to an event. What a
-    /// multicast writes in further CTAs comes with the first's: no bytes.
+    /// An engine begins to write so many bytes of shared memory, and contributes to an event. A
+    /// multicast's writes in further CTAs come with the first one, and have no bytes.
     Load { event: u32, bytes: u32 },
     /// An engine begins to read so many bytes of shared memory.
     Store { event: u32, bytes: u32 },
@@ -35,7 +35,7 @@ pub enum Step {
 pub struct Event {
     /// Arrivals and copies that it takes.
     pub needs: u32,
-    /// Of an mbarrier, which a waiter asks again and again.
+    /// It is an mbarrier's, which a waiter asks again and again.
     pub polled: bool,
     /// The CTA whose shared memory it is in.
     pub cta: Option<u32>,
@@ -44,7 +44,7 @@ pub struct Event {
 /// The trace of one cluster.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// Of each warp, CTA by CTA.
+    /// The steps of each warp, CTA by CTA.
     pub warps: Vec<Vec<Step>>,
     pub warps_per_cta: u32,
     pub events: Vec<Event>,
@@ -57,7 +57,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// For so many CTAs of so many warps.
+    /// An empty trace of `ctas` CTAs with `warps` warps each.
     pub fn new(ctas: u32, warps: u32) -> Trace {
         let mut all = Vec::new();
         all.resize_with((ctas * warps) as usize, Vec::new);
@@ -123,6 +123,7 @@ impl Trace {
         }
     }
 
+    /// A warp arrives at `object`, for the end of `phase`.
     pub fn arrive(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
         if !self.whole() {
             return;
@@ -132,6 +133,7 @@ impl Trace {
         self.push(self.warp(cta, warp), Step::Arrive(event));
     }
 
+    /// A warp has waited for the end of `phase` of `object`.
     pub fn wait(&mut self, cta: u32, warp: u32, object: Object, phase: u64) {
         if !self.whole() {
             return;
@@ -181,6 +183,7 @@ impl Trace {
         self.push(warp, step);
     }
 
+    /// A copy counts towards `phase` of `object`.
     pub fn copied(&mut self, copy: CopyId, object: Object, phase: u64) {
         let Some((warp, at)) = self.copies.remove(&copy) else { return };
         let id = self.event(object, phase);

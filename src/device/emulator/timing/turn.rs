@@ -6,8 +6,9 @@ use std::cmp::{Ordering, Reverse};
 #[derive(Clone, Copy, PartialEq)]
 pub struct Turn {
     pub at: f64,
-    /// Since when it queues for a special function or for what pipes share beside products; `at` if it
-    /// does not. Who waits longest goes first there, so that warps share them evenly: an estimate.
+    /// Since when it queues for a special function or for what pipes share beside products; `at` if
+    /// it does not. Whoever waits longest goes first there, so that warps share them evenly: an
+    /// estimate.
     pub since: f64,
     /// Else the youngest, as schedulers of recent GPUs do.
     pub warp: Reverse<u32>,

@@ -11,7 +11,7 @@
 //! | K-major | pieces of a row: leading offset; eight rows: stride offset | pieces side by side; eight rows: stride offset |
 //! | MN-major | eight rows: stride offset; eight k: leading offset | W pieces side by side, then leading offset; eight k: stride offset |
 
-/// Bytes, but for `width`.
+/// A decoded descriptor; offsets are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor {
     start: u32,
@@ -28,7 +28,7 @@ const RESERVED: u64 = !(0x3fff | 0x3fff << 16 | 0x3fff << 32 | 7 << 49 | 3 << 62
 
 impl Descriptor {
     /// # Errors
-    /// What no descriptor is, in words.
+    /// Why `bits` are no descriptor, in words.
     pub fn new(bits: u64) -> Result<Descriptor, String> {
         if bits & RESERVED != 0 {
             return Err(format!(
@@ -48,8 +48,8 @@ impl Descriptor {
         Ok(Descriptor { start: field(0), lead: field(16), stride: field(32), base, width })
     }
 
-    /// Addresses of the pieces of rows `rows` in blocks of eight, all k of an instruction: K-major
-    /// two to a row; `mn_major`, for each of 16 k one to a block.
+    /// Addresses of the pieces of `blocks` of eight rows, over all k of an instruction. K-major,
+    /// each row has two; with `mn_major`, each block has one for each of 16 k.
     pub fn pieces(self, blocks: std::ops::Range<u32>, mn_major: bool) -> Vec<u32> {
         let mut out = Vec::new();
         let w = self.width;

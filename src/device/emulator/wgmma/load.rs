@@ -23,6 +23,7 @@ pub struct Loads {
     pub k: usize,
 }
 
+/// How operands of type `ty` are taken in; `None` for a type that products do not take.
 pub fn loads(ty: Ty) -> Option<Loads> {
     fn of<E: Element>(mn: bool) -> Option<Loads> {
         let b_mn = if mn { Some(mn_major::<E> as LoadB) } else { None };
@@ -91,7 +92,7 @@ fn k_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, fli
     dispatch(arch, K::<E>(s, words, n, flip, PhantomData));
 }
 
-/// Of 16-bit elements.
+/// Takes in MN-major pieces of 16-bit elements.
 fn mn_major<E: Element>(arch: Arch, s: &mut Columns, words: &[u32], n: usize, flip: u32) {
     struct K<'a, E>(&'a mut Columns, &'a [u32], usize, u32, PhantomData<E>);
     impl<E: Element> WithSimd for K<'_, E> {

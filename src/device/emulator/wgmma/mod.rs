@@ -2,8 +2,8 @@
 //!
 //! A warp computes its 16 rows when it issues the instruction. Nobody can tell from a result that
 //! this is early: using a register before the wait that covers it is a fault, and so is a product
-//! whose registers no `wgmma.fence` has handed over. That all four warps execute the same is
-//! checked by a log which each of them follows at its own pace.
+//! whose registers no `wgmma.fence` has handed over. A log, which each of the four warps follows at
+//! its own pace, checks that all execute the same.
 
 mod descriptor;
 mod load;
@@ -32,6 +32,7 @@ pub enum WgOp {
     Wait(u32),
 }
 
+/// Where operand A comes from: four 32-bit slots of a fragment, or shared memory.
 #[derive(Debug, Clone, Copy)]
 pub enum From {
     Registers([u16; 4]),
@@ -87,11 +88,11 @@ pub struct Pending {
     fragments: u64,
     /// Sets used by other instructions since the last fence.
     touched: u64,
-    /// The first of those of each set: instructions.
+    /// For each set, the first instruction that used it since.
     first: Vec<(u64, usize)>,
     fenced: bool,
-    /// Products that nothing has waited for, each instruction once: with the number of its latest
-    /// group, in order of these.
+    /// Products that nothing has waited for, each instruction once, with the number of its latest
+    /// group and in the order of those numbers.
     products: Vec<(usize, u64)>,
     /// Groups committed so far.
     commits: u64,
@@ -169,6 +170,7 @@ pub struct Warpgroups {
 }
 
 impl Warpgroups {
+    /// For a new CTA of so many warps.
     pub fn reset(&mut self, warps: u32) {
         self.warps = warps;
         self.logs.clear();
@@ -249,6 +251,11 @@ impl Warpgroups {
 
 impl Warp {
     /// Executes `op`, with all lanes.
+    ///
+    /// # Errors
+    /// Warps of a warpgroup that do not execute the same with the same operands; lanes that
+    /// disagree on an operand; a missing `wgmma.fence`; registers of a product in flight; pieces
+    /// that [`gather`](operand::gather) refuses.
     pub fn warpgroup(
         &mut self,
         cx: &mut Context<'_>,
@@ -288,6 +295,9 @@ impl Warp {
     }
 
     /// The warp's last lane exits.
+    ///
+    /// # Errors
+    /// Another warp of the warpgroup has executed an instruction that this one has not.
     pub fn leave_warpgroup(&mut self, cx: &mut Context<'_>) -> Result<(), Box<Fault>> {
         match cx.warpgroups.leave(self.id) {
             None => Ok(()),
@@ -309,7 +319,7 @@ impl Warp {
         if w.accumulate & 1 != 0 { !p } else { p }
     }
 
-    /// Lanes in which an instruction reads what it reads only if operands say so.
+    /// Lanes in which an instruction does read what it reads only if its operands say so.
     pub fn maybe_reads(&self, program: &Program, inst: &Inst) -> u32 {
         match inst.op {
             Op::Warpgroup(WgOp::Product(at)) => self.accumulates(&program.wgmmas[at as usize]),
@@ -350,8 +360,8 @@ impl Warp {
         Ok(([a, b], p != 0))
     }
 
-    /// Registers handed over, and not in the hands of another product but for accumulators of the
-    /// same shape.
+    /// Refuses a product whose registers have not been handed over, or that another product still
+    /// holds, except accumulators of the same shape.
     fn may_start(&self, cx: &Context<'_>, w: &Wgmma) -> Result<(), Box<Fault>> {
         if !cx.events.order.checks.products {
             return Ok(());

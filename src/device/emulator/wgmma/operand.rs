@@ -25,6 +25,7 @@ pub struct Pieces {
 }
 
 impl Pieces {
+    /// Pieces at these addresses.
     pub fn new(at: Vec<u32>) -> Pieces {
         let start = at.iter().copied().min().unwrap_or(0);
         let end = at.iter().map(|at| at.saturating_add(16)).max().unwrap_or(0);
@@ -32,7 +33,7 @@ impl Pieces {
         Pieces { at, span: start..end, aligned }
     }
 
-    /// All lie in a shared memory, at places where pieces may.
+    /// Whether all lie in shared memory, at places where pieces may.
     fn inside(&self, shared: &Shared) -> bool {
         self.aligned && self.span.end <= shared.bytes && self.span.end < u32::MAX
     }
@@ -61,6 +62,10 @@ impl Met {
     /// A power of two: more than the operands of a kernel's loop.
     const PLACES: usize = 512;
 
+    /// The pieces that a descriptor names, kept for the next that asks.
+    ///
+    /// # Errors
+    /// Bits that are no descriptor.
     pub fn pieces(&mut self, key: Key) -> Result<Arc<Pieces>, Box<Fault>> {
         let (bits, start, end, mn_major) = key;
         self.0.resize(Met::PLACES, None);
@@ -79,7 +84,7 @@ impl Met {
     }
 }
 
-/// An operand B as its pieces were, and what they were taken in as: the other warps of the
+/// The words of an operand B and the columns they were taken in as: the other warps of the
 /// warpgroup meet the same.
 #[derive(Default)]
 pub struct Taken {
@@ -92,7 +97,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// These are the columns of what the pieces hold now.
+    /// Whether these are the columns of what the pieces hold now.
     fn holds(&mut self, w: &Wgmma, pieces: &Arc<Pieces>, shared: &mut Shared) -> bool {
         let same = self.from.is_some_and(|(n, flip, load)| {
             n == w.n && flip == w.flip[1] && std::ptr::fn_addr_eq(load, w.load_b)
@@ -121,7 +126,7 @@ impl Taken {
         true
     }
 
-    /// Makes them so.
+    /// Makes these the columns of what the pieces hold now.
     ///
     /// # Errors
     /// As [`gather`].
