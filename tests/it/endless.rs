@@ -177,7 +177,7 @@ fn endless_programs_keep_little() {
     let peak_of = |name: &str, steps: u64| -> u64 {
         let me = std::env::current_exe().expect("this test");
         let out = Command::new(me)
-            .args(["one", "--exact", "--nocapture", "--test-threads=1"])
+            .args(["endless::one", "--exact", "--nocapture", "--test-threads=1"])
             .env(PROGRAM, format!("{name}={steps}"))
             .output()
             .expect("a process");

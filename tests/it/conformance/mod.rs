@@ -3,24 +3,17 @@
 //! `tests/vectors/conformance.safetensors`.
 //!
 //! The results are made anew on a machine with a GPU of compute capability 9.0 by
-//! `cargo test --release --test conformance -- --ignored record`, which writes the file that
+//! `cargo test --release conformance::record -- --ignored`, which writes the file that
 //! `CROSSOVER_VECTORS` names, or the one in the repository. `CROSSOVER_FAMILY` makes it run one
 //! family of programs and keep the file's other results. A program that faults takes the GPU from
 //! its process: those after it run in a new one. Inputs come from a seed.
 
-#[path = "conformance/atomics.rs"]
 mod atomics;
-#[path = "conformance/bulk.rs"]
 mod bulk;
-#[path = "conformance/forms.rs"]
 mod forms;
-#[path = "conformance/lanes.rs"]
 mod lanes;
-#[path = "conformance/operands.rs"]
 mod operands;
-#[path = "conformance/products.rs"]
 mod products;
-#[path = "conformance/programs.rs"]
 mod programs;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -101,7 +94,7 @@ fn every_form_of_the_kernels_has_a_vector() {
         .collect();
     assert!(
         missing.is_empty(),
-        "these forms have no vector; add programs to tests/conformance/programs.rs and record them \
+        "these forms have no vector; add programs to tests/it/conformance/programs.rs and record them \
          on a GPU:\n  {}",
         missing.join("\n  ")
     );
@@ -253,7 +246,7 @@ fn record() {
     println!("{} programs on {} with driver {}", outputs.len(), facts.name, facts.driver);
     if let Some(name) = faulted {
         let rest = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "record", "--nocapture"])
+            .args(["--ignored", "--exact", "conformance::record", "--nocapture"])
             .env("CROSSOVER_AFTER", name)
             .status()
             .unwrap();

@@ -103,7 +103,7 @@ fn an_axis_of_a_group_replaces_the_shared_one() {
 
 #[test]
 fn the_documented_example_is_as_documented() {
-    let docs = include_str!("../docs/sweeps.md");
+    let docs = include_str!("../../docs/sweeps.md");
     let text = docs.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let sweep = parse(text).unwrap();
     let of = |facts| {

@@ -1,6 +1,6 @@
 //! A matrix product for Hopper (TMA, mbarriers, warp specialisation, wgmma) through the device
 //! API: on the emulator against fp64, with exact counts and all checks of order, and with faults
-//! put in that the checks must find; on a GPU (`cargo test --release --test gemm -- --ignored`)
+//! put in that the checks must find; on a GPU (`cargo test --release gemm -- --ignored`)
 //! bit for bit as on the emulator.
 
 use std::collections::BTreeSet;

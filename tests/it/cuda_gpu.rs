@@ -1,4 +1,4 @@
-//! The CUDA device on a real GPU: `cargo test --release --test cuda_gpu -- --ignored`.
+//! The CUDA device on a real GPU: `cargo test --release cuda_gpu -- --ignored`.
 //! One process and one test at a time, since faults and hangs take the context with them.
 
 use crossover::device::{

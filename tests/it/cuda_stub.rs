@@ -30,7 +30,7 @@ fn launch_path_over_a_stand_in_driver() {
     }
     // The loader reads its path when a process starts.
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "under_the_stand_in", "--nocapture"])
+        .args(["--ignored", "--exact", "cuda_stub::under_the_stand_in", "--nocapture"])
         .env("LD_LIBRARY_PATH", dir.path())
         .env(MARK, "1")
         .output()
