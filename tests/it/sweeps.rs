@@ -1,7 +1,6 @@
 //! Sweeps: any text is survived, products are whole, ids unique, shards a partition.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use crossover::device::model::DeviceModel;
 use crossover::kernel::Registry;
@@ -9,9 +8,10 @@ use crossover::op::{DType, Problem};
 use crossover::sweep::{Plan, Shard, Source, Sweep};
 use proptest::prelude::*;
 
+use crate::common::data;
+
 fn registry() -> Registry {
-    let kernels = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernels");
-    Registry::from_dir(Path::new(kernels)).unwrap()
+    Registry::from_dir(&data("kernels")).unwrap()
 }
 
 fn parse(text: &str) -> Result<Sweep, String> {
