@@ -1,8 +1,8 @@
 //! Writes what the fuzzer of texts begins with: `corpus/text` has programs and the kernels of the
 //! program, `text.dict` the words of the language.
 
-#[allow(dead_code, reason = "shared with tests/fuzz.rs")]
-#[path = "../tests/fuzz/soup.rs"]
+#[allow(dead_code, reason = "shared with tests/it/fuzz")]
+#[path = "../tests/it/fuzz/soup.rs"]
 mod soup;
 
 use std::fs;

@@ -1,13 +1,13 @@
 //! The kernels of the program with lines changed as the fuzzer's bytes say.
 #![no_main]
 
-#[allow(dead_code, reason = "shared with tests/fuzz.rs")]
-#[path = "../../tests/fuzz/changed.rs"]
+#[allow(dead_code, reason = "shared with tests/it/fuzz")]
+#[path = "../../tests/it/fuzz/changed.rs"]
 mod changed;
 #[path = "../choices.rs"]
 mod choices;
-#[allow(dead_code, reason = "shared with tests/fuzz.rs")]
-#[path = "../../tests/fuzz/soup.rs"]
+#[allow(dead_code, reason = "shared with tests/it/fuzz")]
+#[path = "../../tests/it/fuzz/soup.rs"]
 mod soup;
 
 use std::sync::LazyLock;

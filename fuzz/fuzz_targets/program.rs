@@ -3,8 +3,8 @@
 
 #[path = "../choices.rs"]
 mod choices;
-#[allow(dead_code, reason = "shared with tests/fuzz.rs")]
-#[path = "../../tests/fuzz/soup.rs"]
+#[allow(dead_code, reason = "shared with tests/it/fuzz")]
+#[path = "../../tests/it/fuzz/soup.rs"]
 mod soup;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -1,8 +1,8 @@
 //! Any bytes as PTX: parsed, decoded and run.
 #![no_main]
 
-#[allow(dead_code, reason = "shared with tests/fuzz.rs")]
-#[path = "../../tests/fuzz/soup.rs"]
+#[allow(dead_code, reason = "shared with tests/it/fuzz")]
+#[path = "../../tests/it/fuzz/soup.rs"]
 mod soup;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

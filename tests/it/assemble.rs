@@ -12,36 +12,21 @@
 //!
 //! `CROSSOVER_ASSEMBLE_ALL=1` leaves nothing out.
 //!
-//! ptxas is found through `PTXAS`, else on the path. Where there is none the test says that it
-//! was skipped; with `CROSSOVER_REQUIRE_PTXAS=1` that is a failure.
+//! ptxas is found through `PTXAS`, else on the path. Where there is none the tests say that they
+//! were skipped; with `CROSSOVER_REQUIRE_PTXAS=1` that is a failure.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use crossover::device::Ptx;
-use crossover::kernel::{Kernel, Registry, Tile};
+use crossover::kernel::{Kernel, Tile};
 use crossover::op::attention::Shape;
 use crossover::op::{Op, Problem};
 use crossover::verify::suite;
 use rayon::prelude::*;
 
-fn ptxas() -> Option<PathBuf> {
-    let given = std::env::var_os("PTXAS").map(PathBuf::from);
-    let path = given.clone().unwrap_or_else(|| PathBuf::from("ptxas"));
-    let works = Command::new(&path).arg("--version").output().is_ok_and(|o| o.status.success());
-    if works {
-        return Some(path);
-    }
-    if let Some(given) = given {
-        panic!("PTXAS={}: does not run", given.display());
-    }
-    let required = std::env::var_os("CROSSOVER_REQUIRE_PTXAS").is_some_and(|x| x == "1");
-    assert!(!required, "CROSSOVER_REQUIRE_PTXAS=1 and neither PTXAS nor the path has a ptxas");
-    println!("skipped: no ptxas; set PTXAS to one (PyPI's nvidia-cuda-nvcc has it)");
-    None
-}
+use crate::common::{kernel, ptxas};
 
 /// Of the combinations of some extras, each tile meets one in so many; there are six.
 const TURNS: usize = 6;
@@ -195,36 +180,33 @@ fn costs(line: &str) -> bool {
         || line.contains("C75")
 }
 
-#[test]
-fn every_variant_assembles_cleanly() {
+/// Every variant of a kernel assembles cleanly, and takes the registers of its twin.
+fn of_kernel(name: &str) {
     let Some(ptxas) = ptxas() else { return };
     let all = std::env::var_os("CROSSOVER_ASSEMBLE_ALL").is_some_and(|x| x == "1");
-    let registry = Registry::embedded().expect("the embedded kernels");
-    let mut work = Vec::new();
-    for kernel in registry.kernels() {
-        // PTX for sm_80 runs on later devices too, compiled for them by the driver.
-        let archs: &[&str] =
-            if kernel.manifest.target == "sm_80" { &["sm_80", "sm_90a"] } else { &["sm_90a"] };
-        for variant in variants(kernel, all).into_iter().map(Arc::new) {
-            work.extend(archs.iter().map(|&arch| (variant.clone(), arch)));
-        }
-    }
-    assert!(!work.is_empty());
+    let kernel = kernel(name);
+    // PTX for sm_80 runs on later devices too, compiled for them by the driver.
+    let archs: &[&str] =
+        if kernel.manifest.target == "sm_80" { &["sm_80", "sm_90a"] } else { &["sm_90a"] };
+    let variants = variants(kernel, all);
+    assert!(!variants.is_empty());
+    let work: Vec<(&Variant, &str)> =
+        variants.iter().flat_map(|v| archs.iter().map(move |&arch| (v, arch))).collect();
     let done: Vec<_> =
-        work.par_iter().map(|(v, arch)| assemble(&ptxas, &v.name, &v.ptx, arch)).collect();
+        work.par_iter().map(|(v, arch)| assemble(ptxas, &v.name, &v.ptx, arch)).collect();
     let mut bad: Vec<String> = done.iter().filter_map(|d| d.clone().err()).collect();
     let registers: HashMap<_, _> =
         work.iter().zip(&done).map(|((v, arch), d)| ((v.ptx.sha256.as_str(), *arch), d)).collect();
     let mut twins = 0;
     for ((v, arch), own) in work.iter().zip(&done) {
-        if let (Some(twin), Ok(own)) = (&v.twin, own)
-            && let Some(Ok(first)) = registers.get(&(twin.as_str(), *arch))
+        let Some(twin) = &v.twin else { continue };
+        twins += 1;
+        let first = registers.get(&(twin.as_str(), *arch)).expect("the first precision's is there");
+        if let (Ok(own), Ok(first)) = (own, first)
+            && (own != first || own.is_empty())
         {
-            twins += 1;
-            if own != first || own.is_empty() {
-                let (name, of) = (&v.name, "the other precision takes");
-                bad.push(format!("{name} for {arch}: {own:?} registers, {of} {first:?}"));
-            }
+            let (name, of) = (&v.name, "the other precision takes");
+            bad.push(format!("{name} for {arch}: {own:?} registers, {of} {first:?}"));
         }
     }
     assert!(
@@ -234,9 +216,11 @@ fn every_variant_assembles_cleanly() {
         work.len(),
         bad.iter().take(20).cloned().collect::<Vec<_>>().join("\n")
     );
-    assert!(twins > 0, "no precision has a twin");
     println!("{} variants assembled, {twins} of them beside one of another precision", work.len());
 }
+
+// A test for each kernel, by build.rs: `assemble::kda_prefill_sm80`.
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 #[test]
 fn the_log_is_read_right() {
@@ -252,8 +236,7 @@ fn the_log_is_read_right() {
 /// What is left out by turns is met by other tiles, and nothing else is left out.
 #[test]
 fn every_combination_is_assembled() {
-    let registry = Registry::embedded().expect("the embedded kernels");
-    let kernel = registry.get("attention/prefill.sm90a").expect("a kernel");
+    let kernel = kernel("attention/prefill.sm90a");
     let groups = groups(kernel);
     let dims = suite::head_dims(kernel).len();
     assert_eq!(groups.len(), kernel.manifest.dtypes.len() * dims * (4 + 12));
@@ -279,4 +262,25 @@ fn every_combination_is_assembled() {
         }
     }
     assert!(common.expect("combinations of some").is_subset(&met));
+}
+
+/// Of the second precision one tile each is assembled, beside its twin.
+#[test]
+fn a_second_precision_is_met_by_twins() {
+    for name in
+        ["attention/prefill.sm80", "attention/prefill.sm90a", "gated_delta_rule/prefill.sm80"]
+    {
+        let kernel = kernel(name);
+        let mut twins = 0;
+        for group in groups(kernel).iter().filter(|g| g.first.is_some()).take(4) {
+            let found = group.variants(kernel, false);
+            assert!(
+                found.len() <= 1 && found.iter().all(|v| v.twin.is_some()),
+                "{}",
+                group.problem
+            );
+            twins += found.len();
+        }
+        assert!(twins > 0, "{name}");
+    }
 }

@@ -1,12 +1,12 @@
 //! Packed sequences in the Hopper attention kernel: the plan that its first entry makes, run on the
 //! emulator and held against a plain sort; and that no sequence sees another's values.
 
-use crossover::device::emulator::{Emulator, RawArg, run_raw};
-use crossover::device::model::DeviceModel;
+use crossover::device::emulator::{RawArg, run_raw};
 use crossover::device::{Arg, Device};
-use crossover::kernel::Registry;
 use crossover::op::attention::{Extras, Shape};
 use crossover::op::{DType, Family, Problem, Tensor};
+
+use crate::common::{emulator, kernel};
 
 fn packed(lens: &[[usize; 2]], heads: (usize, usize), causal: bool) -> Problem {
     let mut shape = Shape {
@@ -35,8 +35,7 @@ fn starts(lens: &[[usize; 2]], side: usize) -> RawArg {
 
 #[test]
 fn longest_sequences_come_first() {
-    let registry = Registry::embedded().unwrap();
-    let kernel = registry.get("attention/prefill.sm90a").unwrap();
+    let kernel = kernel("attention/prefill.sm90a");
     // More sequences than a CTA has threads, with ties.
     let lens: Vec<[usize; 2]> =
         (0..150).map(|i| [1 + i * 37 % 700, 1 + (i / 2) * 53 % 900]).collect();
@@ -82,9 +81,8 @@ fn longest_sequences_come_first() {
 
 #[test]
 fn no_sequence_sees_anothers_values() {
-    let registry = Registry::embedded().unwrap();
-    let kernel = registry.get("attention/prefill.sm90a").unwrap();
-    let emulator = Emulator::new(DeviceModel::named("h200").unwrap());
+    let kernel = kernel("attention/prefill.sm90a");
+    let emulator = emulator();
     // None ends where a block of keys does; the second one's values are not finite.
     let lens = [[70, 70], [60, 60], [5, 200], [300, 300]];
     for causal in [false, true] {

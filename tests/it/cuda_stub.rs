@@ -1,14 +1,13 @@
 //! The CUDA device's launch path over a stand-in for the driver (tests/stub/cuda.c): build log,
 //! launches, canaries, input hashes, samples, recovery after a fault. Needs a C compiler.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use crossover::device::{
-    Arg, Buffer, BufferRole, Clock, Device, DeviceError, Job, Launch, Ptx, Regime, open,
-};
+use crossover::device::{Arg, BufferRole, Clock, Device, DeviceError, Job, Launch, Regime, open};
 use crossover::op::{DType, Tensor};
+
+use crate::common::{self, buffer, data, launch, process_of};
 
 const MARK: &str = "CROSSOVER_STUB_DRIVER";
 const ELEMENTS: usize = 50_000;
@@ -16,7 +15,7 @@ const ELEMENTS: usize = 50_000;
 #[test]
 fn launch_path_over_a_stand_in_driver() {
     let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stub/cuda.c");
+    let source = data("stub/cuda.c");
     // The first name that the loader tries, so that a real driver is not found before it.
     let library = dir.path().join("libcuda.so");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
@@ -29,8 +28,7 @@ fn launch_path_over_a_stand_in_driver() {
         Ok(status) => assert!(status.success(), "{compiler} compiles the stand-in"),
     }
     // The loader reads its path when a process starts.
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "under_the_stand_in", "--nocapture"])
+    let child = process_of("cuda_stub::under_the_stand_in")
         .env("LD_LIBRARY_PATH", dir.path())
         .env(MARK, "1")
         .output()
@@ -68,35 +66,18 @@ fn job(entry: &str, body: &str) -> Job {
     let text = format!(".version 7.0\n.target sm_80\n.visible .entry {entry}(...)\n{body}\n");
     let file: Arc<str> = Arc::from("stub/copy.ptx");
     let origin = (0..text.lines().count() as u32).map(|i| (file.clone(), 10 * i + 10)).collect();
-    let buffer = |name: &str, role| Buffer {
-        name: name.into(),
-        role,
-        dtype: DType::Bf16,
-        shape: vec![ELEMENTS],
-    };
-    Job {
-        ptx: Ptx {
-            kernel: "stub/copy".into(),
-            text,
-            origin,
-            sha256: String::new(),
-            macros: Default::default(),
-        },
-        buffers: vec![
-            buffer("x", BufferRole::Input(0)),
-            buffer("y", BufferRole::Output(0)),
-            buffer("zeros", BufferRole::ZeroedWorkspace),
-            buffer("z", BufferRole::Output(1)),
-        ],
-        launches: vec![Launch {
-            entry: entry.into(),
-            grid: [7, 1, 1],
-            block: [128, 1, 1],
-            cluster: [1, 1, 1],
-            shared_bytes: 100_000,
-            args: vec![Arg::Buffer(0), Arg::Buffer(1), Arg::U32(2 * ELEMENTS as u32)],
-        }],
-    }
+    let buffer = |name, role| buffer(name, role, DType::Bf16, &[ELEMENTS]);
+    let buffers = vec![
+        buffer("x", BufferRole::Input(0)),
+        buffer("y", BufferRole::Output(0)),
+        buffer("zeros", BufferRole::ZeroedWorkspace),
+        buffer("z", BufferRole::Output(1)),
+    ];
+    let args = vec![Arg::Buffer(0), Arg::Buffer(1), Arg::U32(2 * ELEMENTS as u32)];
+    let launch = Launch { shared_bytes: 100_000, ..launch(entry, 7, 128, args) };
+    let mut job = common::job("stub/copy", text, buffers, vec![launch]);
+    job.ptx.origin = origin;
+    job
 }
 
 fn a_copy_runs_and_is_timed(device: &dyn Device) {

@@ -3,9 +3,7 @@
 //! The texts come from a seeded generator, so that a failure repeats. `CROSSOVER_FUZZ=20` takes
 //! twenty times as many; `fuzz/` has the same for cargo-fuzz, without a bound.
 
-#[path = "fuzz/changed.rs"]
 mod changed;
-#[path = "fuzz/soup.rs"]
 mod soup;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

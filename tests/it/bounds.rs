@@ -1,21 +1,16 @@
 //! What an emulated run costs, by counts that repeat exactly: instructions grow with the work, and
 //! memory with the pages that executed CTAs touch.
 
-use crossover::device::emulator::{Checks, Emulator};
-use crossover::device::model::DeviceModel;
-use crossover::device::{Arg, Buffer, BufferRole, CtaShare, Job, Launch, Loaded, Ptx};
-use crossover::kernel::Registry;
+use crossover::device::emulator::Checks;
+use crossover::device::{Arg, BufferRole, Job, Loaded, CtaShare};
 use crossover::op::{DType, Family, Problem};
 use crossover::verify::suite;
 
-fn emulator(checks: Checks) -> Emulator {
-    Emulator::new(DeviceModel::named("h200").expect("a described device")).with_checks(checks)
-}
+use crate::common::{buffer, emulator, is_alone, job, kernel, launch, peak_bytes};
 
 /// Warp instructions that the emulator executes for a kernel on `t` tokens.
-fn executed(kernel: &str, t: usize, heads: usize) -> f64 {
-    let registry = Registry::embedded().expect("kernels");
-    let kernel = registry.get(kernel).expect("a kernel");
+fn executed(name: &str, t: usize, heads: usize) -> f64 {
+    let kernel = kernel(name);
     let mut problem = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), t);
     match &mut problem {
         Problem::Attention(s) => s.hq = heads,
@@ -25,7 +20,7 @@ fn executed(kernel: &str, t: usize, heads: usize) -> f64 {
     let small = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), 512);
     let tile = kernel.default_tile(&small).expect("a default tile");
     let job = kernel.job(&problem, &tile).expect("a job");
-    let emulator = emulator(Checks::UNORDERED);
+    let emulator = emulator().with_checks(Checks::UNORDERED);
     let inputs = problem.inputs(&Family::default(), 1);
     let mut session = emulator.session(&job, &inputs).expect("a session");
     session.run().expect("a run").counts.expect("counts").total_instructions() as f64
@@ -66,54 +61,32 @@ fn sparse() -> Job {
         ld.param.u64 at, [out]; mul.wide.u32 o, c, 4; add.u64 at, at, o; st.global.b32 [at], x;
         ret; }}\n"
     );
-    let buffer = |name: &str, role, words| Buffer {
-        name: name.into(),
-        role,
-        dtype: DType::Fp32,
-        shape: vec![words],
-    };
-    Job {
-        ptx: Ptx {
-            kernel: "sparse".into(),
-            text,
-            origin: vec![],
-            sha256: String::new(),
-            macros: Default::default(),
-        },
-        buffers: vec![
+    let buffer = |name, role, words| buffer(name, role, DType::Fp32, &[words]);
+    job(
+        "sparse",
+        text,
+        vec![
             buffer("work", BufferRole::Workspace, CTAS as usize * APART / 4),
             buffer("out", BufferRole::Output(0), CTAS as usize),
         ],
-        launches: vec![Launch {
-            entry: "sparse".into(),
-            grid: [CTAS, 1, 1],
-            block: [32, 1, 1],
-            cluster: [1; 3],
-            shared_bytes: 0,
-            args: vec![Arg::Buffer(0), Arg::Buffer(1)],
-        }],
-    }
-}
-
-/// The most bytes that this process has had in memory.
-#[cfg(target_os = "linux")]
-fn most_resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").expect("a status");
-    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("a line VmHWM");
-    let kib = line.split_whitespace().next().expect("a number");
-    1024 * kib.parse::<u64>().expect("a number")
+        vec![launch("sparse", CTAS, 32, vec![Arg::Buffer(0), Arg::Buffer(1)])],
+    )
 }
 
 /// 64 CTAs of 65536 touch 64 pages of 2 GiB.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_grows_with_the_pages_that_are_touched() {
+    // What this process has in memory must be of this test.
+    if !is_alone("bounds::memory_grows_with_the_pages_that_are_touched") {
+        return;
+    }
     let job = sparse();
     let whole = job.buffers[0].bytes() as u64;
     assert_eq!(whole, 1 << 31);
     for checks in [Checks::UNORDERED, Checks::ALL] {
-        let before = most_resident();
-        let emulator = emulator(checks);
+        let before = peak_bytes();
+        let emulator = emulator().with_checks(checks);
         let mut session = emulator.session(&job, &[]).expect("a session");
         session.limit_ctas(CtaShare::Most(64)).expect("a sample");
         for _ in 0..2 {
@@ -126,8 +99,8 @@ fn memory_grows_with_the_pages_that_are_touched() {
                 assert_eq!(u32::from_le_bytes(*word), if *yes { cta as u32 } else { u32::MAX });
             }
         }
-        // Sector maps of a sampled buffer, pages of race shadows, and the other test's buffers.
-        let more = most_resident() - before;
+        // Sector maps of a sampled buffer, and pages of race shadows.
+        let more = peak_bytes() - before;
         assert!(more < whole / 16, "{} MiB more in memory", more >> 20);
     }
 }

@@ -1,17 +1,12 @@
 //! `crossover profile` and `crossover model-check`, as a user meets them.
 
-use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::Value;
 
-const DELTA: &str = "gated_delta_rule/prefill.sm80";
+use crate::common::crossover;
 
-fn crossover(args: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("crossover").expect("the binary");
-    command.env_remove("RUST_BACKTRACE").args(args);
-    command
-}
+const DELTA: &str = "gated_delta_rule/prefill.sm80";
 
 fn json(args: &[&str]) -> Value {
     let out = crossover(args).assert().success().get_output().stdout.clone();

@@ -11,14 +11,10 @@ use predicates::str::contains;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
+use crate::common::{crossover, data};
+
 const ATTENTION: &str = "attention/prefill.sm80";
 const DELTA: &str = "gated_delta_rule/prefill.sm80";
-
-fn crossover() -> Command {
-    let mut command = Command::cargo_bin("crossover").expect("the binary");
-    command.env_remove("RUST_BACKTRACE");
-    command
-}
 
 fn stored(dtype: DType) -> Dtype {
     match dtype {
@@ -59,9 +55,8 @@ impl Fixture {
     }
 
     fn exec(&self, kernel: &str, more: &[&str]) -> Command {
-        let mut command = crossover();
+        let mut command = crossover(&["exec", kernel, "--inputs"]);
         command
-            .args(["exec", kernel, "--inputs"])
             .arg(self.path("in.safetensors"))
             .arg("--out")
             .arg(self.path("out.safetensors"))
@@ -237,8 +232,7 @@ fn unreadable_and_unwritable_files() {
     f.refused(ATTENTION, &[], &["in.safetensors: ", "No such file"]);
 
     let f = Fixture::new(attention(), |_| {});
-    let mut command = crossover();
-    command.args(["exec", ATTENTION, "--device", "emulator", "--inputs"]);
+    let mut command = crossover(&["exec", ATTENTION, "--device", "emulator", "--inputs"]);
     command.arg(f.path("in.safetensors")).arg("--out").arg(f.path("missing/out.safetensors"));
     command.assert().code(2).stderr(contains("--out").and(contains("cannot write there")));
 }
@@ -261,9 +255,9 @@ fn values_that_make_no_sense_are_warned_about() {
 
 #[test]
 fn devices_says_plainly_what_there_is() {
-    let listed = crossover().arg("devices").assert().success();
+    let listed = crossover(&["devices"]).assert().success();
     listed.stdout(contains("emulator:h200").and(contains("never measured")));
-    let run = crossover().args(["devices", "--json"]).assert().success();
+    let run = crossover(&["devices", "--json"]).assert().success();
     let text = String::from_utf8(run.get_output().stdout.clone()).expect("text");
     let all: Vec<serde_json::Value> =
         text.lines().map(|l| serde_json::from_str(l).expect("an object a line")).collect();
@@ -272,8 +266,7 @@ fn devices_says_plainly_what_there_is() {
 
 #[test]
 fn check_runs_one_problem() {
-    let run = crossover()
-        .args(["check", ATTENTION, "--device", "emulator", "--json"])
+    let run = crossover(&["check", ATTENTION, "--device", "emulator", "--json"])
         .args(["--problem", "Tq=33,Tkv=70,D=64,causal=true", "--family", "logits=huge"])
         .assert()
         .success();
@@ -289,9 +282,8 @@ fn check_runs_one_problem() {
 
 #[test]
 fn check_fails_on_a_broken_kernel_and_says_how_to_see_it() {
-    let broken = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
-    let mut command = crossover();
-    command.arg("--kernels").arg(&broken).args(["check", "attention/*", "--device", "emulator"]);
+    let mut command = crossover(&["--kernels"]);
+    command.arg(data("broken")).args(["check", "attention/*", "--device", "emulator"]);
     command.args(["--tile", "FAULT=6", "--problem", "D=64,Tq=70,Tkv=70"]);
     let failed = command.assert().code(1);
     failed
@@ -308,7 +300,7 @@ fn check_fails_on_a_broken_kernel_and_says_how_to_see_it() {
 #[test]
 fn check_refuses_bad_usage() {
     let refused = |args: &[&str], words: &str| {
-        crossover().arg("check").args(args).assert().code(2).stderr(contains(words));
+        crossover(&["check"]).args(args).assert().code(2).stderr(contains(words));
     };
     let on = ["--device", "emulator"];
     refused(&["nothing/*", on[0], on[1]], "no kernel matches `nothing/*`");
@@ -329,8 +321,7 @@ fn check_refuses_bad_usage() {
 fn hostile_arguments_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let inputs = |problem: &str, out: &str, words: &str| {
-        crossover()
-            .args(["inputs", "attention", "-p", problem, "--out", out])
+        crossover(&["inputs", "attention", "-p", problem, "--out", out])
             .current_dir(folder.path())
             .assert()
             .code(2)
@@ -345,20 +336,17 @@ fn hostile_arguments_are_refused() {
     inputs("Hq=3,Hkv=2", "x.safetensors", "Hq");
     inputs("scale=inf", "x.safetensors", "scale = inf: expected a finite number");
     inputs("T=16", "/dev/null", "is a device or pipe; name a file");
-    crossover()
-        .args(["inputs", "attention", "-p", "T=16", "--out", "x.safetensors"])
+    crossover(&["inputs", "attention", "-p", "T=16", "--out", "x.safetensors"])
         .current_dir(folder.path())
         .assert()
         .success();
-    crossover()
-        .args(["exec", ATTENTION, "--device", "emulator", "--causal", "--window"])
+    crossover(&["exec", ATTENTION, "--device", "emulator", "--causal", "--window"])
         .args(["18446744073709551615", "--inputs", "x.safetensors", "--out", "y.safetensors"])
         .current_dir(folder.path())
         .assert()
         .code(2)
         .stderr(contains("--window 18446744073709551615: expected 1 to 1073741824 keys"));
-    crossover()
-        .args(["check", "*.sm80", "--device", "emulator", "--problem", huge])
+    crossover(&["check", "*.sm80", "--device", "emulator", "--problem", huge])
         .assert()
         .code(2)
         .stderr(contains("bytes"));
@@ -367,8 +355,7 @@ fn hostile_arguments_are_refused() {
     std::fs::create_dir(&kernels).expect("a folder");
     let link = kernels.join("prefill.sm80.ptx");
     std::os::unix::fs::symlink("/dev/zero", &link).expect("a link");
-    crossover()
-        .args(["--kernels", folder.path().to_str().expect("text"), "kernels"])
+    crossover(&["--kernels", folder.path().to_str().expect("text"), "kernels"])
         .assert()
         .code(2)
         .stderr(contains("prefill.sm80.ptx: is no regular file"));
@@ -413,7 +400,7 @@ fn a_name_without_target_is_the_best_for_device_and_problem() {
 
     let kernels = |problem: &str, device: &str, more: &str| {
         let args = ["kernels", ANY, "--problem", problem, "--device", device, more];
-        let run = crossover().args(args).assert().success();
+        let run = crossover(&args).assert().success();
         String::from_utf8(run.get_output().stdout.clone()).expect("text")
     };
     assert!(kernels("D=64", "emulator", "--render").contains(".target sm_90a"));
@@ -422,13 +409,11 @@ fn a_name_without_target_is_the_best_for_device_and_problem() {
     // Far more units of work than multiprocessors: the grid is that of the device.
     let job = kernels("D=64,B=64,Hq=4,Hkv=4,T=384", "emulator:h100", "--job");
     assert!(job.contains("\"grid\":[132,1,1]"), "{job}");
-    crossover()
-        .args(["profile", ANY, "-p", "T=64,D=64,softcap=20", "--summary"])
+    crossover(&["profile", ANY, "-p", "T=64,D=64,softcap=20", "--summary"])
         .assert()
         .success()
         .stderr(contains("is attention/prefill.sm90a here"));
-    crossover()
-        .args(["check", ANY, "--list"])
+    crossover(&["check", ANY, "--list"])
         .assert()
         .success()
         .stdout(contains("attention/prefill.sm80 BM").and(contains("attention/prefill.sm90a WG")))
@@ -439,9 +424,8 @@ fn a_name_without_target_is_the_best_for_device_and_problem() {
 fn a_check_that_does_not_end_says_what_it_was_allowed() {
     const TILE: &str = "BM=64,BN=32,WARPS=4,STAGES=2,QREG=0";
     let of = ["check", ATTENTION, "--device", "emulator", "--problem", "T=256,D=64"];
-    crossover().args(of).args(["--tile", TILE]).assert().success();
-    crossover()
-        .args(of)
+    crossover(&of).args(["--tile", TILE]).assert().success();
+    crossover(&of)
         .args(["--tile", TILE, "--steps", "100"])
         .assert()
         .code(1)

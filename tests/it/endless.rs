@@ -3,12 +3,11 @@
 //! Each runs in a process of its own, twice, the second time ten times as long: what it keeps must
 //! not grow with the time that it runs.
 
-use std::process::Command;
-
-use crossover::device::emulator::{Checks, Emulator};
-use crossover::device::model::DeviceModel;
-use crossover::device::{Arg, Buffer, BufferRole, DeviceError, FaultKind, Job, Launch, Ptx};
+use crossover::device::emulator::{Checks, FaultKind};
+use crossover::device::{Arg, BufferRole, DeviceError, Launch};
 use crossover::op::DType;
+
+use crate::common::{buffer, emulator, job, launch, peak_bytes, process_of};
 
 /// How a program is run.
 #[derive(Clone, Copy, PartialEq)]
@@ -106,37 +105,12 @@ fn text(before: &str, within: &str) -> String {
 
 /// Runs it for so many steps; it must stop at a limit.
 fn run(before: &str, within: &str, how: How, steps: u64) {
-    let ptx = Ptx {
-        kernel: "endless".into(),
-        text: text(before, within),
-        origin: Vec::new(),
-        sha256: String::new(),
-        macros: Default::default(),
-    };
-    let buffer = |name: &str, role| Buffer {
-        name: name.into(),
-        role,
-        dtype: DType::Bf16,
-        shape: vec![8192],
-    };
-    let launch = Launch {
-        entry: "k".into(),
-        grid: [1; 3],
-        block: [128, 1, 1],
-        cluster: [1; 3],
-        shared_bytes: 32768,
-        args: vec![Arg::Buffer(0), Arg::Buffer(1)],
-    };
-    let job = Job {
-        ptx,
-        buffers: vec![
-            buffer("in", BufferRole::ZeroedWorkspace),
-            buffer("out", BufferRole::ZeroedWorkspace),
-        ],
-        launches: vec![launch],
-    };
-    let model = DeviceModel::named("h200").expect("a described device");
-    let mut emulator = Emulator::new(model).with_step_limit(steps);
+    let buffer = |name| buffer(name, BufferRole::ZeroedWorkspace, DType::Bf16, &[8192]);
+    let args = vec![Arg::Buffer(0), Arg::Buffer(1)];
+    let launch = Launch { shared_bytes: 32768, ..launch("k", 1, 128, args) };
+    let text = text(before, within);
+    let job = job("endless", text, vec![buffer("in"), buffer("out")], vec![launch]);
+    let mut emulator = emulator().with_step_limit(steps);
     match how {
         How::Check => {}
         How::Unchecked => emulator = emulator.with_checks(Checks::NONE),
@@ -145,13 +119,6 @@ fn run(before: &str, within: &str, how: How, steps: u64) {
     let mut session = emulator.session(&job, &[]).unwrap_or_else(|e: DeviceError| panic!("{e}"));
     let trap = session.try_run().expect_err("an end");
     assert_eq!(trap.kind, FaultKind::StepLimit, "{trap}");
-}
-
-/// The most memory that this process has had, in KiB.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).expect("a peak");
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
 }
 
 /// The variable that tells a process of this test which program it is to run, and how long.
@@ -165,7 +132,7 @@ fn one() {
     let &(_, before, within, how, _) =
         PROGRAMS.iter().find(|p| p.0 == name).expect("a program of the list");
     run(before, within, how, steps.parse().expect("a number"));
-    println!("peak {}", peak());
+    println!("peak {}", peak_bytes() / 1024);
 }
 
 #[test]
@@ -175,9 +142,7 @@ fn endless_programs_keep_little() {
         return;
     }
     let peak_of = |name: &str, steps: u64| -> u64 {
-        let me = std::env::current_exe().expect("this test");
-        let out = Command::new(me)
-            .args(["one", "--exact", "--nocapture", "--test-threads=1"])
+        let out = process_of("endless::one")
             .env(PROGRAM, format!("{name}={steps}"))
             .output()
             .expect("a process");

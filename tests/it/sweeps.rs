@@ -1,7 +1,6 @@
 //! Sweeps: any text is survived, products are whole, ids unique, shards a partition.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use crossover::device::model::DeviceModel;
 use crossover::kernel::Registry;
@@ -9,9 +8,10 @@ use crossover::op::{DType, Problem};
 use crossover::sweep::{Plan, Shard, Source, Sweep};
 use proptest::prelude::*;
 
+use crate::common::data;
+
 fn registry() -> Registry {
-    let kernels = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernels");
-    Registry::from_dir(Path::new(kernels)).unwrap()
+    Registry::from_dir(&data("kernels")).unwrap()
 }
 
 fn parse(text: &str) -> Result<Sweep, String> {
@@ -103,7 +103,7 @@ fn an_axis_of_a_group_replaces_the_shared_one() {
 
 #[test]
 fn the_documented_example_is_as_documented() {
-    let docs = include_str!("../docs/sweeps.md");
+    let docs = include_str!("../../docs/sweeps.md");
     let text = docs.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let sweep = parse(text).unwrap();
     let of = |facts| {

@@ -1,17 +1,17 @@
 //! A matrix product for Hopper (TMA, mbarriers, warp specialisation, wgmma) through the device
 //! API: on the emulator against fp64, with exact counts and all checks of order, and with faults
-//! put in that the checks must find; on a GPU (`cargo test --release --test gemm -- --ignored`)
+//! put in that the checks must find; on a GPU (`cargo test --release gemm -- --ignored`)
 //! bit for bit as on the emulator.
 
 use std::collections::BTreeSet;
 
-use crossover::device::emulator::Emulator;
-use crossover::device::model::DeviceModel;
+use crossover::device::FaultKind;
 use crossover::device::{
-    Arg, Buffer, BufferRole, Counts, Device, DeviceError, FaultKind, Job, Launch, Outcome, Ptx,
-    Swizzle, TensorMap, open,
+    Arg, BufferRole, Counts, Device, DeviceError, Job, Launch, Outcome, Swizzle, TensorMap, open,
 };
 use crossover::op::{DType, Tensor};
+
+use crate::common::{buffer, emulator, is_alone, job, launch};
 
 const PTX: &str = include_str!("gemm.sm90a.ptx");
 
@@ -67,11 +67,8 @@ impl Size {
     }
 
     fn job(self, ptx: &str) -> Job {
-        let buffer = |name: &str, role, rows, columns| Buffer {
-            name: name.into(),
-            role,
-            dtype: DType::Bf16,
-            shape: vec![rows, Size::pitch(columns)],
+        let buffer = |name, role, rows, columns| {
+            buffer(name, role, DType::Bf16, &[rows, Size::pitch(columns)])
         };
         let map = |buffer, rows: usize, columns: usize, tile_rows: usize| {
             Arg::TensorMap(TensorMap {
@@ -85,35 +82,21 @@ impl Size {
             })
         };
         let (tiles_m, tiles_n) = self.tiles();
-        Job {
-            ptx: Ptx {
-                kernel: "gemm".into(),
-                text: ptx.into(),
-                origin: Vec::new(),
-                sha256: String::new(),
-                macros: Default::default(),
-            },
-            buffers: vec![
-                buffer("A", BufferRole::Input(0), self.m, self.k),
-                buffer("B", BufferRole::Input(1), self.n, self.k),
-                buffer("C", BufferRole::Output(0), self.m, self.n),
-            ],
-            launches: vec![Launch {
-                entry: "gemm".into(),
-                grid: [self.ctas, 1, 1],
-                block: [256, 1, 1],
-                cluster: [1, 1, 1],
-                shared_bytes: SHARED,
-                args: vec![
-                    map(0, self.m, self.k, BM),
-                    map(1, self.n, self.k, BN),
-                    map(2, self.m, self.n, BM),
-                    Arg::U32(tiles_m as u32),
-                    Arg::U32((tiles_m * tiles_n) as u32),
-                    Arg::U32(self.steps() as u32),
-                ],
-            }],
-        }
+        let args = vec![
+            map(0, self.m, self.k, BM),
+            map(1, self.n, self.k, BN),
+            map(2, self.m, self.n, BM),
+            Arg::U32(tiles_m as u32),
+            Arg::U32((tiles_m * tiles_n) as u32),
+            Arg::U32(self.steps() as u32),
+        ];
+        let buffers = vec![
+            buffer("A", BufferRole::Input(0), self.m, self.k),
+            buffer("B", BufferRole::Input(1), self.n, self.k),
+            buffer("C", BufferRole::Output(0), self.m, self.n),
+        ];
+        let launch = Launch { shared_bytes: SHARED, ..launch("gemm", self.ctas, 256, args) };
+        job("gemm", ptx, buffers, vec![launch])
     }
 
     /// A and B of `value(row, column)`; NaN between the rows, where the copies must not read.
@@ -221,10 +204,6 @@ fn noise() -> impl FnMut() -> f64 {
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 32) as f64 / f64::from(1u32 << 31) - 1.0
     }
-}
-
-fn emulator() -> Emulator {
-    Emulator::new(DeviceModel::named("h200").expect("a described device"))
 }
 
 fn run(
@@ -360,6 +339,10 @@ fn an_epilogue_that_does_not_meet_is_found() {
 #[test]
 #[ignore = "needs a GPU of compute capability 9.0"]
 fn a_gpu_agrees_bit_for_bit() {
+    // Another test's faults would take the GPU from it.
+    if !is_alone("gemm::a_gpu_agrees_bit_for_bit") {
+        return;
+    }
     let gpu = open::open("cuda:0").expect("a GPU");
     println!("{} driver {}", gpu.facts().name, gpu.facts().driver);
     let mut different = 0;

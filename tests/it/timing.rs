@@ -3,8 +3,10 @@
 
 use crossover::device::emulator::{Checks, Emulator};
 use crossover::device::model::DeviceModel;
-use crossover::device::{Arg, Buffer, BufferRole, Clock, Job, Launch, Loaded, Ptx};
+use crossover::device::{Arg, BufferRole, Clock, Launch, Loaded};
 use crossover::op::DType;
+
+use crate::common::{buffer, job, launch};
 
 /// Modelled cycles of a kernel of `body`, in clusters of `cluster` CTAs.
 fn cycles(body: &str, threads: u32, cluster: u32) -> f64 {
@@ -18,29 +20,13 @@ fn cycles(body: &str, threads: u32, cluster: u32) -> f64 {
          setp.eq.u32 second, tid, 32; setp.ge.u32 mine, tid, 32; mov.f32 f0, 0f00000000;\n\
          {body}\n@first st.global.f32 [out], f0;\nret;\n}}\n"
     );
-    let job = Job {
-        ptx: Ptx {
-            kernel: "k".into(),
-            text,
-            origin: Vec::new(),
-            sha256: String::new(),
-            macros: Default::default(),
-        },
-        buffers: vec![Buffer {
-            name: "out".into(),
-            role: BufferRole::Output(0),
-            dtype: DType::Fp32,
-            shape: vec![1],
-        }],
-        launches: vec![Launch {
-            entry: "k".into(),
-            grid: [cluster, 1, 1],
-            block: [threads, 1, 1],
-            cluster: [cluster, 1, 1],
-            shared_bytes: 65536,
-            args: vec![Arg::Buffer(0)],
-        }],
+    let launch = Launch {
+        cluster: [cluster, 1, 1],
+        shared_bytes: 65536,
+        ..launch("k", cluster, threads, vec![Arg::Buffer(0)])
     };
+    let out = buffer("out", BufferRole::Output(0), DType::Fp32, &[1]);
+    let job = job("k", text, vec![out], vec![launch]);
     let model = DeviceModel::named("h200").expect("a described device");
     let ghz = f64::from(model.sm_mhz) / 1e3;
     let emulator = Emulator::new(model).with_timing().with_checks(Checks::NONE);

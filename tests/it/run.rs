@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use assert_cmd::cargo::cargo_bin;
 use crossover::record::file::read;
 use crossover::record::{Record, Status};
 use tempfile::TempDir;
+
+use crate::common::PROGRAM;
 
 /// Two operators' worth of small cases.
 const TINY: &str = "
@@ -45,7 +46,7 @@ impl Folder {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(cargo_bin!("crossover"));
+        let mut command = Command::new(PROGRAM);
         command.args(args).current_dir(self.0.path());
         command
     }

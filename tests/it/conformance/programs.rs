@@ -4,8 +4,10 @@ use half::{bf16, f16};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 
-use crossover::device::{Arg, Buffer, BufferRole, Job, Launch, Ptx, Swizzle, TensorMap};
+use crossover::device::{Arg, BufferRole, Job, Launch, Swizzle, TensorMap};
 use crossover::op::{DType, Tensor};
+
+use crate::common::{buffer, job, launch};
 
 pub struct Program {
     pub name: String,
@@ -34,41 +36,18 @@ pub fn program(
     let mut tensors = Vec::new();
     for (i, words) in inputs.into_iter().enumerate() {
         args.push(Arg::Buffer(buffers.len()));
-        buffers.push(Buffer {
-            name: format!("in{i}"),
-            role: BufferRole::Input(i),
-            dtype: DType::Fp32,
-            shape: vec![words.len()],
-        });
+        let shape = [words.len()];
+        buffers.push(buffer(&format!("in{i}"), BufferRole::Input(i), DType::Fp32, &shape));
         tensors.push(Tensor {
             dtype: DType::Fp32,
-            shape: vec![words.len()],
+            shape: shape.to_vec(),
             bytes: words.iter().flat_map(|w| w.to_le_bytes()).collect(),
         });
     }
     args.push(Arg::Buffer(buffers.len()));
-    buffers.push(Buffer {
-        name: "out".into(),
-        role: BufferRole::Output(0),
-        dtype: DType::Fp32,
-        shape: vec![output],
-    });
-    let launch = Launch {
-        entry: "k".into(),
-        grid: [grid, 1, 1],
-        block: [block, 1, 1],
-        cluster: [1; 3],
-        shared_bytes: shared,
-        args,
-    };
-    let ptx = Ptx {
-        kernel: format!("conformance/{name}"),
-        text,
-        origin: Vec::new(),
-        sha256: String::new(),
-        macros: Default::default(),
-    };
-    let job = Job { ptx, buffers, launches: vec![launch] };
+    buffers.push(buffer("out", BufferRole::Output(0), DType::Fp32, &[output]));
+    let launch = Launch { shared_bytes: shared, ..launch("k", grid, block, args) };
+    let job = job(&format!("conformance/{name}"), text, buffers, vec![launch]);
     Program { name: name.into(), job, inputs: tensors }
 }
 

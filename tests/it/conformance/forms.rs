@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crossover::kernel::Registry;
 use crossover::op::Problem;
 use crossover::verify::suite;
+
+use crate::common::registry;
 
 /// Opcodes with suffixes, each with its first line.
 pub fn forms(text: &str) -> BTreeMap<String, String> {
@@ -50,9 +51,8 @@ pub fn joined_of(form: &str, known: &BTreeSet<String>) -> bool {
 /// The forms of all kernels over the problems and tiles of their suites, each with a kernel that
 /// has it.
 pub fn of_kernels() -> BTreeMap<String, String> {
-    let registry = Registry::embedded().expect("the embedded kernels");
     let mut all = BTreeMap::new();
-    for kernel in registry.kernels() {
+    for kernel in registry().kernels() {
         let (mut seen, mut cases) = (HashSet::new(), HashSet::new());
         for mut case in suite::cases(kernel, 1).expect("a suite") {
             alike(&mut case.problem);

@@ -3,24 +3,17 @@
 //! `tests/vectors/conformance.safetensors`.
 //!
 //! The results are made anew on a machine with a GPU of compute capability 9.0 by
-//! `cargo test --release --test conformance -- --ignored record`, which writes the file that
+//! `cargo test --release conformance::record -- --ignored`, which writes the file that
 //! `CROSSOVER_VECTORS` names, or the one in the repository. `CROSSOVER_FAMILY` makes it run one
 //! family of programs and keep the file's other results. A program that faults takes the GPU from
 //! its process: those after it run in a new one. Inputs come from a seed.
 
-#[path = "conformance/atomics.rs"]
 mod atomics;
-#[path = "conformance/bulk.rs"]
 mod bulk;
-#[path = "conformance/forms.rs"]
 mod forms;
-#[path = "conformance/lanes.rs"]
 mod lanes;
-#[path = "conformance/operands.rs"]
 mod operands;
-#[path = "conformance/products.rs"]
 mod products;
-#[path = "conformance/programs.rs"]
 mod programs;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,12 +26,12 @@ use rayon::prelude::*;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+use crate::common::{data, is_alone, process_of, ptxas};
+
 fn path() -> PathBuf {
     match std::env::var_os("CROSSOVER_VECTORS") {
         Some(path) => path.into(),
-        None => {
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/conformance.safetensors")
-        }
+        None => data("vectors/conformance.safetensors"),
     }
 }
 
@@ -101,7 +94,7 @@ fn every_form_of_the_kernels_has_a_vector() {
         .collect();
     assert!(
         missing.is_empty(),
-        "these forms have no vector; add programs to tests/conformance/programs.rs and record them \
+        "these forms have no vector; add programs to tests/it/conformance/programs.rs and record them \
          on a GPU:\n  {}",
         missing.join("\n  ")
     );
@@ -158,23 +151,19 @@ fn programs_run() {
     assert!(failures.is_empty(), "{} programs:\n  {}", failures.len(), failures.join("\n  "));
 }
 
-/// Whatever NVIDIA's assembler refuses is no program; `PTXAS` names it.
+/// Whatever NVIDIA's assembler refuses is no program.
 #[test]
 fn an_assembler_takes_them() {
-    let Some(ptxas) = std::env::var_os("PTXAS") else {
-        println!("skipped: PTXAS names no assembler");
-        return;
-    };
-    let folder = std::env::temp_dir().join(format!("crossover-conformance-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let Some(ptxas) = ptxas() else { return };
+    let folder = tempfile::tempdir().unwrap();
     let all = programs::all();
     let refused: Vec<String> = (0..all.len())
         .into_par_iter()
         .filter_map(|i| {
-            let (source, code) =
-                (folder.join(format!("{i}.ptx")), folder.join(format!("{i}.cubin")));
+            let file = |kind: &str| folder.path().join(format!("{i}.{kind}"));
+            let (source, code) = (file("ptx"), file("cubin"));
             std::fs::write(&source, &all[i].job.ptx.text).unwrap();
-            let done = std::process::Command::new(&ptxas)
+            let done = std::process::Command::new(ptxas)
                 .args(["-arch", "sm_90a", "-o"])
                 .args([&code, &source])
                 .output()
@@ -183,7 +172,6 @@ fn an_assembler_takes_them() {
             (!done.status.success()).then(|| format!("{}: {said}", all[i].name))
         })
         .collect();
-    std::fs::remove_dir_all(&folder).unwrap();
     assert!(refused.is_empty(), "{} programs:\n  {}", refused.len(), refused.join("\n  "));
 }
 
@@ -200,6 +188,9 @@ fn differences_are_found() {
 #[test]
 #[ignore = "needs a GPU of compute capability 9.0; writes the vectors"]
 fn record() {
+    if !is_alone("conformance::record") {
+        return;
+    }
     let spec = std::env::var("CROSSOVER_DEVICE").unwrap_or_else(|_| "cuda:0".into());
     let device = open(&spec).unwrap();
     let facts = device.facts().clone();
@@ -252,11 +243,7 @@ fn record() {
     safetensors::serialize_to_file(views, Some(metadata), &path()).unwrap();
     println!("{} programs on {} with driver {}", outputs.len(), facts.name, facts.driver);
     if let Some(name) = faulted {
-        let rest = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "record", "--nocapture"])
-            .env("CROSSOVER_AFTER", name)
-            .status()
-            .unwrap();
+        let rest = process_of("conformance::record").env("CROSSOVER_AFTER", name).status().unwrap();
         if !rest.success() {
             failures.push("and what the process for the rest says".to_owned());
         }

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use crossover::device::emulator::{Checks, RawArg, RawOptions, RawOutcome, run_raw_checked};
 use crossover::device::{Swizzle, TensorMap, Trap};
 use crossover::op::DType;
+
+use crate::common::data;
 
 /// A kernel of `tests/broken/*.ptx`, and words of the report on its broken twin.
 const TABLE: &[(&str, &[&str])] = &[
@@ -156,8 +157,7 @@ const LEFT_OUT: &[(&str, &[&str])] = &[
 const ORDER: &[&str] = &["race", "proxy"];
 
 fn source(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
-    fs::read_to_string(folder.join(format!("{name}.ptx"))).expect("a broken kernel")
+    fs::read_to_string(data("broken").join(format!("{name}.ptx"))).expect("a broken kernel")
 }
 
 /// The text of one twin, line for line.
@@ -299,8 +299,7 @@ fn checks_that_are_left_out_find_nothing() {
 
 #[test]
 fn the_table_has_every_file() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
-    let files: BTreeSet<String> = fs::read_dir(folder)
+    let files: BTreeSet<String> = fs::read_dir(data("broken"))
         .expect("the folder")
         .filter_map(|e| {
             e.expect("an entry").file_name().to_str()?.strip_suffix(".ptx").map(str::to_owned)

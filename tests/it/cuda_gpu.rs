@@ -1,11 +1,12 @@
-//! The CUDA device on a real GPU: `cargo test --release --test cuda_gpu -- --ignored`.
-//! One process and one test at a time, since faults and hangs take the context with them.
+//! The CUDA device on a real GPU: `cargo test --release cuda_gpu -- --ignored`.
+//! One test in a process of its own, since faults and hangs take the context with them.
 
 use crossover::device::{
-    Arg, Buffer, BufferRole, Clock, Device, DeviceError, Job, Launch, Ptx, Regime, Swizzle,
-    TensorMap, open,
+    Arg, BufferRole, Clock, Device, DeviceError, Job, Launch, Regime, Swizzle, TensorMap, open,
 };
 use crossover::op::{DType, Tensor};
+
+use crate::common::{self, buffer, is_alone, launch};
 
 /// One thread copies one fp32 element.
 const COPY: &str = "\
@@ -78,32 +79,15 @@ $wait:
 }
 ";
 
-fn job(text: String, n: usize, launches: Vec<Launch>) -> Job {
-    let buffer =
-        |name: &str, role| Buffer { name: name.into(), role, dtype: DType::Fp32, shape: vec![n] };
-    Job {
-        ptx: Ptx {
-            kernel: "gpu/copy".into(),
-            text,
-            origin: Vec::new(),
-            sha256: String::new(),
-            macros: Default::default(),
-        },
-        buffers: vec![buffer("x", BufferRole::Input(0)), buffer("y", BufferRole::Output(0))],
-        launches,
-    }
+fn job(text: &str, n: usize, launch: Launch) -> Job {
+    let buffer = |name, role| buffer(name, role, DType::Fp32, &[n]);
+    let buffers = vec![buffer("x", BufferRole::Input(0)), buffer("y", BufferRole::Output(0))];
+    common::job("gpu/copy", text, buffers, vec![launch])
 }
 
 fn copy(n: usize, copied: usize) -> Job {
-    let launch = Launch {
-        entry: "copy".into(),
-        grid: [copied.div_ceil(256) as u32, 1, 1],
-        block: [256, 1, 1],
-        cluster: [1, 1, 1],
-        shared_bytes: 0,
-        args: vec![Arg::Buffer(0), Arg::Buffer(1), Arg::U32(copied as u32)],
-    };
-    job(COPY.into(), n, vec![launch])
+    let args = vec![Arg::Buffer(0), Arg::Buffer(1), Arg::U32(copied as u32)];
+    job(COPY, n, launch("copy", copied.div_ceil(256) as u32, 256, args))
 }
 
 fn ramp(n: usize) -> Tensor {
@@ -113,6 +97,9 @@ fn ramp(n: usize) -> Tensor {
 #[test]
 #[ignore = "needs a CUDA GPU"]
 fn the_cuda_device_on_a_gpu() {
+    if !is_alone("cuda_gpu::the_cuda_device_on_a_gpu") {
+        return;
+    }
     let device = open::open("cuda:0").unwrap();
     println!("{:#?}\n{:?}", device.facts(), device.health());
     copies_and_times(&*device);
@@ -186,15 +173,9 @@ fn tensor_maps_and_clusters_work(device: &dyn Device) {
         swizzle: Swizzle::None,
         nan_fill: false,
     };
-    let launch = Launch {
-        entry: "tma".into(),
-        grid: [2, 1, 1],
-        block: [256, 1, 1],
-        cluster: [2, 1, 1],
-        shared_bytes: 1024,
-        args: vec![Arg::TensorMap(map), Arg::Buffer(1), Arg::U32(96)],
-    };
-    let mut loaded = device.load(&job(TMA.into(), n, vec![launch]), &[ramp(n)]).unwrap();
+    let args = vec![Arg::TensorMap(map), Arg::Buffer(1), Arg::U32(96)];
+    let launch = Launch { cluster: [2, 1, 1], shared_bytes: 1024, ..launch("tma", 2, 256, args) };
+    let mut loaded = device.load(&job(TMA, n, launch), &[ramp(n)]).unwrap();
     let outcome = loaded.run().unwrap();
     // Rows 96 to 99 are there, 100 to 103 are out of bounds.
     let row = |r: usize| (0..32).map(move |c| if r < 4 { ((96 + r) * 64 + c) as f64 } else { 0.0 });

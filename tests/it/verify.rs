@@ -8,11 +8,7 @@ use predicates::prelude::*;
 use predicates::str::contains;
 use safetensors::{Dtype, SafeTensors, serialize, tensor::TensorView};
 
-fn crossover(args: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("crossover").expect("the binary");
-    command.env_remove("RUST_BACKTRACE").args(args);
-    command
-}
+use crate::common::crossover;
 
 struct Files(tempfile::TempDir);
 

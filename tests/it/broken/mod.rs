@@ -1,23 +1,20 @@
 //! The tests' own test: kernels broken in one place each, and the check that must catch it.
 
-#[path = "broken/faults.rs"]
 mod faults;
 
-use std::path::Path;
-
-use crossover::device::emulator::{Checks, Emulator};
-use crossover::device::model::DeviceModel;
+use crossover::device::emulator::Checks;
 use crossover::kernel::{Registry, Tile};
 use crossover::op::{DType, Problem};
 use crossover::verify::suite;
 use crossover::verify::trial::{Case, Check, Ending, Trial, run};
 
+use crate::common::{data, emulator};
+
 const ATTENTION: &str = "attention/prefill.broken";
 const DELTA: &str = "gated_delta_rule/prefill.broken";
 
 fn registry() -> Registry {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
-    Registry::from_dir(&folder).expect("the broken kernels")
+    Registry::from_dir(&data("broken")).expect("the broken kernels")
 }
 
 /// Two sequences and two heads of ragged length, causal: enough for every fault to show.
@@ -60,9 +57,7 @@ fn checked(kernel: &str, fault: i64, problem: Problem, family: &str, checks: Che
         family: family.parse().expect("a family"),
         seed: 11,
     };
-    let model = DeviceModel::named("h200").expect("a described device");
-    let emulator = Emulator::new(model).with_checks(checks);
-    run(kernel, &case, &emulator, None)
+    run(kernel, &case, &emulator().with_checks(checks), None)
 }
 
 /// The fault is caught by `check`, with a message that has all `words`.
@@ -251,9 +246,10 @@ mod cut {
     /// Runs every portable prefill kernel of the program without the lines that `is_cut` names;
     /// no such kernel may pass.
     fn without(what: &str, is_cut: impl Fn(&str, usize) -> bool) -> Vec<Trial> {
-        let registry = Registry::embedded().expect("the embedded kernels");
         let mut trials = Vec::new();
-        for kernel in registry.kernels().iter().filter(|k| k.name.ends_with("prefill.sm80")) {
+        for kernel in
+            crate::common::registry().kernels().iter().filter(|k| k.name.ends_with("prefill.sm80"))
+        {
             // Three blocks of tokens with a ragged tail.
             let op = kernel.manifest.op;
             let mut problem = suite::plain(op, DType::Bf16, (64, 64), 150);
@@ -285,9 +281,7 @@ mod cut {
                 multiprocessors: None,
                 most_steps: None,
             };
-            let model = DeviceModel::named("h200").expect("a described device");
-            let emulator = Emulator::new(model);
-            let trial = run_job(&job, &case, &emulator, None);
+            let trial = run_job(&job, &case, &emulator(), None);
             assert_eq!(trial.ending, Ending::Failed, "{} without {what} passes", kernel.name);
             trials.push(trial);
         }

@@ -1,13 +1,11 @@
 //! CTA sampling on the emulator: a part of the CTAs executed, counts extrapolated, outputs held
 //! against fp64 where they were computed.
 
-use assert_cmd::Command;
 use crossover::device::emulator::{Checks, Emulator, LaunchProfile, Session};
-use crossover::device::model::DeviceModel;
 use crossover::device::{
-    Arg, Buffer, BufferRole, Counts, CtaShare, DeviceError, Job, Launch, Loaded, Outcome, Ptx,
+    Arg, BufferRole, Counts, DeviceError, Job, Launch, Loaded, Outcome, CtaShare,
 };
-use crossover::kernel::{Kernel, Registry, Tile};
+use crossover::kernel::{Kernel, Tile};
 use crossover::op::{DType, Family, Problem, Tensor};
 use crossover::record::{Record, Verification};
 use crossover::sweep::{Source, Sweep};
@@ -15,22 +13,23 @@ use crossover::verify::hold_run;
 use predicates::str::contains;
 use serde_json::Value;
 
+use crate::common::{self, buffer, crossover, job, kernel, launch, registry};
+
 const SM80: &str = "attention/prefill.sm80";
 const SM90A: &str = "attention/prefill.sm90a";
 const DELTA: &str = "gated_delta_rule/prefill.sm80";
 const SEED: u64 = 3;
 
 fn emulator(checks: Checks) -> Emulator {
-    Emulator::new(DeviceModel::named("h200").expect("a described device")).with_checks(checks)
+    common::emulator().with_checks(checks)
 }
 
 /// The problem of a group of a sweep, with its default tile.
 fn problem(kernel: &Kernel, group: &str) -> (Problem, Tile) {
     let op = kernel.manifest.op;
     let text = format!("name = 'x'\n[[group]]\nop = '{op}'\nkernels = '{}'\n{group}", kernel.name);
-    let registry = Registry::embedded().expect("kernels");
     let sweep = Sweep::parse(Source::new("x.toml", text)).unwrap_or_else(|e| panic!("{e}"));
-    let plan = sweep.plan(&registry, None, None).unwrap_or_else(|e| panic!("{e}"));
+    let plan = sweep.plan(registry(), None, None).unwrap_or_else(|e| panic!("{e}"));
     let case = plan.runnable().next().expect("a case").clone();
     (case.problem, case.tile)
 }
@@ -59,9 +58,8 @@ impl Ran {
 }
 
 impl Bench {
-    fn new(kernel: &str, group: &str) -> Bench {
-        let registry = Registry::embedded().expect("kernels");
-        let kernel = registry.get(kernel).expect("a kernel");
+    fn new(name: &str, group: &str) -> Bench {
+        let kernel = kernel(name);
         let (problem, tile) = problem(kernel, group);
         let job = kernel.job(&problem, &tile).expect("a job");
         let inputs = problem.inputs(&Family::default(), SEED);
@@ -307,32 +305,15 @@ fn packed_sequences_are_planned_whole_and_sampled() {
 
 /// A job of small entries in PTX: each a grid of `ctas` and the buffers it takes.
 fn small(text: &str, cluster: u32, entries: &[(&str, u32, &[usize])], roles: &[BufferRole]) -> Job {
-    let buffer = |(i, role): (usize, &BufferRole)| Buffer {
-        name: format!("b{i}"),
-        role: *role,
-        dtype: DType::Fp32,
-        shape: vec![1024],
-    };
-    let launch = |(entry, ctas, args): &(&str, u32, &[usize])| Launch {
-        entry: (*entry).into(),
-        grid: [*ctas, 1, 1],
-        block: [32, 1, 1],
-        cluster: [cluster, 1, 1],
-        shared_bytes: 0,
-        args: args.iter().map(|b| Arg::Buffer(*b)).collect(),
+    let buffer =
+        |(i, role): (usize, &BufferRole)| buffer(&format!("b{i}"), *role, DType::Fp32, &[1024]);
+    let launch = |(entry, ctas, args): &(&str, u32, &[usize])| {
+        let args = args.iter().map(|b| Arg::Buffer(*b)).collect();
+        Launch { cluster: [cluster, 1, 1], ..launch(entry, *ctas, 32, args) }
     };
     let text = format!(".version 8.1\n.target sm_90\n.address_size 64\n{text}");
-    Job {
-        ptx: Ptx {
-            kernel: "small".into(),
-            text,
-            origin: vec![],
-            sha256: String::new(),
-            macros: Default::default(),
-        },
-        buffers: roles.iter().enumerate().map(buffer).collect(),
-        launches: entries.iter().map(launch).collect(),
-    }
+    let buffers = roles.iter().enumerate().map(buffer).collect();
+    job("small", text, buffers, entries.iter().map(launch).collect())
 }
 
 /// Each CTA does `body` with `i`, its number times 32 plus the lane, and `at`, the element `i` of
@@ -454,12 +435,6 @@ fn a_read_of_what_was_left_out_says_so() {
     let mut session = sampled(&on, &job, CtaShare::Most(8)).expect("a sample");
     let trap = session.run().expect_err("a read of unwritten memory").to_string();
     assert!(trap.contains("never written") && trap.contains("--sample-ctas all"), "{trap}");
-}
-
-fn crossover(args: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("crossover").expect("the binary");
-    command.env_remove("RUST_BACKTRACE").args(args);
-    command
 }
 
 #[test]

@@ -3,9 +3,11 @@
 //! its share.
 
 use crossover::device::Arg;
-use crossover::kernel::{Registry, Tile};
+use crossover::kernel::Tile;
 use crossover::op::attention::{Extras, Shape};
 use crossover::op::{DType, Problem};
+
+use crate::common::kernel;
 
 fn problem(b: usize, t: usize, hq: usize, hkv: usize, causal: bool) -> Problem {
     Problem::Attention(Shape {
@@ -36,8 +38,7 @@ struct Schedule {
 
 impl Schedule {
     fn of(problem: &Problem, tile: &Tile, multiprocessors: u32) -> Schedule {
-        let registry = Registry::embedded().unwrap();
-        let kernel = registry.get("attention/prefill.sm90a").unwrap();
+        let kernel = kernel("attention/prefill.sm90a");
         let job = kernel.job_on(problem, tile, multiprocessors).unwrap();
         let launch = job.launches.last().unwrap();
         let entry = kernel.manifest.entry.iter().find(|e| e.name == launch.entry).unwrap();
@@ -145,8 +146,7 @@ impl Schedule {
 
 #[test]
 fn causal_every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
-    let registry = Registry::embedded().unwrap();
-    let kernel = registry.get("attention/prefill.sm90a").unwrap();
+    let kernel = kernel("attention/prefill.sm90a");
     let mut spread = 0;
     for (b, t, hq, hkv) in [
         (1, 100, 1, 1),
@@ -191,8 +191,7 @@ fn causal_every_tile_is_taken_once_and_none_has_much_more_than_its_share() {
 
 #[test]
 fn full_every_tile_is_taken_once_and_shorter_ones_fill_the_last_rounds() {
-    let registry = Registry::embedded().unwrap();
-    let kernel = registry.get("attention/prefill.sm90a").unwrap();
+    let kernel = kernel("attention/prefill.sm90a");
     let mut gained = 0;
     for (b, t, hq, hkv) in [
         (1, 1, 1, 1),
