@@ -21,8 +21,7 @@ use std::process::Command;
 
 use crossover::device::Ptx;
 use crossover::kernel::{Kernel, Tile};
-use crossover::op::attention::Shape;
-use crossover::op::{Op, Problem};
+use crossover::op::{Kind, Problem, Value};
 use crossover::verify::suite;
 use rayon::prelude::*;
 
@@ -31,50 +30,58 @@ use crate::common::{kernel, ptxas};
 /// Of the combinations of some extras, each tile meets one in so many; there are six.
 const TURNS: usize = 6;
 
-/// The problem with every combination of its flags, as far as templates are specialised for them. A
-/// number: a combination that only every so many tiles are assembled for.
-fn flags(kernel: &Kernel, problem: Problem) -> Vec<(Problem, Option<usize>)> {
+/// The problem with every combination of its flags and formats, as far as templates are specialised
+/// for them. A number: a combination that only every so many tiles are assembled for.
+fn flags(kernel: &Kernel, plain: Problem) -> Vec<(Problem, Option<usize>)> {
     let special = |name: &str| kernel.manifest.specialise.iter().any(|s| s == name);
     let on = |name: &str| if special(name) { vec![false, true] } else { vec![false] };
-    let (mut all, mut some) = (Vec::new(), 0);
-    match problem {
-        Problem::Attention(s) => {
-            for causal in on("causal") {
-                // Less than any block of keys and 64 more, and more than that.
-                let windows = [None, Some(100), Some(1000)];
-                let windows = &windows[..if causal && special("window") { 3 } else { 1 }];
-                let (caps, packs) = (on("softcap"), on("packed"));
-                let cells = windows.iter().flat_map(|w| caps.iter().map(move |c| (w, c)));
-                for ((&window, &capped), packed) in
-                    cells.flat_map(|cell| packs.iter().map(move |p| (cell, *p)))
-                {
-                    let mut s = Shape { causal, ..s.clone() };
-                    s.extras.window = window;
-                    s.extras.softcap = capped.then_some(30.0);
-                    if packed {
-                        s.pack(vec![[5, 5], [100, 70]]);
-                    }
-                    let extras = [window.is_some(), capped, packed].iter().filter(|x| **x).count();
-                    let most =
-                        if causal { window == Some(100) && extras == 3 } else { extras == 2 };
-                    let turn = (extras > 1 && !most).then_some(some);
-                    some += usize::from(turn.is_some());
-                    all.push((Problem::Attention(s), turn));
-                }
+    let mut all = vec![plain];
+    for v in kernel.manifest.op.variables_in(kernel.phase()) {
+        let values: Vec<Value> = match v.kind {
+            Kind::Flag => on(v.name).into_iter().map(Value::Flag).collect(),
+            Kind::Word(words) => {
+                let taken = |w: &&&'static str| kernel.takes(v.name, &Value::Word(w));
+                let taken = words.iter().filter(taken).map(|w| Value::Word(w));
+                taken.filter(|_| special(v.name)).collect()
             }
+            _ => continue,
+        };
+        if !values.is_empty() {
+            let with = |p: Problem| values.iter().map(move |x| p.with(v.name, x.clone()));
+            all = all.into_iter().flat_map(|p| with(p).collect::<Vec<_>>()).collect();
         }
-        Problem::GatedDeltaRule(ref s) | Problem::Kda(ref s) => {
-            for initial_state in on("initial_state") {
-                for final_state in on("final_state") {
-                    let s = crossover::op::delta::Shape { initial_state, final_state, ..s.clone() };
-                    let problem = match problem.op() {
-                        Op::Kda => Problem::Kda(s),
-                        _ => Problem::GatedDeltaRule(s),
-                    };
-                    all.push((problem, None));
-                }
-            }
+    }
+    let mut some = 0;
+    all.into_iter().flat_map(|p| extras(kernel, &p, &mut some)).collect()
+}
+
+/// The problem with windows, soft caps and packed lengths, where the operator has such.
+fn extras(kernel: &Kernel, p: &Problem, some: &mut usize) -> Vec<(Problem, Option<usize>)> {
+    let special = |name: &str| kernel.manifest.specialise.iter().any(|s| s == name);
+    let on = |name: &str| if special(name) { vec![false, true] } else { vec![false] };
+    // Less than any block of keys and 64 more, and more than that.
+    let windows = [None, Some(100), Some(1000)];
+    let windows = &windows[..if p.flag("causal") && special("window") { 3 } else { 1 }];
+    let (caps, packs) = (on("softcap"), on("packed"));
+    let mut all = Vec::new();
+    let cells = windows.iter().flat_map(|w| caps.iter().map(move |c| (w, c)));
+    for ((&window, &capped), packed) in cells.flat_map(|cell| packs.iter().map(move |p| (cell, *p)))
+    {
+        let mut p = p.clone();
+        if let Some(window) = window {
+            p = p.with("window", window);
         }
+        if capped {
+            p = p.with("softcap", 30.0);
+        }
+        if packed {
+            p = p.pack(vec![[5, 5], [100, 70]]);
+        }
+        let extras = [window.is_some(), capped, packed].iter().filter(|x| **x).count();
+        let most = if p.flag("causal") { window == Some(100) && extras == 3 } else { extras == 2 };
+        let turn = (extras > 1 && !most).then_some(*some);
+        *some += usize::from(turn.is_some());
+        all.push((p, turn));
     }
     all
 }
@@ -98,7 +105,9 @@ struct Group {
 
 fn groups(kernel: &Kernel) -> Vec<Group> {
     let mut all = Vec::new();
-    let of = |dtype, dims| flags(kernel, suite::plain(kernel.manifest.op, dtype, dims, 256));
+    let of = |dtype, dims| {
+        flags(kernel, Problem::plain(kernel.manifest.op, kernel.phase(), dtype, dims, 256))
+    };
     for (place, &dtype) in kernel.manifest.dtypes.iter().enumerate() {
         for dims in suite::head_dims(kernel) {
             let firsts = of(kernel.manifest.dtypes[0], dims);

@@ -3,26 +3,12 @@
 
 use crossover::device::emulator::{RawArg, run_raw};
 use crossover::device::{Arg, Device};
-use crossover::op::attention::{Extras, Shape};
-use crossover::op::{DType, Family, Problem, Tensor};
+use crossover::op::{Family, Problem, Tensor};
 
-use crate::common::{emulator, kernel};
+use crate::common::{emulator, kernel, problem};
 
-fn packed(lens: &[[usize; 2]], heads: (usize, usize), causal: bool) -> Problem {
-    let mut shape = Shape {
-        dtype: DType::Bf16,
-        b: 1,
-        tq: 0,
-        tkv: 0,
-        hq: heads.0,
-        hkv: heads.1,
-        d: 64,
-        causal,
-        scale: 0.125,
-        extras: Extras::default(),
-    };
-    shape.pack(lens.to_vec());
-    Problem::Attention(shape)
+fn packed(lens: &[[usize; 2]], (hq, hkv): (usize, usize), causal: bool) -> Problem {
+    problem("attention", &format!("Hq={hq},Hkv={hkv},D=64,causal={causal}")).pack(lens.to_vec())
 }
 
 fn starts(lens: &[[usize; 2]], side: usize) -> RawArg {

@@ -4,24 +4,13 @@
 
 use crossover::device::Arg;
 use crossover::kernel::Tile;
-use crossover::op::attention::{Extras, Shape};
-use crossover::op::{DType, Problem};
+use crossover::op::Problem;
 
 use crate::common::kernel;
 
 fn problem(b: usize, t: usize, hq: usize, hkv: usize, causal: bool) -> Problem {
-    Problem::Attention(Shape {
-        dtype: DType::Bf16,
-        b,
-        tq: t,
-        tkv: t,
-        hq,
-        hkv,
-        d: 128,
-        causal,
-        scale: 0.088,
-        extras: Extras::default(),
-    })
+    let settings = format!("B={b},T={t},Hq={hq},Hkv={hkv},D=128,causal={causal}");
+    crate::common::problem("attention", &settings)
 }
 
 /// What the kernel reads of its parameters.

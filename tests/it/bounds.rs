@@ -2,22 +2,20 @@
 //! memory with the pages that executed CTAs touch.
 
 use crossover::device::emulator::Checks;
-use crossover::device::{Arg, BufferRole, Job, Loaded, CtaShare};
-use crossover::op::{DType, Family, Problem};
-use crossover::verify::suite;
+use crossover::device::{Arg, BufferRole, CtaShare, Job, Loaded};
+use crossover::op::{DType, Family, Role, Side};
 
-use crate::common::{buffer, emulator, is_alone, job, kernel, launch, peak_bytes};
+use crate::common::{buffer, emulator, is_alone, job, kernel, launch, peak_bytes, plain};
 
 /// Warp instructions that the emulator executes for a kernel on `t` tokens.
 fn executed(name: &str, t: usize, heads: usize) -> f64 {
     let kernel = kernel(name);
-    let mut problem = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), t);
-    match &mut problem {
-        Problem::Attention(s) => s.hq = heads,
-        Problem::GatedDeltaRule(s) | Problem::Kda(s) => (s.h, s.hv) = (heads, heads),
+    let mut problem = plain(kernel.manifest.op, t).with_role(Role::Heads, heads);
+    if kernel.manifest.op.side() == Side::Linear {
+        problem = problem.with("H", heads);
     }
     // One tile for all sizes.
-    let small = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), 512);
+    let small = plain(kernel.manifest.op, 512);
     let tile = kernel.default_tile(&small).expect("a default tile");
     let job = kernel.job(&problem, &tile).expect("a job");
     let emulator = emulator().with_checks(Checks::UNORDERED);

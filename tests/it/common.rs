@@ -10,7 +10,7 @@ use crossover::device::emulator::Emulator;
 use crossover::device::model::DeviceModel;
 use crossover::device::{Arg, Buffer, BufferRole, Job, Launch, Ptx};
 use crossover::kernel::{Kernel, Registry};
-use crossover::op::DType;
+use crossover::op::{DType, Op, PhaseName, Problem};
 
 /// The program's path.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_crossover");
@@ -41,6 +41,22 @@ pub fn kernel(name: &str) -> &'static Kernel {
 /// An emulated H200 with all checks.
 pub fn emulator() -> Emulator {
     Emulator::new(DeviceModel::named("h200").expect("a described device"))
+}
+
+/// The operator of that name.
+pub fn op(name: &str) -> Op {
+    Op::parse(name).unwrap_or_else(|| panic!("no operator {name}"))
+}
+
+/// A prefill problem of an operator, of settings as a person writes them; small where they say
+/// nothing.
+pub fn problem(name: &str, settings: &str) -> Problem {
+    Problem::parse(op(name), PhaseName::Prefill, settings).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// One sequence, one head, all flags off, 64 wide.
+pub fn plain(op: Op, length: usize) -> Problem {
+    Problem::plain(op, op.phases()[0].name, DType::Bf16, (64, 64), length)
 }
 
 /// A job of PTX that comes from no template.

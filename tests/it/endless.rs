@@ -3,7 +3,8 @@
 //! Each runs in a process of its own, twice, the second time ten times as long: what it keeps must
 //! not grow with the time that it runs.
 
-use crossover::device::emulator::{Checks, FaultKind};
+use crossover::device::FaultKind;
+use crossover::device::emulator::Checks;
 use crossover::device::{Arg, BufferRole, DeviceError, Launch};
 use crossover::op::DType;
 

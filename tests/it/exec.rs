@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use crossover::op::{DType, Family, Op, Problem, Role, Tensor, TensorSpec};
-use crossover::verify::suite;
+use crossover::op::{DType, Family, Flow, Problem, Tensor};
 use predicates::prelude::*;
 use predicates::str::contains;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
-use crate::common::{crossover, data};
+use crate::common::{crossover, data, problem};
 
 const ATTENTION: &str = "attention/prefill.sm80";
 const DELTA: &str = "gated_delta_rule/prefill.sm80";
@@ -35,8 +34,7 @@ struct Fixture {
 impl Fixture {
     fn new(problem: Problem, change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> Fixture {
         let inputs = problem.inputs(&Family::default(), 9);
-        let specs: Vec<TensorSpec> =
-            problem.tensors().into_iter().filter(|t| t.role == Role::Input).collect();
+        let specs = problem.tensors_of(Flow::Input);
         let mut named: Vec<(String, Tensor)> =
             specs.iter().zip(&inputs).map(|(s, t)| (s.name.to_string(), t.clone())).collect();
         change(&mut named);
@@ -79,21 +77,12 @@ impl Fixture {
 }
 
 fn attention() -> Problem {
-    let Problem::Attention(mut s) = suite::plain(Op::Attention, DType::Bf16, (64, 64), 70) else {
-        unreachable!()
-    };
-    (s.hq, s.hkv, s.causal) = (2, 1, true);
-    Problem::Attention(s)
+    problem("attention", "T=70,Hq=2,Hkv=1,D=64,causal=true")
 }
 
 fn delta() -> Problem {
-    let Problem::GatedDeltaRule(mut s) =
-        suite::plain(Op::GatedDeltaRule, DType::Fp16, (64, 64), 70)
-    else {
-        unreachable!()
-    };
-    (s.hv, s.initial_state, s.final_state) = (2, true, true);
-    Problem::GatedDeltaRule(s)
+    let settings = "dtype=fp16,T=70,HV=2,H=1,K=64,V=64,initial_state=true";
+    problem("gated_delta_rule", settings)
 }
 
 /// The named tensors of a file, in fp64, with their shapes, and the file's metadata.
@@ -124,7 +113,7 @@ fn near(fixture: &Fixture) {
     let (tensors, metadata) = read(&fixture.path("out.safetensors"));
     assert_eq!(metadata["ptx_sha256"].len(), 64);
     assert!(metadata["device"].starts_with("emulator:"));
-    let specs = fixture.problem.tensors().into_iter().filter(|t| t.role == Role::Output);
+    let specs = fixture.problem.tensors_of(Flow::Output).into_iter();
     let reference = fixture.problem.reference(&fixture.inputs);
     assert_eq!(tensors.len(), reference.len());
     for (spec, want) in specs.zip(reference) {
@@ -199,28 +188,25 @@ fn mismatches_name_file_tensor_got_and_expected() {
     f.refused(DELTA, &[], &["g: got shape [1, 140], expected [1, 70, 2] ([B, T, HV]"]);
 
     // Three query heads over two key/value heads.
-    let Problem::Attention(mut s) = attention() else { unreachable!() };
-    s.hq = 4;
-    s.hkv = 2;
-    let f = Fixture::new(Problem::Attention(s), |t| {
+    let f = Fixture::new(problem("attention", "T=70,Hq=4,Hkv=2,D=64,causal=true"), |t| {
         t[0].1 = Tensor::from_f64(DType::Bf16, &[1, 70, 3, 64], vec![0.0; 70 * 3 * 64]);
     });
     f.refused(ATTENTION, &[], &["k: query heads must be a multiple", "3 is no multiple of 2"]);
 
-    let f = Fixture::new(suite::plain(Op::Attention, DType::Bf16, (80, 80), 10), |_| {});
+    let f = Fixture::new(problem("attention", "T=10,D=80"), |_| {});
     f.refused(ATTENTION, &[], &["in.safetensors", "D of [64, 128", "not 80"]);
 
-    let f = Fixture::new(suite::plain(Op::GatedDeltaRule, DType::Tf32, (64, 64), 10), |_| {});
+    let f = Fixture::new(problem("gated_delta_rule", "dtype=tf32,T=10,K=64,V=64"), |_| {});
     f.refused(DELTA, &[], &["in.safetensors", "no dtype tf32: it has bf16, fp16"]);
 
     let f = Fixture::new(attention(), |_| {});
-    f.refused(ATTENTION, &["--final-state"], &["--final-state: attention has no state"]);
+    f.refused(ATTENTION, &["--final-state"], &["--final-state: attention has no final_state"]);
     f.refused(ATTENTION, &["--tile", "BM=7"], &["tile axis"]);
     f.refused(ATTENTION, &["--tile", "BM"], &["write AXIS=INTEGER"]);
     f.refused("attention/prefill.sm1", &[], &["unknown kernel `attention/prefill.sm1`", ATTENTION]);
     f.refused(ATTENTION, &["--device", "tpu"], &["tpu", "emulator"]);
     let f = Fixture::new(delta(), |_| {});
-    f.refused(DELTA, &["--causal"], &["--causal: gated_delta_rule is always causal"]);
+    f.refused(DELTA, &["--causal"], &["--causal: gated_delta_rule has no causal"]);
 }
 
 #[test]
@@ -345,7 +331,9 @@ fn hostile_arguments_are_refused() {
         .current_dir(folder.path())
         .assert()
         .code(2)
-        .stderr(contains("--window 18446744073709551615: expected 1 to 1073741824 keys"));
+        .stderr(contains(
+            "--window 18446744073709551615: expected an integer from 1 to 1073741824",
+        ));
     crossover(&["check", "*.sm80", "--device", "emulator", "--problem", huge])
         .assert()
         .code(2)

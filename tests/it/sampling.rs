@@ -3,7 +3,7 @@
 
 use crossover::device::emulator::{Checks, Emulator, LaunchProfile, Session};
 use crossover::device::{
-    Arg, BufferRole, Counts, DeviceError, Job, Launch, Loaded, Outcome, CtaShare,
+    Arg, BufferRole, Counts, CtaShare, DeviceError, Job, Launch, Loaded, Outcome,
 };
 use crossover::kernel::{Kernel, Tile};
 use crossover::op::{DType, Family, Problem, Tensor};

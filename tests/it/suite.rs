@@ -2,8 +2,9 @@
 
 use crossover::device::Device;
 use crossover::device::open::open;
+use crossover::op::{PhaseName, Side};
 use crossover::verify::suite;
-use crossover::verify::trial::{self, Case, Ending};
+use crossover::verify::trial::{self, Ending, Subject};
 
 use crate::common::{emulator, kernel, registry};
 
@@ -64,46 +65,50 @@ fn every_kernel_has_a_test() {
 fn the_suite_covers_what_it_must() {
     for kernel in registry().kernels() {
         let labels: Vec<String> =
-            suite::cases(kernel, SEED).expect("a suite").iter().map(Case::label).collect();
+            suite::cases(kernel, SEED).expect("a suite").iter().map(Subject::label).collect();
         let has = |word: &str| {
             let words: Vec<&str> = word.split('+').collect();
             let found = labels.iter().any(|l| words.iter().all(|w| l.split(' ').any(|x| x == *w)));
             assert!(found, "{}: no case with {word}", kernel.name);
         };
-        let name = match kernel.manifest.op {
-            crossover::op::Op::Attention => "Tkv",
-            _ => "T",
-        };
-        for t in [1, 63, 64, 65, 1000] {
-            has(&format!("{name}={t}"));
+        let op = kernel.manifest.op;
+        for phase in &kernel.manifest.phases {
+            // Every family, and every value of the operator's own flags.
+            let suite = op.suite(*phase);
+            for family in suite.families {
+                has(&family.replace(' ', "+"));
+            }
+            let name = op.phase(*phase).expect("a phase").lengths.last().expect("a length");
+            for dtype in &kernel.manifest.dtypes {
+                has(&format!("dtype={dtype}+{name}=1000"));
+            }
+            if *phase == PhaseName::Prefill {
+                for t in [1, 63, 64, 65, 1000] {
+                    has(&format!("{name}={t}"));
+                }
+            } else {
+                has(&format!("phase={phase}+B=2"));
+            }
         }
-        for dtype in &kernel.manifest.dtypes {
-            has(&format!("dtype={dtype}+{name}=1000"));
+        if kernel.manifest.phases.contains(&PhaseName::Verify) {
+            for t in ["2", "3", "8", "16"] {
+                has(&format!("phase=verify+T={t}"));
+            }
         }
-        let words: &[&str] = match kernel.manifest.op {
-            crossover::op::Op::Attention => &[
-                "causal=true",
-                "causal=false",
-                "Hq=4+Hkv=2",
-                "Tq=1+Tkv=1000",
-                "Tq=102+Tkv=65",
-                "keys=identical",
-                "logits=huge",
-                "logits=sink",
-            ],
-            _ => &[
-                "H=2+HV=4",
-                "initial_state=true+final_state=false",
-                "initial_state=false+final_state=true",
-                "gate=zero",
-                "gate=saturated+T=1000",
-                "gate=unbounded",
-                "beta=0",
-                "beta=1",
-                "keys=identical+T=1000",
-            ],
+        let words: &[&str] = match (op.name(), kernel.phase()) {
+            ("attention", PhaseName::Prefill) => {
+                &["causal=true", "causal=false", "Hq=4+Hkv=2", "Tq=1+Tkv=1000", "Tq=102+Tkv=65"]
+            }
+            ("gated_delta_rule" | "kda", PhaseName::Prefill) => {
+                &["H=2+HV=4", "gate=saturated+T=1000", "keys=identical+T=1000"]
+            }
+            _ => &[],
         };
         words.iter().for_each(|w| has(w));
+        if op.side() == Side::Linear {
+            has("initial_state=true+final_state=false");
+            has("initial_state=false+final_state=true");
+        }
         for tile in labels.iter().map(|l| l.split(" dtype=").next().unwrap()) {
             let n = labels.iter().filter(|l| l.starts_with(&format!("{tile} dtype="))).count();
             assert!(n >= 2, "{tile} has {n} cases");

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crossover::device::model::DeviceModel;
 use crossover::kernel::Registry;
-use crossover::op::{DType, Problem};
+use crossover::op::{DType, Side};
 use crossover::sweep::{Plan, Shard, Source, Sweep};
 use proptest::prelude::*;
 
@@ -46,12 +46,9 @@ fn tied_variables_move_together() {
     let got: Vec<_> = plan(&text)
         .unwrap()
         .runnable()
-        .map(|c| match &c.problem {
-            Problem::Attention(s) => (s.b, s.tq, s.tkv, s.hkv),
-            _ => unreachable!(),
-        })
+        .map(|c| ["B", "Tq", "Tkv", "Hkv"].map(|name| c.problem.count(name)))
         .collect();
-    assert_eq!(got, [(16, 1024, 1024, 8), (4, 4096, 4096, 8)]);
+    assert_eq!(got, [[16, 1024, 1024, 8], [4, 4096, 4096, 8]]);
 }
 
 #[test]
@@ -78,14 +75,16 @@ fn groups_take_the_shared_axes_their_operator_has() {
     assert_eq!((of("attention"), of("gated_delta_rule"), of("kda")), (2, 16, 16));
     for case in plan.runnable() {
         assert_eq!(case.seed, 7);
-        match &case.problem {
-            Problem::Attention(s) => {
-                assert_eq!((s.tq, s.d, s.dtype), (1024, 128, DType::Bf16));
+        let p = &case.problem;
+        match p.op().side() {
+            Side::Full => {
+                assert_eq!((p.tokens(), p.count("D"), p.dtype()), (1024, 128, DType::Bf16));
                 assert_eq!(case.family.to_string(), "random");
             }
-            Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
-                assert!((s.final_state, s.initial_state, s.dtype) == (true, false, DType::Fp16));
-                assert_eq!(s.scale, (s.k as f64).powf(-0.5));
+            Side::Linear => {
+                let states = (p.flag("final_state"), p.flag("initial_state"));
+                assert_eq!((states, p.dtype()), ((true, false), DType::Fp16));
+                assert_eq!(p.number("scale"), Some((p.count("K") as f64).powf(-0.5)));
             }
         }
     }

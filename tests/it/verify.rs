@@ -68,28 +68,15 @@ fn rewrite(path: &Path, keep: &[&str], change: impl Fn(&mut Vec<u8>)) {
 #[test]
 fn right_outputs_pass_and_wrong_ones_fail() {
     let f = Files::new();
-    let problem = "T=70,Hq=2,D=64,causal=true,window=20,softcap=3";
+    let problem = "T=70,Hq=2,Hkv=1,D=64,causal=true,window=20,softcap=3";
     let options = ["--causal", "--window", "20", "--softcap", "3"];
     let run = crossover(&["inputs", "attention", "-p", problem, "--out", &f.text("in")]).assert();
     run.success().stdout(contains("bf16 B=1 T=70 Hq=2 Hkv=1 D=64 causal window=20 softcap=3"));
     // The reference itself, rounded: what a perfect kernel gives.
-    let p = {
-        let mut s = match crossover::verify::suite::plain(
-            crossover::op::Op::Attention,
-            crossover::op::DType::Bf16,
-            (64, 64),
-            70,
-        ) {
-            crossover::op::Problem::Attention(s) => s,
-            _ => unreachable!(),
-        };
-        (s.hq, s.hkv, s.causal) = (2, 1, true);
-        (s.extras.window, s.extras.softcap) = (Some(20), Some(3.0));
-        s
-    };
-    let inputs = crossover::op::attention::inputs(&p, &Default::default(), 1);
-    let o = crossover::op::attention::reference(&p, &inputs).swap_remove(0);
-    let o = crossover::op::Tensor::from_f64(p.dtype, &[1, 70, 2, 64], o);
+    let p = crate::common::problem("attention", problem);
+    let inputs = p.inputs(&Default::default(), 1);
+    let o = p.reference(&inputs).swap_remove(0);
+    let o = crossover::op::Tensor::from_f64(p.dtype(), &[1, 70, 2, 64], o);
     let view = TensorView::new(Dtype::BF16, o.shape.clone(), &o.bytes).expect("a tensor");
     std::fs::write(f.path("out"), serialize([("o", view)], None).expect("bytes")).expect("file");
 

@@ -4,11 +4,11 @@ mod faults;
 
 use crossover::device::emulator::Checks;
 use crossover::kernel::{Registry, Tile};
-use crossover::op::{DType, Problem};
+use crossover::op::{Problem, Side};
 use crossover::verify::suite;
-use crossover::verify::trial::{Case, Check, Ending, Trial, run};
+use crossover::verify::trial::{Check, Ending, Subject, Trial, run};
 
-use crate::common::{data, emulator};
+use crate::common::{data, emulator, plain, problem};
 
 const ATTENTION: &str = "attention/prefill.broken";
 const DELTA: &str = "gated_delta_rule/prefill.broken";
@@ -18,26 +18,12 @@ fn registry() -> Registry {
 }
 
 /// Two sequences and two heads of ragged length, causal: enough for every fault to show.
-fn attention(change: impl FnOnce(&mut crossover::op::attention::Shape)) -> Problem {
-    let Problem::Attention(mut s) =
-        suite::plain(crossover::op::Op::Attention, DType::Bf16, (64, 64), 70)
-    else {
-        unreachable!()
-    };
-    (s.b, s.hq, s.causal) = (2, 2, true);
-    change(&mut s);
-    Problem::Attention(s)
+fn attention(change: &str) -> Problem {
+    problem("attention", &format!("B=2,T=70,Hq=2,Hkv=1,D=64,causal=true,{change}"))
 }
 
-fn delta(change: impl FnOnce(&mut crossover::op::delta::Shape)) -> Problem {
-    let Problem::GatedDeltaRule(mut s) =
-        suite::plain(crossover::op::Op::GatedDeltaRule, DType::Bf16, (64, 64), 20)
-    else {
-        unreachable!()
-    };
-    (s.h, s.hv, s.initial_state, s.final_state) = (2, 4, true, true);
-    change(&mut s);
-    Problem::GatedDeltaRule(s)
+fn delta(change: &str) -> Problem {
+    problem("gated_delta_rule", &format!("T=20,H=2,HV=4,K=64,V=64,initial_state=true,{change}"))
 }
 
 fn trial(kernel: &str, fault: i64, problem: Problem, family: &str) -> Trial {
@@ -47,17 +33,15 @@ fn trial(kernel: &str, fault: i64, problem: Problem, family: &str) -> Trial {
 fn checked(kernel: &str, fault: i64, problem: Problem, family: &str, checks: Checks) -> Trial {
     let registry = registry();
     let kernel = registry.get(kernel).expect("a broken kernel");
-    let case = Case {
-        kernel: kernel.name.clone(),
-        tile: Tile([("FAULT".to_string(), fault)].into_iter().collect()),
-        prefix: suite::has_prefix_property(&problem),
+    let tile = Tile([("FAULT".to_string(), fault)].into_iter().collect());
+    let family = family.parse().expect("a family");
+    let subject = Subject {
+        prefix: problem.has_prefix_property(),
+        case: suite::case(kernel, &tile, problem, family, 11),
         multiprocessors: None,
         most_steps: None,
-        problem,
-        family: family.parse().expect("a family"),
-        seed: 11,
     };
-    run(kernel, &case, &emulator().with_checks(checks), None)
+    run(kernel, &subject, &emulator().with_checks(checks), None)
 }
 
 /// The fault is caught by `check`, with a message that has all `words`.
@@ -71,26 +55,26 @@ fn caught(trial: &Trial, check: Check, words: &[&str]) {
 }
 
 fn attention_fault(fault: i64, check: Check, words: &[&str]) {
-    caught(&trial(ATTENTION, fault, attention(|_| {}), "random"), check, words);
+    caught(&trial(ATTENTION, fault, attention(""), "random"), check, words);
 }
 
 #[test]
 fn sound_kernels_pass() {
     for problem in [
-        attention(|_| {}),
-        attention(|s| (s.tq, s.causal) = (1, false)),
-        attention(|s| s.tkv = 30),
-        attention(|s| (s.hq, s.hkv) = (6, 2)),
+        attention(""),
+        attention("Tq=1,causal=false"),
+        attention("Tkv=30"),
+        attention("Hq=6,Hkv=2"),
     ] {
         let t = trial(ATTENTION, 0, problem, "random");
         assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
         assert!(t.verification.unwrap().outputs.iter().all(|o| o.ratio() < 1.1));
     }
     for family in ["random", "gate=saturated", "beta=0", "gate=zero keys=identical beta=1"] {
-        let t = trial(DELTA, 0, delta(|_| {}), family);
+        let t = trial(DELTA, 0, delta(""), family);
         assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
     }
-    let t = trial(DELTA, 0, delta(|s| (s.initial_state, s.final_state) = (false, false)), "random");
+    let t = trial(DELTA, 0, delta("initial_state=false,final_state=false"), "random");
     assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
 }
 
@@ -108,18 +92,18 @@ fn a_missing_barrier_before_reading() {
 /// the result is wrong.
 #[test]
 fn a_barrier_missing_from_the_second_turn_on() {
-    let problem = attention(|s| (s.tkv, s.causal) = (200, false));
+    let problem = attention("Tkv=200,causal=false");
     caught(&trial(ATTENTION, 8, problem.clone(), "random"), Check::Trap, &["race", "before that"]);
     let unchecked = checked(ATTENTION, 8, problem, "random", Checks::NONE);
     caught(&unchecked, Check::Accuracy, &["o: E/F"]);
     // One turn is right.
-    let t = trial(ATTENTION, 8, attention(|s| (s.tq, s.tkv) = (60, 60)), "random");
+    let t = trial(ATTENTION, 8, attention("Tq=60,Tkv=60"), "random");
     assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
 }
 
 #[test]
 fn a_mask_off_by_one() {
-    let t = trial(ATTENTION, 3, attention(|_| {}), "random");
+    let t = trial(ATTENTION, 3, attention(""), "random");
     caught(&t, Check::Accuracy, &["o[B=0 Tq=0 Hq=0 D=0]"]);
     caught(&t, Check::Prefix, &["an earlier output"]);
 }
@@ -141,7 +125,7 @@ fn swapped_halves_of_a_product() {
 
 #[test]
 fn a_store_past_the_end() {
-    let t = trial(ATTENTION, 7, attention(|_| {}), "random");
+    let t = trial(ATTENTION, 7, attention(""), "random");
     let by = |c: Check| t.faults.iter().any(|f| f.check == c && f.message.contains('o'));
     assert!(by(Check::Trap) || by(Check::Damage), "{:#?}", t.faults);
 }
@@ -169,7 +153,7 @@ fn a_loop_without_end() {
 
 #[test]
 fn an_input_overwritten() {
-    let t = trial(ATTENTION, 13, attention(|_| {}), "random");
+    let t = trial(ATTENTION, 13, attention(""), "random");
     let by = |c: Check| t.faults.iter().any(|f| f.check == c && f.message.contains('q'));
     assert!(by(Check::Damage) || by(Check::Trap), "{:#?}", t.faults);
 }
@@ -186,7 +170,7 @@ fn shared_memory_never_written() {
 
 #[test]
 fn a_wrong_lse_beside_a_right_output() {
-    let t = trial(ATTENTION, 16, attention(|_| {}), "random");
+    let t = trial(ATTENTION, 16, attention(""), "random");
     caught(&t, Check::Accuracy, &["lse: E/F"]);
     assert!(t.faults.iter().all(|f| !f.message.starts_with("o:")), "{:#?}", t.faults);
 }
@@ -198,7 +182,7 @@ fn ptx_that_does_not_assemble() {
 
 #[test]
 fn a_decay_narrowed_to_bf16_drifts() {
-    let slow = |t: usize| delta(move |s| (s.t, s.h, s.hv, s.initial_state) = (t, 1, 1, true));
+    let slow = |t: usize| delta(&format!("T={t},H=1,HV=1"));
     let t = trial(DELTA, 1, slow(512), "gate=slow");
     caught(&t, Check::Accuracy, &["o: E/F"]);
     let v = t.verification.expect("a verification");
@@ -207,35 +191,35 @@ fn a_decay_narrowed_to_bf16_drifts() {
 
 #[test]
 fn a_wrong_state_beside_a_right_output() {
-    let t = trial(DELTA, 2, delta(|_| {}), "random");
+    let t = trial(DELTA, 2, delta(""), "random");
     caught(&t, Check::Accuracy, &["final_state: E/F"]);
     assert!(t.faults.iter().all(|f| !f.message.starts_with("o:")), "{:#?}", t.faults);
 }
 
 #[test]
 fn heads_dealt_out_in_turn() {
-    caught(&trial(DELTA, 3, delta(|_| {}), "random"), Check::Accuracy, &["HV=1"]);
+    caught(&trial(DELTA, 3, delta(""), "random"), Check::Accuracy, &["HV=1"]);
     // Without grouped heads there is nothing to see.
-    let t = trial(DELTA, 3, delta(|s| s.hv = 2), "random");
+    let t = trial(DELTA, 3, delta("HV=2"), "random");
     assert_eq!(t.ending, Ending::Passed, "{:#?}", t.faults);
 }
 
 #[test]
 fn a_look_into_the_future() {
-    let t = trial(DELTA, 4, delta(|_| {}), "random");
+    let t = trial(DELTA, 4, delta(""), "random");
     caught(&t, Check::Prefix, &["change an earlier output: o["]);
 }
 
 #[test]
 fn a_forgotten_initial_state() {
-    caught(&trial(DELTA, 5, delta(|_| {}), "random"), Check::Accuracy, &["o[B=0 T=0"]);
+    caught(&trial(DELTA, 5, delta(""), "random"), Check::Accuracy, &["o[B=0 T=0"]);
 }
 
 #[test]
 fn exponents_taken_apart_overflow() {
-    let mild = trial(DELTA, 6, delta(|_| {}), "random");
+    let mild = trial(DELTA, 6, delta(""), "random");
     assert_eq!(mild.ending, Ending::Passed, "{:#?}", mild.faults);
-    caught(&trial(DELTA, 6, delta(|_| {}), "gate=saturated"), Check::Nonfinite, &["got NaN"]);
+    caught(&trial(DELTA, 6, delta(""), "gate=saturated"), Check::Nonfinite, &["got NaN"]);
 }
 
 /// The real kernels with something taken out of their PTX.
@@ -252,9 +236,9 @@ mod cut {
         {
             // Three blocks of tokens with a ragged tail.
             let op = kernel.manifest.op;
-            let mut problem = suite::plain(op, DType::Bf16, (64, 64), 150);
-            if let Problem::GatedDeltaRule(s) | Problem::Kda(s) = &mut problem {
-                s.final_state = true;
+            let mut problem = plain(op, 150);
+            if op.side() == Side::Linear {
+                problem = problem.with("final_state", true);
             }
             let tile = kernel.default_tile(&problem).expect("a default tile");
             let mut job = kernel.job(&problem, &tile).expect("a job");
@@ -271,21 +255,14 @@ mod cut {
                 .collect();
             assert!(found > 0, "{}: no {what} to take out", kernel.name);
             job.ptx.text = lines.join("\n") + "\n";
-            let case = Case {
-                kernel: kernel.name.clone(),
-                tile,
-                problem,
-                family: Default::default(),
-                seed: 1,
-                prefix: false,
-                multiprocessors: None,
-                most_steps: None,
-            };
-            let trial = run_job(&job, &case, &emulator(), None);
+            let case = suite::case(kernel, &tile, problem, Default::default(), 1);
+            let (multiprocessors, most_steps) = (None, None);
+            let subject = Subject { case, prefix: false, multiprocessors, most_steps };
+            let trial = run_job(&job, &subject, &emulator(), None);
             assert_eq!(trial.ending, Ending::Failed, "{} without {what} passes", kernel.name);
             trials.push(trial);
         }
-        assert!(trials.len() >= 3, "attention, gated delta rule and KDA");
+        assert!(trials.len() >= 3, "{} kernels", trials.len());
         trials
     }
 

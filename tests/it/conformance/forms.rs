@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crossover::op::Problem;
+use crossover::op::{PhaseName, Problem, Role};
+use crossover::sweep::Case;
 use crossover::verify::suite;
 
 use crate::common::registry;
@@ -54,15 +55,16 @@ pub fn of_kernels() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for kernel in registry().kernels() {
         let (mut seen, mut cases) = (HashSet::new(), HashSet::new());
-        for mut case in suite::cases(kernel, 1).expect("a suite") {
-            alike(&mut case.problem);
-            if !cases.insert(format!("{} {}", case.tile, case.problem)) {
+        let suite = suite::cases(kernel, 1).expect("a suite");
+        for Case { tile, problem, .. } in suite.into_iter().map(|s| s.case) {
+            let problem = alike(&problem);
+            if !cases.insert(format!("{tile} {problem}")) {
                 continue;
             }
-            let ptx = kernel.render(&case.problem, &case.tile).expect("a legal tile renders");
+            let ptx = kernel.render(&problem, &tile).expect("a legal tile renders");
             if seen.insert(ptx.sha256.clone()) {
                 for form in forms(&ptx.text).into_keys() {
-                    all.entry(form).or_insert_with(|| format!("{} {}", kernel.name, case.tile));
+                    all.entry(form).or_insert_with(|| format!("{} {tile}", kernel.name));
                 }
             }
         }
@@ -72,21 +74,22 @@ pub fn of_kernels() -> BTreeMap<String, String> {
 }
 
 /// Lengths and heads for which templates are not specialised, made the same.
-fn alike(problem: &mut Problem) {
-    match problem {
-        Problem::Attention(s) => {
-            let packed = !s.extras.lens.is_empty();
-            (s.b, s.tq, s.tkv, s.hq, s.hkv) = (1, 256, 256, 1, 1);
-            s.extras.lens.clear();
-            if packed {
-                s.pack(vec![[5, 5], [100, 70]]);
+fn alike(problem: &Problem) -> Problem {
+    let packed = !problem.lens().is_empty();
+    let mut alike = problem.pack(vec![]);
+    for v in problem.op().variables() {
+        alike = match v.role {
+            Role::Sequence | Role::Heads | Role::Shared { .. } => alike.with(v.name, 1),
+            Role::Token | Role::Past if problem.phase() == PhaseName::Prefill => {
+                alike.with(v.name, 256)
             }
-            s.extras.window = s.extras.window.map(|_| 100);
-        }
-        Problem::GatedDeltaRule(s) | Problem::Kda(s) => {
-            (s.b, s.t, s.h, s.hv) = (1, 256, 1, 1);
-        }
+            _ => alike,
+        };
     }
+    if problem.get("window").is_some() {
+        alike = alike.with("window", 100);
+    }
+    if packed { alike.pack(vec![[5, 5], [100, 70]]) } else { alike }
 }
 
 #[test]

@@ -4,8 +4,7 @@ use crossover::device::emulator::Emulator;
 use crossover::device::model::DeviceModel;
 use crossover::device::{Device, Job};
 use crossover::kernel::Registry;
-use crossover::op::{DType, Tensor};
-use crossover::verify::suite;
+use crossover::op::Tensor;
 use rand::Rng;
 
 use super::soup;
@@ -27,7 +26,7 @@ impl Kernels {
             .iter()
             .filter(|k| k.unfit(device.facts()).is_none())
             .map(|kernel| {
-                let problem = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), 70);
+                let problem = crate::common::plain(kernel.manifest.op, 70);
                 let tile = kernel.default_tile(&problem).expect("a default tile");
                 let inputs = problem.inputs(&Default::default(), 1);
                 (kernel.job(&problem, &tile).expect("a job"), inputs)
