@@ -5,6 +5,9 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as Unknown, StrDeserializer};
 
 use crate::op::{DType, Op, Problem, Role, Tensor, TensorSpec, attention, delta};
 
@@ -92,18 +95,13 @@ impl Source<'_> {
         let is_attention = op == Op::Attention;
         let q_dims = if is_attention { "B, Tq, Hq, D" } else { "B, T, H, K" };
         let [b, t, h, d] = self.four("q", q_dims)?;
-        let dtype = match self.tensor("q")?.dtype() {
-            Dtype::BF16 => DType::Bf16,
-            Dtype::F16 => DType::Fp16,
-            // fp32 in memory, tf32 in the products.
-            Dtype::F32 => DType::Tf32,
-            other => {
-                return Err(format!(
-                    "{}: q: got {other:?}, expected BF16, F16 or F32 (for tf32)",
-                    self.name
-                ));
-            }
-        };
+        let code = self.tensor("q")?.dtype().to_string();
+        // fp32 in memory is tf32 in the products.
+        let dtype = DType::PRECISIONS.into_iter().find(|d| d.format().file == code);
+        let dtype = dtype.ok_or_else(|| {
+            let known = DType::precision_files();
+            format!("{}: q: got {code}, expected {known}", self.name)
+        })?;
         let scale = options.scale.unwrap_or((d as f64).powf(-0.5));
         if !scale.is_finite() {
             return Err(format!("--scale {scale}: expected a finite number"));
@@ -225,13 +223,7 @@ impl Source<'_> {
                 spec.dims.replace(' ', ", ")
             ));
         }
-        let from = match view.dtype() {
-            Dtype::BF16 => Some(DType::Bf16),
-            Dtype::F16 => Some(DType::Fp16),
-            Dtype::F32 => Some(DType::Fp32),
-            Dtype::I32 => Some(DType::I32),
-            _ => None,
-        };
+        let from = DType::from_file(&view.dtype().to_string());
         let widens = matches!(spec.name, "g" | "beta" | "initial_state");
         match from {
             Some(from) if from == spec.dtype => Ok(Tensor {
@@ -239,7 +231,7 @@ impl Source<'_> {
                 shape: spec.shape.clone(),
                 bytes: view.data().to_vec(),
             }),
-            Some(from) if widens => {
+            Some(from) if widens && from.bytes() > 1 => {
                 let values = (0..spec.elements()).map(|i| from.get(view.data(), i));
                 Ok(Tensor::from_f64(spec.dtype, &spec.shape, values))
             }
@@ -256,12 +248,8 @@ impl Source<'_> {
 }
 
 fn stored(dtype: DType) -> Dtype {
-    match dtype {
-        DType::Bf16 => Dtype::BF16,
-        DType::Fp16 => Dtype::F16,
-        DType::Tf32 | DType::Fp32 => Dtype::F32,
-        DType::I32 => Dtype::I32,
-    }
+    let code: StrDeserializer<'_, Unknown> = dtype.format().file.into_deserializer();
+    Dtype::deserialize(code).expect("rows have safetensors' own codes")
 }
 
 /// Whether a file can be made there, before any work is done for it.

@@ -137,10 +137,8 @@ fn set(problem: &mut Problem, name: &str, value: &str) -> Result<(), String> {
     let flag =
         || value.parse::<bool>().map_err(|_| format!("{name}={value}: expected true or false"));
     let scale = || value.parse::<f64>().map_err(|_| format!("{name}={value}: expected a number"));
-    let dtype = || match DType::parse(value) {
-        Some(d) if d != DType::Fp32 => Ok(d),
-        _ => Err(format!("dtype={value}: expected bf16, fp16 or tf32")),
-    };
+    let wrong = || format!("dtype={value}: expected {}", DType::precision_names());
+    let dtype = || DType::precision(value).ok_or_else(wrong);
     match problem {
         Problem::Attention(s) => match name {
             "dtype" => s.dtype = dtype()?,
