@@ -186,6 +186,11 @@ fn four_bytes_agree_with_the_processor() {
         let near_one = f64::from_bits(bits >> 12 | 0x3ff << 52);
         for x in [f64::from_bits(bits), f32::from_bits(bits as u32).into(), near_one] {
             let want = x as f32;
+            if want.is_nan() {
+                // Which NaN it is, Rust leaves to the processor and the optimiser.
+                assert!(DType::Fp32.round(x).is_nan() && DType::Tf32.round(x).is_nan());
+                continue;
+            }
             assert_eq!(DType::Fp32.round(x).to_bits(), f64::from(want).to_bits(), "{x:e}");
             let mut bytes = Vec::new();
             DType::Tf32.push(x, &mut bytes);
