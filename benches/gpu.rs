@@ -9,7 +9,7 @@ use criterion::{Criterion, Throughput};
 use crossover::device::open::open;
 use crossover::device::{Clock, Regime};
 use crossover::kernel::Registry;
-use crossover::op::{DType, Family, Problem, attention, delta};
+use crossover::op::{Family, Op, PhaseName, Problem, Role};
 
 /// Nanoseconds on the GPU's clock, handed over by `iter_custom`.
 struct GpuTime;
@@ -72,41 +72,26 @@ impl Measurement for GpuTime {
     }
 }
 
+/// What every operator and phase is measured at: a large prefill, and steps of as many sequences as a
+/// server has.
 fn problems() -> Vec<Problem> {
-    let dtype = DType::Bf16;
-    let scale = 128f64.powf(-0.5);
-    let attention = |causal| {
-        Problem::Attention(attention::Shape {
-            dtype,
-            b: 2,
-            tq: 8192,
-            tkv: 8192,
-            hq: 16,
-            hkv: 16,
-            d: 128,
-            causal,
-            scale,
-            extras: Default::default(),
-        })
-    };
-    let delta = |h| delta::Shape {
-        dtype,
-        b: 4,
-        t: 8192,
-        h,
-        hv: 32,
-        k: 128,
-        v: 128,
-        initial_state: false,
-        final_state: true,
-        scale,
-    };
-    vec![
-        attention(false),
-        attention(true),
-        Problem::GatedDeltaRule(delta(16)),
-        Problem::Kda(delta(32)),
-    ]
+    let mut all = Vec::new();
+    for op in Op::all() {
+        for phase in op.phases() {
+            let sizes = match phase.name {
+                PhaseName::Prefill => "B=2,T=8192",
+                PhaseName::Decode | PhaseName::Verify => "B=64,context=8192",
+            };
+            let heads = op.with_role(Role::Heads).map_or("", |v| v.name);
+            let settings = format!("{sizes},{heads}=32");
+            let problem = Problem::parse(op, phase.name, &settings).expect("a problem");
+            // Whatever a row sees: all of it, and the past alone.
+            let flag = op.variable("causal").filter(|_| phase.name == PhaseName::Prefill);
+            all.extend(flag.map(|v| problem.with(v.name, true)));
+            all.push(problem);
+        }
+    }
+    all
 }
 
 fn main() {

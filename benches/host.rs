@@ -12,48 +12,28 @@ use crossover::device::emulator::{
 };
 use crossover::device::model::DeviceModel;
 use crossover::device::open::DEFAULT_MODEL;
-use crossover::kernel::Registry;
-use crossover::op::{DType, Family, Problem, attention, delta};
+use crossover::kernel::{Kernel, Registry};
+use crossover::op::{Family, Op, PhaseName, Problem};
 use crossover::sweep::Sweep;
 
-fn attention(t: usize, d: usize) -> Problem {
-    Problem::Attention(attention::Shape {
-        dtype: DType::Bf16,
-        b: 1,
-        tq: t,
-        tkv: t,
-        hq: 1,
-        hkv: 1,
-        d,
-        causal: true,
-        scale: (d as f64).powf(-0.5),
-        extras: Default::default(),
-    })
+/// A prefill of `t` tokens, one head, causal.
+fn prefill(op: Op, t: usize) -> Problem {
+    let mask = op.variable("causal").map_or("", |_| ",causal=true");
+    Problem::parse(op, PhaseName::Prefill, &format!("T={t}{mask}")).expect("a problem")
 }
 
-fn delta(t: usize) -> delta::Shape {
-    delta::Shape {
-        dtype: DType::Bf16,
-        b: 1,
-        t,
-        h: 1,
-        hv: 1,
-        k: 128,
-        v: 128,
-        initial_state: false,
-        final_state: true,
-        scale: 128f64.powf(-0.5),
+/// A small problem of a kernel's first phase.
+fn small(kernel: &Kernel) -> Problem {
+    match kernel.phase() {
+        PhaseName::Prefill => prefill(kernel.manifest.op, 512),
+        phase => Problem::parse(kernel.manifest.op, phase, "context=512").expect("a problem"),
     }
 }
 
 fn render(c: &mut Criterion) {
     let registry = Registry::embedded().expect("the embedded kernels");
     for kernel in registry.kernels() {
-        let problem =
-            [attention(512, 128), Problem::GatedDeltaRule(delta(512)), Problem::Kda(delta(512))]
-                .into_iter()
-                .find(|p| p.op() == kernel.manifest.op)
-                .expect("a problem of every operator");
+        let problem = small(kernel);
         let tile = kernel.default_tile(&problem).expect("a default tile");
         c.bench_function(&format!("render/{}", kernel.name), |b| {
             b.iter(|| kernel.render(black_box(&problem), &tile).expect("a legal tile"))
@@ -72,9 +52,7 @@ fn plan(c: &mut Criterion) {
 fn reference(c: &mut Criterion) {
     let mut group = c.benchmark_group("reference");
     group.sample_size(10);
-    for problem in
-        [attention(512, 128), Problem::GatedDeltaRule(delta(512)), Problem::Kda(delta(512))]
-    {
+    for problem in Op::all().map(|op| prefill(op, 512)) {
         let inputs = problem.inputs(&Family::default(), 1);
         group.throughput(Throughput::Elements(problem.flops() as u64));
         group.bench_function(format!("{} T=512, FLOPs", problem.op()), |b| {
@@ -85,9 +63,12 @@ fn reference(c: &mut Criterion) {
 
 fn inputs(c: &mut Criterion) {
     let mut group = c.benchmark_group("inputs");
-    let problem = Problem::Kda(delta(4096));
-    group.throughput(Throughput::Bytes(problem.min_bytes() as u64));
-    group.bench_function("kda T=4096", |b| b.iter(|| problem.inputs(&Family::default(), 1)));
+    for problem in Op::all().map(|op| prefill(op, 4096)) {
+        group.throughput(Throughput::Bytes(problem.min_bytes() as u64));
+        group.bench_function(format!("{} T=4096", problem.op()), |b| {
+            b.iter(|| problem.inputs(&Family::default(), 1))
+        });
+    }
 }
 
 /// A run of a whole job on all cores, with all checks of order and with none; the throughput is in
@@ -97,13 +78,8 @@ fn emulator(c: &mut Criterion) {
     let model = DeviceModel::named(DEFAULT_MODEL).expect("the default model");
     let mut group = c.benchmark_group("emulator");
     group.sample_size(10);
-    for (name, problem) in [
-        ("attention/prefill.sm80", attention(512, 128)),
-        ("attention/prefill.sm90a", attention(512, 128)),
-        ("gated_delta_rule/prefill.sm80", Problem::GatedDeltaRule(delta(512))),
-        ("kda/prefill.sm80", Problem::Kda(delta(512))),
-    ] {
-        let kernel = registry.get(name).expect("an embedded kernel");
+    for kernel in registry.kernels().iter().filter(|k| k.unfit(&model.facts()).is_none()) {
+        let (name, problem) = (&kernel.name, small(kernel));
         let tile = kernel.default_tile(&problem).expect("a default tile");
         let job = kernel.job(&problem, &tile).expect("a job");
         let inputs = problem.inputs(&Family::default(), 1);
@@ -210,7 +186,8 @@ fn products(c: &mut Criterion) {
         ("arithmetic", 32, 128, mix.repeat(16)),
     ];
     // bf16 of a normal distribution.
-    let values = attention(256, 64).inputs(&Family::default(), 1)[0].bytes.clone();
+    let op = Op::all().next().expect("an operator");
+    let values = prefill(op, 256).inputs(&Family::default(), 1)[0].bytes.clone();
     let words = values.len() / 4;
     let mut group = c.benchmark_group("product");
     group.sample_size(20);

@@ -9,8 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use crossover::kernel::Registry;
-use crossover::op::DType;
-use crossover::verify::suite;
+use crossover::op::{DType, Problem};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
 
@@ -26,7 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         fs::write(corpus.join(format!("program-{seed}")), text)?;
     }
     for kernel in Registry::embedded()?.kernels() {
-        let problem = suite::plain(kernel.manifest.op, DType::Bf16, (64, 64), 70);
+        let (op, phase) = (kernel.manifest.op, kernel.phase());
+        let problem = Problem::plain(op, phase, DType::Bf16, (64, 64), 70);
         let Ok(tile) = kernel.default_tile(&problem) else { continue };
         let text = kernel.render(&problem, &tile)?.text;
         // The entry that is run.

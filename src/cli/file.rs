@@ -6,6 +6,9 @@ use std::path::Path;
 use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as Unknown, StrDeserializer};
 
 use super::options::Options;
 use crate::op::{
@@ -166,16 +169,13 @@ impl Source<'_> {
 
     /// The precision of the problem: that of its first tensor.
     fn precision(&self, tensor: &str) -> Result<DType, String> {
-        match self.tensor(tensor)?.dtype() {
-            Dtype::BF16 => Ok(DType::Bf16),
-            Dtype::F16 => Ok(DType::Fp16),
-            // fp32 in memory, tf32 in the products.
-            Dtype::F32 => Ok(DType::Tf32),
-            other => Err(format!(
-                "{}: {tensor}: got {other:?}, expected BF16, F16 or F32 (for tf32)",
-                self.name
-            )),
-        }
+        let code = self.tensor(tensor)?.dtype().to_string();
+        // fp32 in memory is tf32 in the products.
+        let dtype = DType::PRECISIONS.into_iter().find(|d| d.format().file == code);
+        dtype.ok_or_else(|| {
+            let known = DType::precision_files();
+            format!("{}: {tensor}: got {code}, expected {known}", self.name)
+        })
     }
 
     /// What it says of a variable that a tensor is there, or in what format it is.
@@ -189,7 +189,7 @@ impl Source<'_> {
         }
         let Role::Format { of } = v.role else { return Ok(None) };
         for &tensor in of.iter().filter(|t| self.has(t)) {
-            let found = format_of(self.tensor(tensor)?.dtype());
+            let found = DType::from_file(&self.tensor(tensor)?.dtype().to_string());
             // Wider formats are widened, or as the precision says.
             let narrow = found.filter(|d| d.bytes() == 1).map(DType::name);
             if let (Some(name), Kind::Word(words)) = (narrow, v.kind)
@@ -243,7 +243,7 @@ impl Source<'_> {
                 spec.dims.replace(' ', ", ")
             ));
         }
-        let from = format_of(view.dtype());
+        let from = DType::from_file(&view.dtype().to_string());
         // fp32 beside operands of 16 bits.
         let widens = spec.wide;
         match from {
@@ -252,7 +252,7 @@ impl Source<'_> {
                 shape: spec.shape.clone(),
                 bytes: view.data().to_vec(),
             }),
-            Some(from) if widens => {
+            Some(from) if widens && from.bytes() > 1 => {
                 let values = (0..spec.elements()).map(|i| from.get(view.data(), i));
                 Ok(Tensor::from_f64(spec.dtype, &spec.shape, values))
             }
@@ -269,23 +269,8 @@ impl Source<'_> {
 }
 
 fn stored(dtype: DType) -> Dtype {
-    match dtype {
-        DType::Bf16 => Dtype::BF16,
-        DType::Fp16 => Dtype::F16,
-        DType::Tf32 | DType::Fp32 => Dtype::F32,
-        DType::I32 => Dtype::I32,
-    }
-}
-
-/// The format of a file's tensor, if there is such a one.
-fn format_of(dtype: Dtype) -> Option<DType> {
-    match dtype {
-        Dtype::BF16 => Some(DType::Bf16),
-        Dtype::F16 => Some(DType::Fp16),
-        Dtype::F32 => Some(DType::Fp32),
-        Dtype::I32 => Some(DType::I32),
-        _ => None,
-    }
+    let code: StrDeserializer<'_, Unknown> = dtype.format().file.into_deserializer();
+    Dtype::deserialize(code).expect("rows have safetensors' own codes")
 }
 
 /// Where packed sequences begin, which other problems go without.

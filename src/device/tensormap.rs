@@ -1,7 +1,6 @@
 //! The rules of cuTensorMapEncodeTiled, checked in words before any device sees a map.
 
 use super::{Swizzle, TensorMap};
-use crate::op::DType;
 
 /// Checks `map` over a buffer of `buffer_bytes`, whose address is a multiple of 16.
 ///
@@ -47,7 +46,7 @@ pub(super) fn validate(map: &TensorMap, buffer_bytes: u64) -> Result<(), String>
     if inner > span {
         return Err(format!("tile[0] is {inner} bytes wide; its swizzle spans {span}"));
     }
-    if map.nan_fill && map.dtype == DType::I32 {
+    if map.nan_fill && !map.dtype.format().map.is_float() {
         return Err("nan_fill is for floats; whole numbers are filled with zero".into());
     }
     let last = map.dims[1..]
@@ -67,6 +66,7 @@ pub(super) fn validate(map: &TensorMap, buffer_bytes: u64) -> Result<(), String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::op::DType;
 
     fn map() -> TensorMap {
         TensorMap {

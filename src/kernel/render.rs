@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::expr::{Context, Evaluator, environment, value};
 use super::{Kernel, KernelError, Tile, macros};
 use crate::device::{Macros, Ptx};
-use crate::op::{DType, Problem, Role, Value as Given};
+use crate::op::{Problem, Role, Value as Given};
 
 impl Kernel {
     fn fault(&self, field: &str, why: impl std::fmt::Display) -> KernelError {
@@ -110,16 +110,7 @@ impl Kernel {
         context.insert("KERNEL".into(), Value::from(self.name.clone()));
         context.insert("dtype".into(), all["dtype"].clone());
         context.insert("ESIZE".into(), all["ESIZE"].clone());
-        context.insert(
-            "DT".into(),
-            Value::from(match problem.dtype() {
-                DType::Bf16 => "bf16",
-                DType::Fp16 => "f16",
-                DType::Tf32 => "tf32",
-                DType::Fp32 => "f32",
-                DType::I32 => "s32",
-            }),
-        );
+        context.insert("DT".into(), Value::from(problem.dtype().format().ptx));
         for name in &self.manifest.specialise {
             let value = all.get(name).ok_or_else(|| {
                 let known: Vec<_> = all.keys().map(String::as_str).collect();

@@ -8,7 +8,7 @@
 mod attention;
 mod crop;
 mod draw;
-mod dtype;
+pub mod dtype;
 #[cfg(test)]
 pub(crate) mod examples;
 mod family;
@@ -38,7 +38,7 @@ pub use operator::{
 };
 pub use problem::{Given, Needed, Problem};
 pub use tensor::{Flow, Tensor, TensorSpec};
-pub use text::{precision, setting};
+pub use text::setting;
 pub use value::{Kind, MAX_COUNT, Scalar, Value};
 
 /// Every operator that the toolkit knows, in the order of sweeps and reports.

@@ -1,6 +1,5 @@
 //! Tensors on the host.
 
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::DType;
@@ -90,18 +89,13 @@ impl Tensor {
         let dtype = dtype.storage();
         let n: usize = shape.iter().product();
         assert_eq!(values.len(), n, "values do not fill the shape {shape:?}");
-        let size = dtype.bytes();
+        let (format, size) = (dtype.format(), dtype.bytes());
         let mut bytes = vec![0; n * size];
         let chunks = bytes.par_chunks_mut(CHUNK * size).zip(values.par_chunks(CHUNK));
-        chunks.for_each(|(bytes, values)| {
-            for (to, x) in bytes.chunks_exact_mut(size).zip(values) {
-                match dtype {
-                    DType::Bf16 => to.copy_from_slice(&bf16::from_f32(*x).to_le_bytes()),
-                    DType::Fp16 => to.copy_from_slice(&f16::from_f32(*x).to_le_bytes()),
-                    DType::Tf32 | DType::Fp32 => to.copy_from_slice(&x.to_le_bytes()),
-                    DType::I32 => to.copy_from_slice(&(*x as i32).to_le_bytes()),
-                }
-            }
+        chunks.for_each(|(bytes, values)| match size {
+            1 => format.fill::<1>(values, bytes),
+            2 => format.fill::<2>(values, bytes),
+            _ => format.fill::<4>(values, bytes),
         });
         Tensor { dtype, shape: shape.to_vec(), bytes }
     }

@@ -39,7 +39,10 @@ impl Problem {
         for (name, value) in parts() {
             match name {
                 "phase" => {}
-                "dtype" => dtype = precision(value).map_err(|e| format!("dtype={value}: {e}"))?,
+                "dtype" => {
+                    let known = || format!("dtype={value}: expected {}", DType::precision_names());
+                    dtype = DType::precision(value).ok_or_else(known)?;
+                }
                 name => {
                     let (name, value) = setting(op, phase, name, value)?;
                     given.insert(name, value);
@@ -128,17 +131,6 @@ impl Problem {
         }
         let short = self.short();
         Err(format!("{short}: the tensors take {bytes:.1e} bytes, {why}: choose a smaller one"))
-    }
-}
-
-/// The precision of that name.
-///
-/// # Errors
-/// There is none; what there is.
-pub fn precision(name: &str) -> Result<DType, String> {
-    match DType::parse(name) {
-        Some(d) if d != DType::Fp32 => Ok(d),
-        _ => Err("expected bf16, fp16 or tf32".to_string()),
     }
 }
 

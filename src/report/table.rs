@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::device::Facts;
 use crate::op::DType;
+use crate::op::dtype::Rate;
 use crate::record::{Record, Status, Timing};
 
 use super::crossover::comparisons;
@@ -50,11 +51,13 @@ impl From<&str> for Cell {
 
 const NONE: &str = "–";
 
-/// The peak rate of matrix products on operands of that type, FLOP/s.
+/// The peak rate of matrix products on operands of that type, FLOP/s; 0 where it is not known.
 fn peak_flops(device: &Facts, dtype: DType) -> f64 {
-    1e12 * match dtype {
-        DType::Bf16 | DType::Fp16 => device.peak.bf16_tflops,
-        DType::Tf32 | DType::Fp32 | DType::I32 => device.peak.tf32_tflops,
+    1e12 * match dtype.format().rate {
+        Rate::Bits16 => device.peak.bf16_tflops,
+        Rate::Tf32 => device.peak.tf32_tflops,
+        // The facts of devices have none yet.
+        Rate::Bits8 => 0.0,
     }
 }
 

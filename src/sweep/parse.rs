@@ -388,13 +388,11 @@ impl Reader<'_> {
                 Setting::Value(kind.parse(name, text).map_err(said)?)
             }
             Kind::DType => {
-                let text = text("a string: bf16, fp16 or tf32")?;
-                match DType::parse(text) {
-                    Some(dtype) if dtype != DType::Fp32 => Setting::DType(dtype),
-                    _ => {
-                        let why = format!("unknown dtype `{text}`: expected bf16, fp16 or tf32");
-                        return Err(said(why));
-                    }
+                let known = DType::precision_names();
+                let text = text(&format!("a string: {known}"))?;
+                match DType::precision(text) {
+                    Some(dtype) => Setting::DType(dtype),
+                    None => return Err(said(format!("unknown dtype `{text}`: expected {known}"))),
                 }
             }
             Kind::Inputs => {

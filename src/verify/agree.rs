@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::error::ulp;
 use crate::op::{Flow, Problem, Tensor};
 
 /// Two devices' versions of one output.
@@ -40,7 +39,7 @@ pub fn agreement(problem: &Problem, a: &[Tensor], b: &[Tensor]) -> Vec<Agreement
                 let far = if x == y || (x.is_nan() && y.is_nan()) {
                     0.0
                 } else {
-                    let d = (x - y).abs() / ulp(problem.dtype(), x.abs().max(y.abs()));
+                    let d = (x - y).abs() / problem.dtype().ulp(x.abs().max(y.abs()));
                     // NaN or infinity on one side only.
                     if d.is_finite() { d } else { 2f64.powi(53) }
                 };

@@ -2,7 +2,7 @@
 
 use super::limits::{GROSS, GROSS_CAP, usual_floor};
 use super::map;
-use crate::op::{Crop, DType, Problem, Role, Tensor, TensorSpec};
+use crate::op::{Crop, Problem, Role, Tensor, TensorSpec};
 use crate::record::OutputError;
 
 /// Tokens of a block along T.
@@ -59,19 +59,6 @@ fn matrix(spec: &TensorSpec, len: usize) -> (usize, usize, bool) {
     let (axis, last) = (spec.token_axis(), spec.shape.len() - 1);
     let cols = if axis == Some(last) { 1 } else { spec.shape[last] };
     (len / cols, cols, axis.is_some())
-}
-
-/// The size of one unit in the last place at `x`, with `dtype`'s mantissa and smallest exponent.
-pub fn ulp(dtype: DType, x: f64) -> f64 {
-    let (mantissa, smallest) = match dtype {
-        DType::Bf16 => (7, -126),
-        DType::Fp16 => (10, -14),
-        DType::Tf32 => (10, -126),
-        DType::Fp32 => (23, -126),
-        DType::I32 => return 1.0,
-    };
-    let exponent = if x == 0.0 { smallest } else { (x.abs().log2().floor() as i32).max(smallest) };
-    2f64.powi(exponent - mantissa)
 }
 
 /// Judges one output over its parts; with a map of the bad tiles if it is wrong.
@@ -148,7 +135,7 @@ pub fn judge(
             let (got, row) = (part.got.get(i), first + i / cols);
             let off = (got - want).abs();
             if want.abs() > rms * 1e-3 && off.is_finite() {
-                max_ulp = max_ulp.max(off / ulp(precision, want));
+                max_ulp = max_ulp.max(off / precision.ulp(want));
             }
             let block = local[row / BLOCK - first / BLOCK].rms();
             let scale = if rms > 0.0 { want.abs().max(block).max(rms * 1e-3) } else { 1.0 };

@@ -25,10 +25,5 @@ pub const GROSS_CAP: f64 = 0.5;
 /// F of normally distributed values. [`crate::record::OutputError::floor`] is at least half of it:
 /// results that happen to be representable have no rounding error at all.
 pub fn usual_floor(dtype: DType) -> f64 {
-    match dtype {
-        DType::Bf16 => 1.66e-3,
-        DType::Fp16 | DType::Tf32 => 2.08e-4,
-        DType::Fp32 => 2.5e-8,
-        DType::I32 => 0.0,
-    }
+    dtype.format().usual_floor
 }

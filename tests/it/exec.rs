@@ -21,6 +21,7 @@ fn stored(dtype: DType) -> Dtype {
         DType::Fp16 => Dtype::F16,
         DType::Tf32 | DType::Fp32 => Dtype::F32,
         DType::I32 => Dtype::I32,
+        other => panic!("no problem has tensors of {other}"),
     }
 }
 

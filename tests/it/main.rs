@@ -13,6 +13,8 @@ mod endless;
 mod exec;
 mod fuzz;
 mod gemm;
+mod named;
+mod operators;
 mod profile;
 mod run;
 mod sampling;

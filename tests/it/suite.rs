@@ -1,8 +1,11 @@
 //! The regression suite of every kernel, on the emulator: what `crossover check` runs.
 
-use crossover::device::Device;
+use std::collections::HashMap;
+
 use crossover::device::open::open;
-use crossover::op::{PhaseName, Side};
+use crossover::device::{Arg, Device};
+use crossover::op::{PhaseName, Problem, Side};
+use crossover::sweep::Case;
 use crossover::verify::suite;
 use crossover::verify::trial::{self, Ending, Subject};
 
@@ -112,6 +115,66 @@ fn the_suite_covers_what_it_must() {
         for tile in labels.iter().map(|l| l.split(" dtype=").next().unwrap()) {
             let n = labels.iter().filter(|l| l.starts_with(&format!("{tile} dtype="))).count();
             assert!(n >= 2, "{tile} has {n} cases");
+        }
+    }
+}
+
+#[test]
+fn extras_take_turns_where_a_kernel_has_them() {
+    let met = |name: &str| {
+        let all = suite::cases(kernel(name), 1).unwrap();
+        let has = |f: fn(&Problem) -> bool| all.iter().any(|s| f(&s.case.problem));
+        [
+            has(|p| p.get("window").is_some()),
+            has(|p| p.number("softcap").is_some()),
+            has(|p| !p.lens().is_empty()),
+            has(|p| p.count("Dv") != p.count("D")),
+        ]
+    };
+    assert_eq!(met("attention/prefill.sm90a"), [true; 4]);
+    assert_eq!(met("attention/prefill.sm80"), [false; 4]);
+}
+
+/// On the emulated 132 multiprocessors every CTA of an unpacked case has one unit of work: what a
+/// persistent kernel hands over from one to the next is met on fewer.
+#[test]
+fn persistent_ctas_have_several_units() {
+    for kernel in registry().kernels() {
+        let all = suite::cases(kernel, 1).unwrap();
+        let few: Vec<_> = all.iter().filter(|c| c.multiprocessors.is_some()).collect();
+        if !kernel.fills_device() {
+            assert!(few.is_empty(), "{}", kernel.name);
+            continue;
+        }
+        // CTAs of two units at least, of three, and pairs taken apart so that all have as much.
+        let mut met: HashMap<String, [usize; 3]> = HashMap::new();
+        for case in &few {
+            let Case { problem, tile, .. } = &case.case;
+            let launch = |sms: u32| {
+                let job = kernel.job_on(problem, tile, sms).unwrap();
+                job.launches.last().unwrap().clone()
+            };
+            let own = launch(case.multiprocessors.unwrap());
+            let (ctas, units) = (own.grid[0], launch(1 << 14).grid[0]);
+            let entry = kernel.manifest.entry.iter().find(|e| e.name == own.entry).unwrap();
+            let rest = entry.params.iter().position(|p| p.name == "rest").unwrap();
+            let apart = problem.flag("causal") && own.args[rest] != Arg::U32(0);
+            let tile = |axis: &str| format!("{axis}={}", tile.0[axis]);
+            let mut kinds = vec![format!("packed={}", !problem.lens().is_empty())];
+            kinds.extend(["CLUSTER", "PINGPONG", "QREGS", "WG"].map(tile));
+            for kind in kinds {
+                let all =
+                    met.entry(format!("causal={} {kind}", problem.flag("causal"))).or_default();
+                all[0] += usize::from(units > ctas);
+                all[1] += usize::from(units > 2 * ctas);
+                all[2] += usize::from(units > ctas && apart);
+            }
+        }
+        assert_eq!(met.len(), 20, "{met:?}");
+        for (kind, [two, three, apart]) in &met {
+            assert!(*two >= 20 && *three >= 10, "{kind}: {met:?}");
+            let whole = kind.contains("causal=false") || kind.contains("packed=true");
+            assert!(whole || *apart >= 2, "{kind}: {met:?}");
         }
     }
 }

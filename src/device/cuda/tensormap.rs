@@ -8,7 +8,7 @@ use cudarc::driver::sys::{self, CUtensorMapDataType as Type, CUtensorMapSwizzle 
 use super::driver::ok;
 use crate::device::tensormap::validate;
 use crate::device::{Buffer, DeviceError, Swizzle, TensorMap};
-use crate::op::DType;
+use crate::op::dtype::MapType;
 
 /// Encodes `map` over `buffer`, whose payload is at `address`, a multiple of 1024.
 ///
@@ -22,12 +22,12 @@ pub(super) fn encode(
     let refuse =
         |why: String| DeviceError::Launch(format!("tensor map over {}: {why}", buffer.name));
     validate(map, buffer.bytes() as u64).map_err(refuse)?;
-    let dtype = match map.dtype {
-        DType::Bf16 => Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-        DType::Fp16 => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-        // Bits as they are: the tf32 type would round on the way.
-        DType::Tf32 | DType::Fp32 => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
-        DType::I32 => Type::CU_TENSOR_MAP_DATA_TYPE_INT32,
+    let dtype = match map.dtype.format().map {
+        MapType::Bf16 => Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+        MapType::F16 => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        MapType::F32 => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+        MapType::S32 => Type::CU_TENSOR_MAP_DATA_TYPE_INT32,
+        MapType::U8 => Type::CU_TENSOR_MAP_DATA_TYPE_UINT8,
     };
     let swizzle = match map.swizzle {
         Swizzle::None => Mode::CU_TENSOR_MAP_SWIZZLE_NONE,

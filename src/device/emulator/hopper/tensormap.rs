@@ -11,7 +11,6 @@ use crate::device::emulator::trap::{Fault, FaultKind};
 use crate::device::emulator::warp::Context;
 use crate::device::emulator::{memory, num};
 use crate::device::{Swizzle, TensorMap};
-use crate::op::DType;
 
 /// Bytes of a map.
 pub const MAP_BYTES: usize = 128;
@@ -107,13 +106,7 @@ impl Image {
             m.set(STRIDES, i, stride);
         }
         m.set(RANK, 0, rank as u64 - 1);
-        let element = match map.dtype {
-            DType::Bf16 => 10,
-            DType::Fp16 => 6,
-            DType::Tf32 | DType::Fp32 => 7,
-            DType::I32 => 3,
-        };
-        m.set(ELEMENT, 0, element);
+        m.set(ELEMENT, 0, map.dtype.format().map as u64);
         let swizzle = match map.swizzle {
             Swizzle::None => 0,
             Swizzle::B32 => 1,

@@ -1,0 +1,427 @@
+//! Laws that every operator keeps: what the rest of the program takes for granted of rows, roles and
+//! references.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use crossover::op::{
+    ALL, Crop, DType, Family, Flow, Given, Kind, Mark, Needed, Op, PhaseName, Problem, Role, Side,
+    Tensor, Value,
+};
+use crossover::sweep::{Source, Sweep};
+
+use crate::common::{op, problem, registry};
+
+/// Small problems of every operator and phase: as the suites have them, two sequences, two heads for
+/// each that serves several, every own axis in turn.
+fn problems() -> Vec<Problem> {
+    let mut all = Vec::new();
+    for op in Op::all() {
+        for phase in op.phases() {
+            let plain = Problem::plain(op, phase.name, DType::Bf16, (8, 16), 70);
+            let mut base = plain.with_role(Role::Sequence, 2).with_role(Role::Heads, 4);
+            for v in op.variables() {
+                if matches!(v.role, Role::Shared { .. }) {
+                    base = base.with(v.name, 2);
+                }
+            }
+            let suite = op.suite(phase.name);
+            for own in suite.own {
+                for value in 0..own.values {
+                    all.push((own.set)(base.clone(), value));
+                }
+            }
+            for turn in 0..5 {
+                all.push((suite.extras)(&base, turn));
+                all.push((suite.extras)(&(suite.uneven)(base.clone()), turn));
+            }
+        }
+    }
+    all.retain(|p| p.fault().is_none());
+    assert!(all.len() > 10 * ALL.len());
+    all
+}
+
+/// Outputs of the reference, as fp32 tensors.
+fn outputs(p: &Problem, inputs: &[Tensor]) -> Vec<Tensor> {
+    let specs = p.tensors_of(Flow::Output);
+    let values = p.reference(inputs);
+    assert_eq!(specs.len(), values.len(), "{p}");
+    let tensor =
+        |(s, x): (&crossover::op::TensorSpec, Vec<f64>)| Tensor::from_f64(DType::Fp32, &s.shape, x);
+    specs.iter().zip(values).map(tensor).collect()
+}
+
+fn near(got: f64, want: f64) -> bool {
+    (want - got).abs() <= 1e-6 * (1.0 + got.abs()) || want == got
+}
+
+/// A cropped problem's reference is the crop of the whole problem's reference.
+#[test]
+fn crop_commutes_with_the_reference() {
+    for p in problems() {
+        let inputs = p.inputs(&Family::default(), 3);
+        let whole = outputs(&p, &inputs);
+        let (b, heads) = p.output_heads();
+        let t = p.tokens();
+        let rows = match p.has_rows_apart() {
+            true => vec![0..t, t / 7..(t / 2).max(t / 7 + 1), t - 1..t, t / 3..t],
+            false => vec![0..t],
+        };
+        for (rows, head) in rows.into_iter().zip([heads - 1, 0, heads / 2, heads - 1]) {
+            let crop = Crop { b: b - 1, head, rows };
+            let small = p.crop(&crop);
+            assert_eq!(small.output_heads(), (1, 1), "{p}");
+            let cut = p.crop_tensors(Flow::Output, &whole, &crop);
+            let got = outputs(&small, &p.crop_tensors(Flow::Input, &inputs, &crop));
+            for (cut, got) in cut.iter().zip(&got) {
+                assert_eq!(cut.shape, got.shape, "{p} {crop:?}");
+                for i in 0..got.len() {
+                    let (got, want) = (got.get(i), cut.get(i));
+                    assert!(near(got, want), "{p} {crop:?} at {i}: {got} {want}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn crops_of_packed_rows_keep_each_sequence_its_keys() {
+    for window in [0, 30] {
+        for causal in [true, window > 0] {
+            let settings = format!(
+                "Hq=4,Hkv=2,D=8,Dv=4,scale=0.3,causal={causal},window={window},\
+                 lens=70+60:100+5:3+90"
+            );
+            let p = problem("attention", &settings);
+            let inputs = p.inputs(&Family::default(), 3);
+            let whole = outputs(&p, &inputs);
+            for rows in [0..225, 0..10, 65..75, 60..140, 131..132, 200..225] {
+                let crop = Crop { b: 0, head: 3, rows };
+                let cut = p.crop_tensors(Flow::Output, &whole, &crop);
+                let small = p.crop(&crop);
+                let got = outputs(&small, &p.crop_tensors(Flow::Input, &inputs, &crop));
+                for (cut, got) in cut.iter().zip(&got) {
+                    assert!((0..got.len()).all(|i| near(got.get(i), cut.get(i))), "{p} {crop:?}");
+                }
+            }
+        }
+    }
+}
+
+/// One head group is so many times in the whole: in work, and in bytes but for what heads share.
+#[test]
+fn head_groups_multiply() {
+    for p in problems() {
+        let (group, times) = p.one_head_group();
+        assert!((group.flops() * times as f64 / p.flops() - 1.0).abs() < 1e-12, "{p}");
+        let reference = group.reference_flops() * times as f64 / p.reference_flops();
+        assert!((reference - 1.0).abs() < 1e-12, "{p}");
+        let shared: usize =
+            p.tensors().iter().filter(|t| t.dtype == DType::I32).map(|t| t.bytes()).sum();
+        let bytes = group.min_bytes() * times as f64 - (shared * (times - 1)) as f64;
+        // A decay a head is a tensor without sequences: each group of a batch has it.
+        let slack: usize = p
+            .tensors()
+            .iter()
+            .filter(|t| !t.roles.contains(&Some(Role::Sequence)))
+            .map(|t| t.bytes())
+            .sum();
+        assert!((bytes - p.min_bytes()).abs() <= (slack * times) as f64, "{p}");
+        assert_eq!(group.one_head_group(), (group.clone(), 1), "{p}");
+        assert_eq!(group.fault(), None, "{p}");
+    }
+}
+
+#[test]
+fn text_and_json_round_trip() {
+    for p in problems() {
+        for p in [p.clone(), p.with_dtype(DType::Fp16), p.with("scale", 0.3)] {
+            let text = p.settings();
+            let again = Problem::parse(p.op(), PhaseName::Prefill, &text);
+            assert_eq!(again.as_ref(), Ok(&p), "{text}");
+            let json = serde_json::to_string(&p).unwrap();
+            assert_eq!(serde_json::from_str::<Problem>(&json).unwrap(), p, "{json}");
+        }
+    }
+    // Formats of their own, too.
+    for op in Op::all() {
+        for v in op.variables() {
+            let (Role::Format { .. }, Kind::Word(words)) = (v.role, v.kind) else { continue };
+            for word in words {
+                let settings = format!("{}={word}", v.name);
+                let p = Problem::parse(op, PhaseName::Prefill, &settings).unwrap();
+                let text = p.settings();
+                assert_eq!(Problem::parse(op, PhaseName::Prefill, &text).as_ref(), Ok(&p));
+                let json = serde_json::to_string(&p).unwrap();
+                assert_eq!(serde_json::from_str::<Problem>(&json).unwrap(), p, "{json}");
+                assert_eq!(p.format(v.name).name(), *word, "a format is a number format");
+            }
+        }
+    }
+}
+
+/// A sweep of one problem's variables plans that problem.
+#[test]
+fn toml_round_trips() {
+    let registry = registry();
+    for kernel in registry.kernels() {
+        let (op, phase) = (kernel.manifest.op, kernel.phase());
+        let p = Problem::plain(op, phase, kernel.manifest.dtypes[0], (64, 64), 96);
+        let p = p.with_role(Role::Sequence, 2);
+        let value = |v: &Value| match v {
+            Value::Word(_) | Value::Lens(_) => format!("'{v}'"),
+            v => v.to_string(),
+        };
+        let rows = op.variables_in(phase).filter(|v| *p.value(v.name) != Value::None);
+        let lines: Vec<_> =
+            rows.map(|v| format!("{} = {}", v.name, value(p.value(v.name)))).collect();
+        let text = format!(
+            "name = 'x'\n[[group]]\nop = '{op}'\nphase = '{phase}'\nkernels = '{}'\ndtype = '{}'\n{}\n",
+            kernel.name,
+            p.dtype(),
+            lines.join("\n")
+        );
+        let sweep = Sweep::parse(Source::new("x.toml", text.clone())).unwrap();
+        let plan = sweep.plan(registry, None, None).unwrap_or_else(|e| panic!("{text}{e}"));
+        assert_eq!(plan.cases.len(), 1, "{text}");
+        assert_eq!(plan.cases[0].case.problem, p, "{text}");
+    }
+}
+
+#[test]
+fn faces_differ() {
+    let faces: Vec<_> = Op::all().map(|op| op.face()).collect();
+    let all = |f: fn(&crossover::op::Face) -> &str| faces.iter().map(f).collect::<HashSet<_>>();
+    for of in
+        [all(|f| f.name), all(|f| f.class), all(|f| f.light), all(|f| f.dark), all(|f| f.summary)]
+    {
+        assert_eq!(of.len(), faces.len(), "{of:?}");
+    }
+    let marks: Vec<Mark> = faces.iter().map(|f| f.mark).collect();
+    assert!((1..marks.len()).all(|i| !marks[..i].contains(&marks[i])), "{marks:?}");
+    assert!([Side::Full, Side::Linear].iter().all(|s| faces.iter().any(|f| f.side == *s)));
+    // The name is the folder of its kernels, and what records say.
+    for op in Op::all() {
+        assert_eq!(Op::parse(op.name()), Some(op));
+        assert!(
+            op.name().chars().all(|c| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())
+        );
+        assert_eq!(serde_json::to_value(op).unwrap(), op.name());
+    }
+}
+
+/// For every output, precision and family of the suites.
+#[test]
+fn limits_exist_for_every_output() {
+    for p in problems() {
+        for dtype in DType::PRECISIONS {
+            let p = p.with_dtype(dtype);
+            for family in p.op().suite(p.phase()).families {
+                let family: Family = family.parse().expect("a family");
+                for t in p.tensors_of(Flow::Output) {
+                    let limit = p.op().limit(&p, &family, t.name);
+                    assert!(limit.is_finite() && limit > 0.0, "{p} {family} {}: {limit}", t.name);
+                }
+            }
+        }
+    }
+}
+
+/// Rows name rows of their operator, tensors have the letters of rows, keys are as records have them.
+#[test]
+fn rows_hang_together() {
+    for op in Op::all() {
+        let rows = op.variables();
+        let names: HashSet<_> = rows.iter().map(|v| v.name).collect();
+        let keys: HashSet<_> = rows.iter().map(|v| v.key).collect();
+        assert!(names.len() == rows.len() && keys.len() == rows.len(), "{op}: a name twice");
+        for v in rows {
+            assert!(!v.doc.is_empty(), "{op} {}", v.name);
+            if let Role::Shared { of } = v.role {
+                assert!(op.variable(of).is_some_and(|v| v.role == Role::Heads), "{op} {of}");
+            }
+        }
+        // Of those that there is one of.
+        for role in
+            [Role::Sequence, Role::Token, Role::Heads, Role::Key, Role::Channel, Role::Scale]
+        {
+            assert_eq!(rows.iter().filter(|v| v.role == role).count(), 1, "{op} {role:?}");
+        }
+        for phase in op.phases() {
+            assert!(phase.lengths.iter().all(|n| op.variable(n).is_some()), "{op} {}", phase.name);
+            let p =
+                Problem::new(op, phase.name, DType::Bf16, &Given::new(), Needed::Small).unwrap();
+            assert_eq!(p.fault(), None, "{p}");
+            let tensors = p.tensors();
+            assert!(p.tensors_of(Flow::Input).len() > 2 && !p.tensors_of(Flow::Output).is_empty());
+            for t in &tensors {
+                let letters: Vec<_> = t.dims.split(' ').collect();
+                assert_eq!(letters.len(), t.roles.len());
+                for (letter, role) in letters.iter().zip(&t.roles) {
+                    assert!(role.is_some() || *letter == "N+1", "{op} {}: {letter}", t.name);
+                }
+            }
+            let inputs = p.inputs(&Family::default(), 1);
+            assert_eq!(inputs.len(), p.tensors_of(Flow::Input).len());
+            for (spec, tensor) in p.tensors_of(Flow::Input).iter().zip(&inputs) {
+                assert_eq!(
+                    (&spec.shape, spec.dtype),
+                    (&tensor.shape, tensor.dtype),
+                    "{p} {}",
+                    spec.name
+                );
+            }
+        }
+    }
+}
+
+/// One variable has one kind, whichever operator has it: sweeps read it before they know of whom.
+#[test]
+fn shared_names_have_one_kind() {
+    for a in Op::all().flat_map(|op| op.variables()) {
+        for b in Op::all().flat_map(|op| op.variables()).filter(|b| b.name == a.name) {
+            assert_eq!((a.kind, a.key), (b.kind, b.key), "{}", a.name);
+        }
+    }
+}
+
+/// FLOPs of phases: `2 B Hq (D + Dv)` a visible pair; a delta rule's step `7 K V`; lightning's `5 K V`.
+#[test]
+fn work_is_that_of_the_phase() {
+    let flops = |name: &str, phase, settings: &str| {
+        Problem::parse(op(name), phase, settings).unwrap().flops()
+    };
+    let (prefill, decode, verify) = (PhaseName::Prefill, PhaseName::Decode, PhaseName::Verify);
+    assert_eq!(
+        flops("attention", decode, "B=3,Hq=8,Hkv=2,D=64,context=500"),
+        2.0 * 24.0 * 128.0 * 500.0
+    );
+    // Of 4 new tokens among 500 keys: 497 + 498 + 499 + 500 pairs.
+    assert_eq!(
+        flops("attention", verify, "Hq=2,D=64,Tq=4,context=500"),
+        2.0 * 2.0 * 128.0 * 1994.0
+    );
+    assert_eq!(
+        flops("attention", prefill, "Hq=2,D=64,T=100,causal=true"),
+        2.0 * 2.0 * 128.0 * 5050.0
+    );
+    assert_eq!(flops("attention", prefill, "Hq=2,D=64,Dv=32,T=100"), 2.0 * 2.0 * 96.0 * 10000.0);
+    for name in ["gated_delta_rule", "kda"] {
+        assert_eq!(flops(name, decode, "B=3,H=2,HV=4,K=64,V=32"), 3.0 * 4.0 * 7.0 * 64.0 * 32.0);
+        assert_eq!(
+            flops(name, verify, "B=3,T=8,HV=4,K=64,V=32"),
+            8.0 * 3.0 * 4.0 * 7.0 * 64.0 * 32.0
+        );
+        let chunked = 100.0 * 4.0 * (6.0 * 64.0 * 32.0 + 256.0 * 96.0);
+        assert_eq!(flops(name, prefill, "T=100,HV=4,K=64,V=32"), chunked);
+    }
+    assert_eq!(flops("lightning", decode, "B=3,H=4,K=64,V=32"), 3.0 * 4.0 * 5.0 * 64.0 * 32.0);
+    assert_eq!(flops("lightning", verify, "T=2,H=4,K=64,V=32"), 2.0 * 4.0 * 5.0 * 64.0 * 32.0);
+}
+
+/// A linear step depends on no context; attention's cache grows with it.
+#[test]
+fn a_context_costs_a_linear_operator_nothing() {
+    for op in Op::all() {
+        let at = |n: usize| {
+            let settings = format!("context={n}");
+            Problem::parse(op, PhaseName::Decode, &settings).unwrap()
+        };
+        let (short, long) = (at(100), at(100_000));
+        assert_eq!((short.length(), long.length()), (100, 100_000));
+        assert_eq!(short.layer(), long.layer());
+        let grows = long.min_bytes() > short.min_bytes() && long.flops() > short.flops();
+        assert_eq!(grows, op.side() == Side::Full, "{op}");
+        if op.side() == Side::Linear {
+            assert_eq!((short.flops(), short.min_bytes()), (long.flops(), long.min_bytes()));
+        }
+    }
+}
+
+#[test]
+fn phases_hold_their_number_of_new_tokens() {
+    for op in Op::all() {
+        let token = op.with_role(Role::Token).expect("a row of tokens").name;
+        let of = |phase, n: usize| Problem::parse(op, phase, &format!("{token}={n}"));
+        assert!(of(PhaseName::Decode, 1).is_ok());
+        let why = of(PhaseName::Decode, 2).unwrap_err();
+        assert!(why.contains(&format!("{token} = 2")) && why.contains("decode takes 1"), "{why}");
+        assert!(of(PhaseName::Verify, 2).is_ok() && of(PhaseName::Verify, 16).is_ok());
+        for n in [1, 17] {
+            assert!(of(PhaseName::Verify, n).unwrap_err().contains("verify takes 2 to 16"));
+        }
+        assert!(of(PhaseName::Prefill, 17).is_ok());
+        let why = Problem::parse(op, PhaseName::Prefill, "phase=training").unwrap_err();
+        assert!(why.contains("phase=training") && why.contains("prefill, decode, verify"), "{why}");
+    }
+}
+
+/// The tables of the docs have the rows, with their documentation and defaults.
+#[test]
+fn tables_of_the_docs_equal_the_rows() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join("docs").join(name)).expect("a page");
+    let sweeps = read("sweeps.md");
+    for op in Op::all() {
+        for v in op.variables() {
+            let row = sweeps.lines().find(|l| {
+                l.starts_with("| `")
+                    && l.split('|').nth(1).is_some_and(|n| n.contains(&format!("`{}`", v.name)))
+            });
+            let row =
+                row.unwrap_or_else(|| panic!("docs/sweeps.md: no row of {op}'s `{}`", v.name));
+            let of = row.split('|').nth(2).unwrap_or_default();
+            let with = Op::all().filter(|op| op.variable(v.name).is_some());
+            let wanted: Vec<_> = with.map(|op| op.name()).collect();
+            let all = wanted.len() == ALL.len();
+            let named = |name: &&str| of.split(',').any(|x| x.trim() == *name);
+            assert!(
+                if all {
+                    of.trim() == "all"
+                } else {
+                    wanted.iter().all(named) && of.split(',').count() == wanted.len()
+                },
+                "docs/sweeps.md: `{}` is of {wanted:?}, not of {of}",
+                v.name
+            );
+        }
+        let exec = read("exec.md");
+        let section = exec.split(&format!("**{op}**")).nth(1);
+        let section = section.unwrap_or_else(|| panic!("docs/exec.md: no section **{op}**"));
+        let section = section.split("\n**").next().unwrap_or_default();
+        let any = Problem::new(op, PhaseName::Prefill, DType::Bf16, &Given::new(), Needed::Small)
+            .unwrap();
+        for t in op.tensors(&any) {
+            let layout = format!("`[{}]`", t.dims.replace(' ', ", "));
+            let row = section.lines().find(|l| {
+                l.split('|').nth(1).is_some_and(|n| n.contains(&format!("`{}`", t.name)))
+            });
+            let row = row.unwrap_or_else(|| panic!("docs/exec.md: no row of {op}'s `{}`", t.name));
+            assert!(row.contains(&layout), "docs/exec.md: {op}'s `{}` is {layout}", t.name);
+        }
+    }
+}
+
+/// Every record under reports/ still reads, and says what it said.
+#[test]
+fn records_of_the_reports_still_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports");
+    let mut read = 0;
+    for folder in std::fs::read_dir(root).expect("reports").flatten() {
+        let file = folder.path().join("records.jsonl");
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        for line in text.lines() {
+            let json: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let record: crossover::record::Record =
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+            let again = serde_json::to_value(&record.problem).expect("JSON");
+            assert_eq!(again, json["problem"], "{}", file.display());
+            assert_eq!(serde_json::to_value(record.phase).unwrap(), json["phase"]);
+            assert_eq!(record.phase, record.problem.phase());
+            assert_eq!(record.problem.fault(), None);
+            read += 1;
+        }
+    }
+    assert!(read > 500, "{read} records");
+}
