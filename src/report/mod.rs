@@ -120,7 +120,7 @@ struct Part {
     facts: facts::Facts,
 }
 
-const SPEED_NOTE: &str = "Attention's time over the linear operator's, each by its fastest kernel \
+const SPEED_NOTE: &str = "The full operator's time over the linear one's, each by its fastest kernel \
     and tile; above 1x the linear operator is the faster one.";
 
 const MODELLED_NOTE: &str = "Modelled, not measured: the times of this section are a roofline \

@@ -264,7 +264,7 @@ impl Reader<'_> {
                 }
             }
             if kernels.is_empty() {
-                let why = "`kernels` is empty: write a glob such as \"attention/*\", or leave the key out for all";
+                let why = "`kernels` is empty: write a glob such as \"*/prefill.*\", or leave the key out for all";
                 return Err(self.source.error(&field.value.span(), why));
             }
         }

@@ -29,27 +29,36 @@ const FEW: [Option<u32>; 4] = [Some(2), Some(5), None, Some(3)];
 /// Multiprocessors beside the heads of [`uneven`] cases.
 const UNEVEN: [(u32, (usize, usize)); 3] = [(5, (2, 1)), (7, (2, 1)), (9, (3, 1))];
 
-/// The suite of a kernel, in an order that does not depend on the seed: that of each of its phases.
+/// The suite of a kernel, in an order that does not depend on the seed. Its first phase has the whole
+/// suite. The others are the same template: they have the tiles that show each value of each axis.
 ///
 /// # Errors
 /// The manifest names what problems lack, or an expression of it fails.
 pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Subject>, KernelError> {
     let mut all = Vec::new();
     for &phase in &kernel.manifest.phases {
-        all.extend(of_phase(kernel, phase, seed)?);
+        let mut variants = variants(kernel, phase)?;
+        if phase != kernel.phase() {
+            few_tiles(&mut variants);
+        }
+        all.extend(of_phase(kernel, phase, &variants, seed)?);
     }
     Ok(all)
 }
 
-fn of_phase(kernel: &Kernel, phase: PhaseName, seed: u64) -> Result<Vec<Subject>, KernelError> {
-    let variants = variants(kernel, phase)?;
-    let axes = Axes::new(kernel, phase, &variants);
+fn of_phase(
+    kernel: &Kernel,
+    phase: PhaseName,
+    variants: &[Variant],
+    seed: u64,
+) -> Result<Vec<Subject>, KernelError> {
+    let axes = Axes::new(kernel, phase, variants);
     let fills = kernel.fills_device();
-    let most = CASES / kernel.manifest.phases.len();
+    let most = if phase == kernel.phase() { CASES } else { CASES / 8 };
     let per_variant = (most / variants.len().max(1)).max(LEAST_PER_VARIANT);
     let mut covering = Covering::new(axes.sizes());
     let mut cases: Vec<Subject> = Vec::new();
-    for v in &variants {
+    for v in variants {
         let mut used = Vec::new();
         for _ in 0..per_variant.min(axes.least_cases(v)) {
             let fits = |free: &[usize]| {
@@ -74,8 +83,8 @@ fn of_phase(kernel: &Kernel, phase: PhaseName, seed: u64) -> Result<Vec<Subject>
             cases.push(Subject { case, prefix, multiprocessors, most_steps: None });
         }
     }
-    if fills {
-        cases.extend(uneven(kernel, &axes, &variants, seed));
+    if fills && phase == PhaseName::Prefill {
+        cases.extend(uneven(kernel, &axes, variants, seed));
     }
     Ok(cases)
 }
@@ -174,6 +183,18 @@ fn variants(kernel: &Kernel, phase: PhaseName) -> Result<Vec<Variant>, KernelErr
         }
     }
     Ok(all)
+}
+
+/// Leaves variants that have, at each precision, each value of each tile axis and each pair of
+/// dimensions between them.
+fn few_tiles(variants: &mut Vec<Variant>) {
+    let (mut values, mut dims) = (HashSet::new(), HashSet::new());
+    variants.retain(|v| {
+        let value = |(axis, x): (&String, &i64)| values.insert((v.dtype, axis.clone(), *x));
+        // Every value is entered, not only those up to the first new one.
+        let new = v.tile.0.iter().map(value).filter(|new| *new).count();
+        dims.insert((v.dtype, v.dims)) || new > 0
+    });
 }
 
 /// 1, 63, 1000, and one below, at and above each block length: those among the tile's values, and

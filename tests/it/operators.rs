@@ -425,3 +425,76 @@ fn records_of_the_reports_still_read() {
     }
     assert!(read > 500, "{read} records");
 }
+
+/// Rust without its comments, line by line; strings stay.
+fn code(text: &str) -> String {
+    let all: Vec<char> = text.chars().collect();
+    let (mut out, mut i) = (String::new(), 0);
+    let at = |i: usize| all.get(i).copied().unwrap_or('\0');
+    let until = |mut i: usize, end: char| {
+        while i < all.len() && all[i] != end {
+            i += if all[i] == '\\' { 2 } else { 1 };
+        }
+        i
+    };
+    while i < all.len() {
+        let next = match (at(i), at(i + 1)) {
+            ('/', '/') => {
+                i += all[i..].iter().position(|c| *c == '\n').unwrap_or(all.len() - i);
+                continue;
+            }
+            ('"', _) => until(i + 1, '"') + 1,
+            // A character, not a lifetime.
+            ('\'', '\\') => until(i + 1, '\'') + 1,
+            ('\'', _) if at(i + 2) == '\'' => i + 3,
+            _ => i + 1,
+        };
+        out.extend(&all[i..next.min(all.len())]);
+        i = next;
+    }
+    out
+}
+
+#[test]
+fn code_is_what_comments_leave() {
+    let text =
+        "let a = \"// kda\"; // kda\n/// kda\nlet b = '\"'; let c: &'static str = \"\\\"kda\"; //";
+    assert_eq!(
+        code(text),
+        "let a = \"// kda\"; \n\nlet b = '\"'; let c: &'static str = \"\\\"kda\"; "
+    );
+}
+
+/// An operator is one value: outside src/op no identifier and no string has its name.
+#[test]
+fn nobody_else_names_an_operator() {
+    fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true if path.ends_with("src/op") => {}
+                true => files(&path, found),
+                false if path.extension().is_some_and(|e| e == "rs") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    assert!(found.len() > 100, "{} files", found.len());
+    // As in kernels, and as identifiers and types have it.
+    let names: Vec<String> = Op::all()
+        .flat_map(|op| [op.name().to_string(), op.name().replace('_', ""), op.face().class.into()])
+        .collect();
+    let mut named = Vec::new();
+    for file in found {
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        for (i, line) in code(&text).lines().enumerate() {
+            let line = line.to_lowercase();
+            if names.iter().any(|name| line.contains(name)) {
+                named.push(format!("{}:{}: {}", file.display(), i + 1, line.trim()));
+            }
+        }
+    }
+    assert!(named.is_empty(), "outside src/op:\n{}", named.join("\n"));
+}

@@ -131,9 +131,9 @@ ptxas info    : Used 168 registers, used 1 barriers, 400 bytes cmem[0]";
 
     #[test]
     fn errors_are_placed_in_the_template() {
-        let file: Arc<str> = Arc::from("kda/prefill.sm80.ptx");
+        let file: Arc<str> = Arc::from("op/prefill.sm80.ptx");
         let ptx = Ptx {
-            kernel: "kda/prefill.sm80".into(),
+            kernel: "op/prefill.sm80".into(),
             text: ".version 7.0\n  mov.u32 %a, %b;\n".into(),
             origin: vec![(file.clone(), 1), (file, 42)],
             sha256: String::new(),
@@ -141,7 +141,7 @@ ptxas info    : Used 168 registers, used 1 barriers, 400 bytes cmem[0]";
         };
         let log = "ptxas application ptx input, line 2; error   : Unknown symbol '%b'\n";
         let text = explain(log, &ptx);
-        assert!(text.contains("kda/prefill.sm80.ptx:42: mov.u32 %a, %b;"), "{text}");
+        assert!(text.contains("op/prefill.sm80.ptx:42: mov.u32 %a, %b;"), "{text}");
         assert!(text.contains("Unknown symbol"), "{text}");
         assert!(explain("line 99; error: x", &ptx).ends_with("x"));
     }
