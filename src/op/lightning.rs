@@ -165,7 +165,8 @@ impl Operator for Lightning {
             "keys=identical slope=zero",
             "keys=identical slope=steep",
         ];
-        Suite::plain(FAMILIES, recurrence::own_axes(phase))
+        let plain = Suite::plain(FAMILIES, recurrence::own_axes(phase));
+        Suite { extras: recurrence::extras, ..plain }
     }
 
     fn layer(&self, p: &Problem) -> String {

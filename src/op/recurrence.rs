@@ -91,6 +91,15 @@ pub fn own_axes(phase: PhaseName) -> &'static [Own] {
     }
 }
 
+/// In decode and verify the problem in turns with its state in fp32, bf16 and fp16.
+pub fn extras(p: &Problem, turn: usize) -> Problem {
+    match (p.phase(), turn % 3) {
+        (PhaseName::Prefill, _) | (_, 0) => p.clone(),
+        (_, 1) => p.with("state", Value::Word("bf16")),
+        _ => p.with("state", Value::Word("fp16")),
+    }
+}
+
 /// `K = V = 128, state in and out`, after the heads; new tokens where they are verified.
 pub fn layer(p: &Problem, heads: String) -> String {
     let (k, v) = (p.count("K"), p.count("V"));
@@ -390,7 +399,7 @@ const FAMILIES: &[&str] = &[
 ];
 
 pub fn suite(phase: PhaseName) -> Suite {
-    Suite::plain(FAMILIES, own_axes(phase))
+    Suite { extras, ..Suite::plain(FAMILIES, own_axes(phase)) }
 }
 
 /// `H 16, HV 32`, and what [`layer`] adds.

@@ -68,8 +68,12 @@ pub fn judge(
     parts: &[Part],
     limit: f64,
 ) -> (OutputError, Option<String>) {
-    // fp32 outputs of a computation in lower precision are held against that precision.
-    let precision = problem.dtype();
+    // fp32 outputs of a computation in lower precision are held against that precision, outputs of a
+    // coarser format of their own against that.
+    let precision = match spec.dtype.format().mantissa < problem.dtype().format().mantissa {
+        true => spec.dtype,
+        false => problem.dtype(),
+    };
     let blocks = spec.token_axis().map_or(0, |axis| spec.shape[axis].div_ceil(BLOCK));
     let mut total = Sums::default();
     let mut by_block = vec![Sums::default(); blocks];
