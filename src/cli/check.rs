@@ -76,6 +76,10 @@ pub struct Args {
 const FULL: usize = 3;
 
 /// `kernels` is the folder that the registry was read from, if not the embedded one.
+///
+/// # Errors
+/// A pattern, problem, tile, check or device that means nothing, or no case left; a case that
+/// failed, or none that could run.
 pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let work = work(&args, &registry.matching(&args.glob)?)?;
     if args.list {

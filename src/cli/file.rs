@@ -286,6 +286,9 @@ fn is_optional(op: Op, spec: &TensorSpec) -> bool {
 }
 
 /// Whether a file can be made there, before any work is done for it.
+///
+/// # Errors
+/// The path is a folder, a device or a pipe, or nothing can be written beside it.
 pub fn writable(path: &Path) -> Result<(), String> {
     if path.is_dir() {
         return Err(format!("--out {}: is a folder; name a file", path.display()));
@@ -334,6 +337,9 @@ pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>
 
 /// Writes the tensors of one flow, in the order of the problem's tensors, with facts as the
 /// file's metadata.
+///
+/// # Errors
+/// The path, and why the file cannot be made or written.
 pub fn write(
     path: &Path,
     problem: &Problem,

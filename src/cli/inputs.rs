@@ -28,6 +28,11 @@ pub struct Args {
     out: PathBuf,
 }
 
+/// Writes the inputs and says where.
+///
+/// # Errors
+/// Settings that make no problem, tensors that this machine has no memory for, or a file that
+/// cannot be written.
 pub fn run(args: Args) -> Result {
     let op = args.op;
     let first = op.phases()[0].name;

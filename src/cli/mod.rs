@@ -84,6 +84,7 @@ impl From<DeviceError> for Failure {
     }
 }
 
+/// What a command returns.
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 fn registry(dir: Option<&PathBuf>) -> Result<Registry> {

@@ -26,6 +26,10 @@ pub struct Args {
     json: bool,
 }
 
+/// Prints the plan.
+///
+/// # Errors
+/// A sweep that cannot be read or planned, or no such device.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let sweep = Sweep::load(&args.sweep)?;
     let device = args.device.as_deref().map(super::facts).transpose()?;

@@ -67,6 +67,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Executes the variant and prints what each line did.
+///
+/// # Errors
+/// A kernel, problem, tile or device that means nothing or does not fit; a page that cannot be
+/// written; a kernel that faults or gives a wrong result.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let named = registry.named(&args.kernel)?;
     let problem =

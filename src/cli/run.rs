@@ -52,6 +52,11 @@ fn seconds(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
+/// Runs what is planned and not yet recorded, then draws the report of the whole folder.
+///
+/// # Errors
+/// A sweep that cannot be planned or has nothing to run; no such device, or one that is lost;
+/// records or a report that cannot be written; a case that failed; Ctrl-C.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let sweep = Sweep::load(&args.sweep)?;
     // A faulty sweep is refused before a device is looked for.

@@ -165,8 +165,11 @@ impl FaultKind {
 pub struct Site {
     /// What it does: `reads it`. Empty where the message says it.
     pub does: String,
+    /// Its place in the grid.
     pub cta: [u32; 3],
+    /// Its number in the CTA; `None` where a thread acts alone.
     pub warp: Option<u32>,
+    /// Its place in the CTA; `None` where the whole warp acts.
     pub thread: Option<[u32; 3]>,
     /// Line of the PTX from 1, and its text; 0 if unknown.
     pub line: u32,

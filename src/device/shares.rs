@@ -90,6 +90,7 @@ pub struct LaunchShare {
 }
 
 impl JobShare {
+    /// The sum of the launches.
     pub fn new(launches: Vec<LaunchShare>) -> JobShare {
         let sum = |f: fn(&LaunchShare) -> u64| launches.iter().map(f).sum();
         JobShare { executed: sum(|l| l.executed), of: sum(|l| l.of), launches }

@@ -27,7 +27,9 @@ static CURATED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sweeps");
 #[derive(Debug, Clone)]
 pub struct Sweep {
     pub name: String,
+    /// What it asks; Markdown of paragraphs and `code`.
     pub question: String,
+    /// How to read the results; as `question`.
     pub analysis: String,
     /// What `--device` is by default.
     pub device: Option<String>,
@@ -64,6 +66,7 @@ pub struct Axis {
     pub points: Vec<Point>,
 }
 
+/// One value of an axis.
 #[derive(Debug, Clone)]
 pub struct Point {
     pub span: Span,
@@ -73,6 +76,7 @@ pub struct Point {
 /// Values of variables, by name.
 pub type Settings = IndexMap<&'static str, Setting>;
 
+/// What a point says of one variable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Setting {
     /// Of a variable of operators.
@@ -83,6 +87,7 @@ pub enum Setting {
     Seed(u64),
 }
 
+/// Which tiles of a kernel are planned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TileChoice {
     /// The manifest's default for the problem.
@@ -96,7 +101,9 @@ pub enum TileChoice {
 #[derive(Debug, Clone)]
 pub struct Skip {
     pub span: Span,
+    /// An expression over the case, and the device where it names one.
     pub when: String,
+    /// For people: plan, records and report have it.
     pub why: String,
 }
 
@@ -108,6 +115,7 @@ pub(crate) struct Variable {
     pub kind: Kind,
 }
 
+/// How the value of an axis is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
     /// A variable of the operators that have it.
@@ -147,6 +155,7 @@ impl Variable {
         all
     }
 
+    /// The variable of that name, if there is one.
     pub fn named(name: &str) -> Option<Variable> {
         Variable::all().into_iter().find(|v| v.name == name)
     }
@@ -193,6 +202,9 @@ impl Sweep {
     }
 
     /// Reads a sweep. Any text is survived: it gives a sweep or an error with its place.
+    ///
+    /// # Errors
+    /// Text that is no TOML, keys or values that a sweep does not have, or a part that is missing.
     pub fn parse(source: Source) -> Result<Sweep, SweepError> {
         parse::sweep(source)
     }

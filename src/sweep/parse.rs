@@ -14,6 +14,10 @@ use crate::op::{self, DType, Op, PhaseName, Value};
 
 type Result<T> = std::result::Result<T, SweepError>;
 
+/// Reads a sweep; [`Sweep::parse`] describes it.
+///
+/// # Errors
+/// As of [`Sweep::parse`].
 pub fn sweep(source: Source) -> Result<Sweep> {
     let text = source.text.clone();
     let table =

@@ -20,6 +20,7 @@ pub struct Case {
     pub problem: Problem,
     pub family: Family,
     pub seed: u64,
+    /// Its name, with target.
     pub kernel: String,
     pub tile: Tile,
     pub regime: Regime,
@@ -52,6 +53,7 @@ impl Case {
     }
 }
 
+/// A case, and whether it is run.
 #[derive(Debug, Clone)]
 pub struct Planned {
     pub case: Case,
@@ -65,6 +67,7 @@ pub struct Planned {
 /// interrupted run has every operator up to some length.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The name of the sweep.
     pub sweep: String,
     pub cases: Vec<Planned>,
     /// Skips that depend on the device, and no device was given.
@@ -72,6 +75,7 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The cases that are not skipped.
     pub fn runnable(&self) -> impl Iterator<Item = &Case> {
         self.cases.iter().filter(|p| p.skip.is_none()).map(|p| &p.case)
     }
