@@ -93,7 +93,7 @@ impl Source<'_> {
         Ok(shape.to_vec())
     }
 
-    /// The problem whose shapes are those of the tensors, as the options say for the rest.
+    /// The problem: shapes and precision are those of the tensors, the rest is as the options say.
     fn problem(&self, op: Op, phase: PhaseName, options: &Options) -> Result<Problem, String> {
         let (phase, mut given) = options.given(op, phase)?;
         let plain = Problem::new(op, phase, DType::Bf16, &Given::new(), Needed::Small)
@@ -178,7 +178,7 @@ impl Source<'_> {
         })
     }
 
-    /// What it says of a variable that a tensor is there, or in what format it is.
+    /// What a tensor tells of a variable by being there or by its 8-bit format, with its name.
     fn told_by_presence(
         &self,
         v: &Variable,
@@ -273,19 +273,19 @@ fn stored(dtype: DType) -> Dtype {
     Dtype::deserialize(code).expect("rows have safetensors' own codes")
 }
 
-/// Where packed sequences begin, which other problems go without.
+/// Whether the tensor says where packed sequences begin: those alone are integers.
 fn is_packing(spec: &TensorSpec) -> bool {
     spec.dtype == DType::I32
 }
 
-/// Whether some problems of the operator go without the tensor: one that a flag is named after, or
-/// one of packed lengths.
+/// Whether some problems of the operator go without the tensor: a flag has its name, or it is one
+/// of packed lengths.
 fn is_optional(op: Op, spec: &TensorSpec) -> bool {
     let flag = op.variable(spec.name).is_some_and(|v| v.kind == Kind::Flag);
     flag || is_packing(spec)
 }
 
-/// Whether a file can be made there, before any work is done for it.
+/// Makes sure that a file can be made there, before any work is done for it.
 ///
 /// # Errors
 /// The path is a folder, a device or a pipe, or nothing can be written beside it.

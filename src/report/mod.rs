@@ -42,6 +42,7 @@ pub struct Prose {
 /// What was written, and what it says in short.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
+    /// The page of HTML.
     pub index: PathBuf,
     /// Every file, `index` first.
     pub files: Vec<PathBuf>,
