@@ -18,7 +18,7 @@ pub struct Args {
     /// Only part I of N, I from 0.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Seed of the inputs, over the sweep's.
+    /// Seed of the inputs, in place of the sweep's.
     #[arg(long)]
     seed: Option<u64>,
     /// One JSON object a case.

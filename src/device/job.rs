@@ -18,14 +18,15 @@ pub struct Ptx {
     pub origin: Vec<(Arc<str>, u32)>,
     /// SHA-256 of `text`, hex. Names the variant.
     pub sha256: String,
-    /// Of lines that macros brought, where they stand in these; `origin` is the outermost call.
+    /// Where lines that macros brought stand in the macros; `origin` has their outermost call.
     pub macros: Macros,
 }
 
 /// By line of the PTX from 1: `lib/mma.ptx:31 in mma.step(), called at attention/prefill.sm90a.ptx:104`.
 type Within = BTreeMap<u32, String>;
 
-/// Where lines stand that macros brought, found out when somebody asks: it takes its time.
+/// Where lines that macros brought stand. It takes a while to find out, so it waits until someone
+/// asks.
 #[derive(Clone, Default)]
 pub struct Macros(Option<Arc<dyn Fn() -> Within + Send + Sync>>);
 

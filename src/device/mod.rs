@@ -1,8 +1,8 @@
 //! Where kernels run: one [`Device`] trait, a CUDA GPU or the emulator behind it.
 //!
-//! What is said of both stands here and in the files beside: what a device is given ([`Job`]), what it
-//! gives back ([`Outcome`]), why it cannot ([`DeviceError`]), what it is ([`Facts`]). None of it knows
-//! [`cuda`] or [`emulator`]; [`open`](mod@open) alone knows both.
+//! This file and those beside it hold what both share: what a device is given ([`Job`]), what it
+//! gives back ([`Outcome`]), why it cannot ([`DeviceError`]), what it is ([`Facts`]). None of them
+//! knows [`cuda`] or [`emulator`]; [`open`](mod@open) alone knows both.
 
 pub mod counts;
 pub mod cuda;
@@ -76,9 +76,9 @@ pub trait Loaded {
     /// A launch that the device refuses, a fault while it runs, or a kernel that does not end.
     fn run(&mut self) -> Result<Outcome, DeviceError>;
 
-    /// Where times come from. Measured and modelled never mix. A modelled time is that of `times`
-    /// disjoint copies of what [`Loaded::run`] executed, as when one head stands for many; a
-    /// measured one is that of the job itself, and `times` is 1.
+    /// The clock of this job. Measured and modelled times never mix. A modelled time is that of
+    /// `times` disjoint copies of what [`Loaded::run`] executed, as when one head stands for many;
+    /// a measured one is that of the job itself, and `times` is 1.
     fn clock(&mut self, times: u64) -> Clock<'_>;
 }
 

@@ -39,9 +39,9 @@ pub struct Outcome {
     pub damage: Vec<String>,
     /// Counted by the emulator, absent on a GPU.
     pub counts: Option<Counts>,
-    /// Where [`Loaded::limit_ctas`](super::Loaded::limit_ctas) asked for a part of the CTAs: what was executed.
+    /// What was executed, where [`Loaded::limit_ctas`](super::Loaded::limit_ctas) asked for a part.
     pub share: Option<JobShare>,
-    /// Where CTAs were left out: which elements of each output were written. The rest is poison.
+    /// Which elements of each output were written, where CTAs were left out. The rest is poison.
     pub computed: Option<Vec<Computed>>,
 }
 

@@ -7,8 +7,8 @@ use crate::device::{Arg, Buffer, BufferRole, Job, Launch, TensorMap};
 use crate::op::{Flow, Problem};
 
 impl Kernel {
-    /// What a device needs to run this variant on this problem; for a grid that covers the
-    /// device (`SMS`), that of an H200.
+    /// What a device needs to run this variant on this problem. A grid that covers the device is
+    /// that of an H200, with 132 multiprocessors.
     ///
     /// # Errors
     /// As of [`Kernel::job_on`].

@@ -1,4 +1,4 @@
-//! From template, problem and tile to PTX, with each line's origin kept.
+//! Renders a template for a problem and tile to PTX, and keeps each line's origin.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Kernel {
         context
     }
 
-    /// Why this kernel cannot do the problem, if it cannot.
+    /// Refuses a problem that this kernel cannot do.
     ///
     /// # Errors
     /// It refuses the operator, phase, precision, a shape, a number format, or what a condition
@@ -96,7 +96,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether the manifest takes that number format for a variable; the usual one it always does.
+    /// Whether the manifest takes that number format for a variable: one that it lists, or the usual
+    /// one where it lists none or the problem names none.
     pub fn takes(&self, variable: &str, format: &Given) -> bool {
         let usual = self.manifest.op.variable(variable).is_some_and(|v| v.is_default(format));
         let listed = self.manifest.formats.get(variable);
@@ -144,7 +145,7 @@ impl Kernel {
         Ok(context)
     }
 
-    /// Why the tile is not legal for the problem, if it is not.
+    /// Refuses a tile that is not legal for the problem.
     ///
     /// # Errors
     /// An axis that is missing, unknown or has no such value, or a constraint that does not hold;
@@ -222,7 +223,7 @@ impl Kernel {
     /// The manifest's default tile for the problem.
     ///
     /// # Errors
-    /// None of the manifest holds for the problem, or the one that does is not legal.
+    /// None of the manifest's defaults is for the problem, or the first that is is not legal.
     pub fn default_tile(&self, problem: &Problem) -> Result<Tile, KernelError> {
         let context = self.problem_context(problem);
         let eval = Evaluator::default();

@@ -62,7 +62,7 @@ impl Op {
         row.or_else(|| self.phase(phase).map(|p| p.length).filter(|length| *length == name))
     }
 
-    /// The variable with that role; of several the first.
+    /// The variable with that role, the first if there are several.
     pub fn with_role(self, role: Role) -> Option<&'static Variable> {
         self.variables().iter().find(|v| v.role == role)
     }

@@ -225,7 +225,7 @@ pub struct Curve<'a> {
     pub setting: Setting,
     pub kernel: &'a str,
     pub family: String,
-    /// By length: the fastest tile.
+    /// The fastest tile at each length.
     pub best: BTreeMap<usize, &'a Record>,
     /// Every record, of every tile, seed and status.
     pub all: Vec<&'a Record>,

@@ -46,7 +46,7 @@ pub struct Summary {
     pub index: PathBuf,
     /// Every file, `index` first.
     pub files: Vec<PathBuf>,
-    /// Where linear operators overtake attention, or that they do not: one sentence for each
+    /// Where linear operators overtake full ones, or that they do not: one sentence for each
     /// comparison and section.
     pub crossovers: Vec<String>,
     /// The same in one line an operator and section, for when there are many.

@@ -31,13 +31,13 @@ pub struct Sweep {
     pub question: String,
     /// How to read the results; as `question`.
     pub analysis: String,
-    /// What `--device` is by default.
+    /// The device, unless `--device` names another.
     pub device: Option<String>,
     pub seed: u64,
     pub regime: Regime,
     /// Which CTAs the emulator executes, unless the command line says otherwise.
     pub sample_ctas: Option<ShareRule>,
-    /// Axes that every group takes, as far as its operators have their variables.
+    /// Axes of every group, for the operators that have their variables.
     pub axes: Vec<Axis>,
     pub groups: Vec<Group>,
     pub skips: Vec<Skip>,
@@ -49,10 +49,10 @@ pub struct Sweep {
 pub struct Group {
     /// Where the group stands in the file.
     pub span: Span,
-    /// Empty for every operator that a kernel is found for.
+    /// Empty stands for every operator that a kernel is found for.
     pub ops: Vec<(Op, Span)>,
     pub phase: PhaseName,
-    /// Globs over kernel names; empty for every kernel.
+    /// Globs over kernel names. Empty stands for every kernel.
     pub kernels: Vec<(String, Span)>,
     pub axes: Vec<Axis>,
     pub skips: Vec<Skip>,
@@ -79,7 +79,7 @@ pub type Settings = IndexMap<&'static str, Setting>;
 /// What a point says of one variable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Setting {
-    /// Of a variable of operators.
+    /// The value of an operator's variable.
     Value(Value),
     DType(DType),
     Inputs(Family),
@@ -201,7 +201,7 @@ impl Sweep {
         }
     }
 
-    /// Reads a sweep. Any text is survived: it gives a sweep or an error with its place.
+    /// Reads a sweep. Any text gives a sweep or an error with its place, never a panic.
     ///
     /// # Errors
     /// Text that is no TOML, keys or values that a sweep does not have, or a part that is missing.

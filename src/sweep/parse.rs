@@ -1,4 +1,4 @@
-//! From TOML to a [`Sweep`], keeping the place of every value for messages.
+//! Reads TOML as a [`Sweep`] and keeps the place of every value for messages.
 
 use indexmap::IndexMap;
 use toml::Spanned;

@@ -27,9 +27,9 @@ pub struct Subject {
     pub most_steps: Option<u64>,
 }
 
-/// What a check allows a CTA whatever its problem, and FLOPs of the problem for each warp
-/// instruction more. Of the suite's CTAs none takes more than a tenth of it; a CTA that did a
-/// problem alone, one FLOP a lane, would take half of what the FLOPs allow.
+/// Warp instructions that a check allows a CTA whatever its problem, and FLOPs of the problem for
+/// each one more. No CTA of the suites takes more than a tenth of that; a CTA that did a problem
+/// alone, one FLOP a lane, would take half of what the FLOPs allow.
 const STEPS: u64 = 5_000_000;
 const FLOPS_A_STEP: f64 = 16.0;
 

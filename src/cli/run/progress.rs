@@ -1,4 +1,4 @@
-//! A line a case, and on a terminal a bar with the time left.
+//! Progress of a run: a line for each case, and on a terminal a bar with the time left.
 
 use std::io::Write;
 use std::time::Duration;

@@ -12,7 +12,7 @@ use crate::op::Problem;
 use crate::record::Record;
 use crate::sweep::Case;
 
-/// Where and as what cases run.
+/// What all cases of a run share.
 pub struct Site<'a> {
     pub registry: &'a Registry,
     pub device: &'a dyn Device,
