@@ -21,7 +21,7 @@ pub struct Agreement {
 pub const LEAST_AGREEMENT: f64 = 0.99;
 
 impl Agreement {
-    /// Whether at least [`LEAST_AGREEMENT`] of the elements agree.
+    /// Whether at least `LEAST_AGREEMENT` of the elements agree.
     pub fn passes(&self) -> bool {
         self.within_one_ulp >= LEAST_AGREEMENT
     }
