@@ -80,10 +80,16 @@ fn problems() -> Vec<Problem> {
         for phase in op.phases() {
             let sizes = match phase.name {
                 PhaseName::Prefill => "B=2,T=8192",
-                PhaseName::Decode | PhaseName::Verify => "B=64,context=8192",
+                PhaseName::Decode | PhaseName::Verify => "B=16,context=8192",
             };
-            let heads = op.with_role(Role::Heads).map_or("", |v| v.name);
-            let settings = format!("{sizes},{heads}=32");
+            let mut settings = sizes.to_string();
+            for v in op.variables() {
+                settings += &match v.role {
+                    Role::Heads => format!(",{}=32", v.name),
+                    Role::Shared { .. } => format!(",{}=8", v.name),
+                    _ => String::new(),
+                };
+            }
             let problem = Problem::parse(op, phase.name, &settings).expect("a problem");
             // Whatever a row sees: all of it, and the past alone.
             let flag = op.variable("causal").filter(|_| phase.name == PhaseName::Prefill);

@@ -99,9 +99,9 @@ impl Problem {
                 }
                 _ if square && lengths[1..].contains(&v.name) => {}
                 _ if v.role == Role::Scale => {}
-                // What nearly every case has says nothing.
-                Value::Flag(true) if matches!(v.default, Default::Is(Value::Flag(true))) => {}
-                Value::Flag(false) if matches!(v.default, Default::Is(Value::Flag(true))) => {
+                // What nearly every case of the phase has says nothing.
+                Value::Flag(true) if self.is_usually_on(v) => {}
+                Value::Flag(false) if self.is_usually_on(v) => {
                     text += &format!(" no_{}", v.name);
                 }
                 Value::Flag(true) => text += &format!(" {}", v.name),
@@ -110,6 +110,16 @@ impl Problem {
             }
         }
         text
+    }
+
+    /// Whether a flag is on where nobody gives it.
+    fn is_usually_on(&self, v: &Variable) -> bool {
+        let of_phase = self.phase_row().defaults.iter().find(|(name, _)| *name == v.name);
+        match (of_phase, &v.default) {
+            (Some((_, value)), _) => *value == Value::Flag(true),
+            (None, Default::Is(value)) => *value == Value::Flag(true),
+            _ => false,
+        }
     }
 
     /// Refuses a problem whose tensors take more than this machine's memory, as /proc/meminfo tells
