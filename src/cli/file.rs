@@ -20,7 +20,8 @@ use crate::op::{
 /// is `phase` unless the options say another.
 ///
 /// # Errors
-/// Naming the file, the tensor, what was found and what is expected.
+/// The file is no problem of the operator; the message names file and tensor, what was found and
+/// what is expected.
 pub fn read(
     path: &Path,
     op: Op,
@@ -313,7 +314,7 @@ fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, String> {
 /// for those that the file lacks.
 ///
 /// # Errors
-/// Naming the file and the tensor: none of the outputs is there, a shape or type does not fit.
+/// None of the outputs is there, or a shape or type does not fit; the message names file and tensor.
 pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>>, String> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
