@@ -52,8 +52,8 @@ pub struct Args {
     /// Input family of --problem: random, gate=slow keys=identical, logits=huge, ...
     #[arg(long, requires = "problem")]
     family: Option<Family>,
-    /// Make grids that fill the device for N multiprocessors, if it has more. The suite says it of
-    /// each case (sms=N in --list).
+    /// Make grids that fill the device for N multiprocessors, if it has more. The suite has its own
+    /// for each case (sms=N in --list).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sms: Option<u32>,
     /// On the emulator, warp instructions after which a CTA is taken to hang; by default 5 million,
@@ -72,10 +72,14 @@ pub struct Args {
     jobs: Option<usize>,
 }
 
-/// Failures printed in full for each kernel; of the others one line.
+/// Failures printed in full for each kernel; the others get one line.
 const FULL: usize = 3;
 
 /// `kernels` is the folder that the registry was read from, if not the embedded one.
+///
+/// # Errors
+/// A pattern, problem, tile, check or device that means nothing, or no case left; a case that
+/// failed, or none that could run.
 pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let work = work(&args, &registry.matching(&args.glob)?)?;
     if args.list {
@@ -218,13 +222,14 @@ struct Tally {
     failed: usize,
     skipped: IndexMap<String, usize>,
     seconds: f64,
-    /// By output: the E/F nearest its limit, with that limit.
+    /// The E/F nearest its limit, with that limit, by output.
     worst: IndexMap<String, (f64, f64)>,
-    /// By output: the smallest share of elements within one unit in the last place.
+    /// The smallest share of elements within one unit in the last place and the largest distance,
+    /// by output.
     agreement: IndexMap<String, (f64, f64)>,
 }
 
-/// What of the command line repeats a case, beside the case.
+/// What a command that repeats a case needs beside the case.
 struct Repeat {
     device: String,
     kernels: Option<PathBuf>,

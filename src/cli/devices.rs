@@ -15,6 +15,10 @@ pub struct Args {
     json: bool,
 }
 
+/// Lists the devices.
+///
+/// # Errors
+/// None: the list says why a device cannot be opened.
 pub fn run(args: Args) -> Result {
     let found = list();
     let mut out = std::io::stdout().lock();

@@ -53,6 +53,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Runs the kernel on the tensors of the file, writes its outputs and says what was run.
+///
+/// # Errors
+/// A file that is no problem of the operator, or that the kernel, tile or device cannot do; a fault
+/// while it runs; outputs that cannot be written, are wrong, or come with damaged buffers.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let named = registry.named(&args.kernel)?;
     let (problem, inputs) = file::read(&args.inputs, named.op(), named.phase(), &args.options)

@@ -20,7 +20,8 @@ use crate::op::{
 /// is `phase` unless the options say another.
 ///
 /// # Errors
-/// Naming the file, the tensor, what was found and what is expected.
+/// The file is no problem of the operator; the message names file and tensor, what was found and
+/// what is expected.
 pub fn read(
     path: &Path,
     op: Op,
@@ -93,7 +94,7 @@ impl Source<'_> {
         Ok(shape.to_vec())
     }
 
-    /// The problem whose shapes are those of the tensors, as the options say for the rest.
+    /// The problem: shapes and precision are those of the tensors, the rest is as the options say.
     fn problem(&self, op: Op, phase: PhaseName, options: &Options) -> Result<Problem, String> {
         let (phase, mut given) = options.given(op, phase)?;
         let plain = Problem::new(op, phase, DType::Bf16, &Given::new(), Needed::Small)
@@ -178,7 +179,7 @@ impl Source<'_> {
         })
     }
 
-    /// What it says of a variable that a tensor is there, or in what format it is.
+    /// What a tensor tells of a variable by being there or by its 8-bit format, with its name.
     fn told_by_presence(
         &self,
         v: &Variable,
@@ -273,19 +274,22 @@ fn stored(dtype: DType) -> Dtype {
     Dtype::deserialize(code).expect("rows have safetensors' own codes")
 }
 
-/// Where packed sequences begin, which other problems go without.
+/// Whether the tensor says where packed sequences begin: those alone are integers.
 fn is_packing(spec: &TensorSpec) -> bool {
     spec.dtype == DType::I32
 }
 
-/// Whether some problems of the operator go without the tensor: one that a flag is named after, or
-/// one of packed lengths.
+/// Whether some problems of the operator go without the tensor: a flag has its name, or it is one
+/// of packed lengths.
 fn is_optional(op: Op, spec: &TensorSpec) -> bool {
     let flag = op.variable(spec.name).is_some_and(|v| v.kind == Kind::Flag);
     flag || is_packing(spec)
 }
 
-/// Whether a file can be made there, before any work is done for it.
+/// Makes sure that a file can be made there, before any work is done for it.
+///
+/// # Errors
+/// The path is a folder, a device or a pipe, or nothing can be written beside it.
 pub fn writable(path: &Path) -> Result<(), String> {
     if path.is_dir() {
         return Err(format!("--out {}: is a folder; name a file", path.display()));
@@ -310,7 +314,7 @@ fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, String> {
 /// for those that the file lacks.
 ///
 /// # Errors
-/// Naming the file and the tensor: none of the outputs is there, a shape or type does not fit.
+/// None of the outputs is there, or a shape or type does not fit; the message names file and tensor.
 pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>>, String> {
     let name = path.display();
     let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
@@ -334,6 +338,9 @@ pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>
 
 /// Writes the tensors of one flow, in the order of the problem's tensors, with facts as the
 /// file's metadata.
+///
+/// # Errors
+/// The path, and why the file cannot be made or written.
 pub fn write(
     path: &Path,
     problem: &Problem,

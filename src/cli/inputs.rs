@@ -21,6 +21,7 @@ pub struct Args {
     /// Input family, such as `logits=huge` or `gate=slow keys=identical`.
     #[arg(long, default_value = "random")]
     family: Family,
+    /// Seed of the inputs.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// File to write.
@@ -28,6 +29,11 @@ pub struct Args {
     out: PathBuf,
 }
 
+/// Writes the inputs and says where.
+///
+/// # Errors
+/// Settings that make no problem, tensors that this machine has no memory for, or a file that
+/// cannot be written.
 pub fn run(args: Args) -> Result {
     let op = args.op;
     let first = op.phases()[0].name;
@@ -50,7 +56,7 @@ pub fn run(args: Args) -> Result {
 /// The operator of that name.
 ///
 /// # Errors
-/// There is none; what there is.
+/// There is none; the message names those that there are.
 pub fn operator(name: &str) -> Result<Op, String> {
     Op::parse(name).ok_or_else(|| format!("no operator `{name}`: expected {}", Op::names()))
 }

@@ -35,6 +35,11 @@ pub struct Args {
     problem: String,
 }
 
+/// Prints the list, one kernel, or one variant.
+///
+/// # Errors
+/// A name, problem or tile that means nothing or that the kernel cannot do; for a name without
+/// target, a device that cannot be had.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let mut out = std::io::stdout().lock();
     let text = text(args, registry)?;

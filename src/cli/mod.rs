@@ -84,6 +84,7 @@ impl From<DeviceError> for Failure {
     }
 }
 
+/// What a command returns.
 pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 fn registry(dir: Option<&PathBuf>) -> Result<Registry> {
@@ -98,7 +99,7 @@ fn cases(n: usize) -> String {
     format!("{n} case{}", if n == 1 { "" } else { "s" })
 }
 
-/// The kernel of a name; of a name without target it is said which one that is.
+/// The kernel of a name. A note says which one it is if the name has no target.
 fn pick<'r>(
     named: &Named<'r>,
     facts: &Facts,
@@ -123,7 +124,7 @@ fn sampling_allowed(sample: ShareRule, device: &Facts) -> Result {
     Ok(())
 }
 
-/// The facts of a device; a described one need not be opened for them.
+/// The facts of a device. A described one is not opened for them.
 fn facts(spec: &str) -> Result<Facts> {
     let model = match spec.strip_prefix("emulator") {
         Some("") => Some(DEFAULT_MODEL),

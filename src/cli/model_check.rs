@@ -41,6 +41,11 @@ pub struct Args {
     require: Option<f64>,
 }
 
+/// Prints how well modelled times order the variants, by kernel and problem.
+///
+/// # Errors
+/// Records that cannot be read, none measured, or of several devices; no description of the GPU;
+/// counters that cannot be read; a correlation below `--require`.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let read = file::read(&args.records).map_err(|e| Failure::Usage(e.to_string()))?;
     let kernels: Vec<&str> =

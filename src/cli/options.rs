@@ -1,4 +1,4 @@
-//! What the tensors of a file do not say of a problem: options made of the operators' rows.
+//! Options for what the tensors of a file do not say of a problem, made from the operators' rows.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
@@ -6,17 +6,18 @@ use crate::op::{
     DType, Flow, Given, Kind, Op, PhaseName, Problem, Role, TensorSpec, Variable, setting,
 };
 
-/// `--causal`, `--window 4096` and the like, and `-p causal=true,window=4096`, which says the same.
+/// What was given: `--causal`, `--window 4096` and the like, and `-p causal=true,window=4096`,
+/// which says the same. Where both set a variable, its own option wins.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// As `NAME=VALUE`, in the order of `-p`, then of the options.
+    /// Names and values: those of `-p`, then the options'.
     settings: Vec<(String, String)>,
     /// Names that came as options of their own, for messages.
     flags: Vec<&'static str>,
 }
 
-/// The variables that tensors say nothing of, each name once: flags, factors, the context.
-/// Dimensions are read off shapes, formats and given states off the tensors.
+/// The variables that tensors say nothing of, each name once, with the operators that have it:
+/// flags, factors, the format of a state, the context. Dimensions are read off the shapes.
 fn told_by_options() -> Vec<(&'static Variable, Vec<Op>)> {
     let mut all: Vec<(&'static Variable, Vec<Op>)> = Vec::new();
     for op in Op::all() {
@@ -33,7 +34,7 @@ fn told_by_options() -> Vec<(&'static Variable, Vec<Op>)> {
     all
 }
 
-/// Whether a file says it: of a given state by having it, of 8-bit formats by the tensor's type.
+/// Whether a file says it: a state is given by being there, an 8-bit format is the tensor's type.
 fn told_by_tensors(op: Op, v: &Variable) -> bool {
     let plain = Problem::plain(op, op.phases()[0].name, DType::Bf16, (64, 64), 64);
     let names_input = |t: &TensorSpec| t.flow == Flow::Input && t.name == v.name;
@@ -107,11 +108,11 @@ impl FromArgMatches for Options {
 }
 
 impl Options {
-    /// The phase, `usual` unless said, and the values of the operator's variables. A flag that is
-    /// not given is off, whatever its default elsewhere.
+    /// The phase, `usual` unless `-p` names one, and the values that are given of the operator's
+    /// variables. A flag that is not given is off, whatever its default elsewhere.
     ///
     /// # Errors
-    /// An option that the operator has no variable for, or a value that is none of it.
+    /// A phase or variable that the operator lacks, or a value that the variable does not take.
     pub fn given(&self, op: Op, usual: PhaseName) -> Result<(PhaseName, Given), String> {
         let mut phase = usual;
         if let Some((_, value)) = self.settings.iter().rev().find(|(name, _)| name == "phase") {

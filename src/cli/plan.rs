@@ -18,7 +18,7 @@ pub struct Args {
     /// Only part I of N, I from 0.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Seed of the inputs, over the sweep's.
+    /// Seed of the inputs, in place of the sweep's.
     #[arg(long)]
     seed: Option<u64>,
     /// One JSON object a case.
@@ -26,6 +26,10 @@ pub struct Args {
     json: bool,
 }
 
+/// Prints the plan.
+///
+/// # Errors
+/// A sweep that cannot be read or planned, or no such device.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let sweep = Sweep::load(&args.sweep)?;
     let device = args.device.as_deref().map(super::facts).transpose()?;

@@ -45,9 +45,9 @@ pub struct Args {
     /// Empty the modelled L2 before each launch, as profilers of GPUs do.
     #[arg(long, conflicts_with = "no_l2")]
     cold_l2: bool,
-    /// Execute about N CTAs of each launch and extrapolate the counts; L2 is not modelled then. all,
-    /// or auto: all of problems of up to 1e11 FLOPs a head group, of larger ones as many as that
-    /// takes.
+    /// Execute about N CTAs of each launch and extrapolate the counts, without a model of L2; all;
+    /// or auto: all CTAs of problems of up to 1e11 FLOPs a head group, and as many of larger ones
+    /// as 1e11 FLOPs take.
     #[arg(long, value_name = "N", default_value = "auto")]
     sample_ctas: ShareRule,
     /// Lines of the table of the hottest; 0 for none.
@@ -67,6 +67,11 @@ pub struct Args {
     json: bool,
 }
 
+/// Executes the variant and prints what each line did.
+///
+/// # Errors
+/// A kernel, problem, tile or device that means nothing or does not fit; a page that cannot be
+/// written; a kernel that faults or gives a wrong result.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let named = registry.named(&args.kernel)?;
     let problem =

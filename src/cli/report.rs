@@ -24,6 +24,10 @@ pub struct Args {
     out: PathBuf,
 }
 
+/// Draws the report and says where it is.
+///
+/// # Errors
+/// As of [`draw`].
 pub fn run(args: Args) -> Result {
     let paths: Vec<&Path> = args.records.iter().map(PathBuf::as_path).collect();
     let summary = draw(&paths, None, &args.out)?;
@@ -33,6 +37,9 @@ pub fn run(args: Args) -> Result {
 
 /// Draws the records of files and folders. The prose is that of `sweep`, else of the sweep that
 /// a run left beside the records.
+///
+/// # Errors
+/// Records that cannot be read, none at all, or a report that cannot be written.
 pub fn draw(records: &[&Path], sweep: Option<&Sweep>, out: &Path) -> Result<Summary> {
     let read = file::read(records).map_err(|e| Failure::Usage(e.to_string()))?;
     for torn in &read.torn {

@@ -32,12 +32,12 @@ pub struct Args {
     /// Only part I of N, I from 0; parts may share a folder.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Seed of the inputs, over the sweep's.
+    /// Seed of the inputs, in place of the sweep's.
     #[arg(long)]
     seed: Option<u64>,
-    /// On the emulator, execute about N CTAs of each launch and extrapolate the counts. all, or
-    /// auto: all of cases of up to 1e11 FLOPs a head group, of larger ones as many as that takes.
-    /// Over the sweep's sample_ctas, which is auto if missing.
+    /// On the emulator, execute about N CTAs of each launch and extrapolate the counts; all; or
+    /// auto: all CTAs of cases of up to 1e11 FLOPs a head group, and as many of larger ones as 1e11
+    /// FLOPs take. Overrides the sweep's sample_ctas, which is auto if missing.
     #[arg(long, value_name = "N")]
     sample_ctas: Option<ShareRule>,
     /// Seconds to sample one case for at most, on a GPU.
@@ -52,6 +52,11 @@ fn seconds(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
+/// Runs what is planned and not yet recorded, then draws the report of the whole folder.
+///
+/// # Errors
+/// A sweep that cannot be planned or has nothing to run; no such device, or one that is lost;
+/// records or a report that cannot be written; a case that failed; Ctrl-C.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let sweep = Sweep::load(&args.sweep)?;
     // A faulty sweep is refused before a device is looked for.

@@ -38,6 +38,10 @@ pub struct Args {
     json: bool,
 }
 
+/// Holds the outputs against the reference and says how far they are off.
+///
+/// # Errors
+/// Inputs that are no problem of the operator, outputs that do not fit them, or a wrong output.
 pub fn run(args: Args) -> Result {
     let op = args.op;
     let first = op.phases()[0].name;

@@ -51,6 +51,7 @@ pub struct L2Counts {
     pub read_hit_sectors: u64,
     /// Sectors read that it had to fetch.
     pub read_miss_sectors: u64,
+    /// Fetched from device memory.
     pub dram_read_bytes: u64,
     /// Written back to device memory.
     pub dram_write_bytes: u64,
@@ -72,6 +73,7 @@ impl L2Counts {
 impl Counts {
     pub const SECTOR_BYTES: u64 = 32;
 
+    /// Warp instructions of all classes.
     pub fn total_instructions(&self) -> u64 {
         self.instructions.values().sum()
     }

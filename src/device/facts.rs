@@ -12,10 +12,12 @@ pub struct Facts {
     pub name: String,
     /// A modelled device is described, not present.
     pub emulated: bool,
+    /// Major and minor.
     pub compute_capability: (u32, u32),
     pub multiprocessors: u32,
     pub l2_bytes: u64,
     pub memory_bytes: u64,
+    /// The most shared memory that a CTA may have.
     pub shared_bytes_per_cta: u32,
     /// Rates that limits are computed from, by data sheet or description.
     pub peak: Peak,

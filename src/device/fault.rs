@@ -28,7 +28,7 @@ pub enum DeviceError {
 /// What has failed, as far as a caller acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// There is no device, or no longer one.
+    /// There is no device, or it is lost.
     Unavailable,
     /// Nothing was run.
     Build,
@@ -55,9 +55,11 @@ impl DeviceError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
+    /// An access outside of the memory that is there.
     OutOfBounds,
+    /// An address that is no multiple of what the instruction needs.
     Misaligned,
-    /// Read of a register, of shared or of global memory that nothing has written.
+    /// A read of a register or of memory that nothing has written.
     Uninitialised,
     /// Use of shared memory that an asynchronous operation still writes, or a write to what one
     /// reads.
@@ -72,12 +74,13 @@ pub enum FaultKind {
     Proxy,
     /// A barrier or warp-wide instruction that not all its threads reach.
     Divergence,
+    /// Threads wait for what nobody is left to do.
     Deadlock,
     /// Bytes that copies bring and bytes that an mbarrier expects do not agree.
     Transaction,
     /// More arrivals at an mbarrier than it expects.
     Arrivals,
-    /// Use of what is no live mbarrier, or of the bytes of one as plain memory.
+    /// A use of what is no live mbarrier, or of an mbarrier's bytes as plain memory.
     Mbarrier,
     /// A phase of an mbarrier that a waiter can no longer tell from a later one.
     PhaseReuse,
@@ -85,6 +88,7 @@ pub enum FaultKind {
     Registers,
     /// Use of the shared memory of a CTA of the cluster that has exited.
     PeerExited,
+    /// A CTA executed more than it may: it is taken to hang.
     StepLimit,
     /// The instruction forbids these operands at run time.
     Operand,
@@ -165,8 +169,11 @@ impl FaultKind {
 pub struct Site {
     /// What it does: `reads it`. Empty where the message says it.
     pub does: String,
+    /// Its place in the grid.
     pub cta: [u32; 3],
+    /// Its number in the CTA; `None` where a thread acts alone.
     pub warp: Option<u32>,
+    /// Its place in the CTA; `None` where the whole warp acts.
     pub thread: Option<[u32; 3]>,
     /// Line of the PTX from 1, and its text; 0 if unknown.
     pub line: u32,
@@ -174,7 +181,7 @@ pub struct Site {
     /// Template file and line.
     #[serde(serialize_with = "origin")]
     pub origin: Option<(Arc<str>, u32)>,
-    /// Of a line that a macro brought, its place there and the calls that led to it.
+    /// Where a line that a macro brought stands in it, and the calls that led there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
 }
@@ -254,7 +261,7 @@ impl fmt::Display for Trap {
 }
 
 impl Trap {
-    /// The two accesses are of different CTAs.
+    /// Whether the two accesses are of different CTAs.
     pub fn between_ctas(&self) -> bool {
         self.other.as_ref().is_some_and(|o| o.cta != self.at.cta)
     }

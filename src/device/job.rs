@@ -18,22 +18,25 @@ pub struct Ptx {
     pub origin: Vec<(Arc<str>, u32)>,
     /// SHA-256 of `text`, hex. Names the variant.
     pub sha256: String,
-    /// Of lines that macros brought, where they stand in these; `origin` is the outermost call.
+    /// Where lines that macros brought stand in the macros; `origin` has their outermost call.
     pub macros: Macros,
 }
 
 /// By line of the PTX from 1: `lib/mma.ptx:31 in mma.step(), called at attention/prefill.sm90a.ptx:104`.
 type Within = BTreeMap<u32, String>;
 
-/// Where lines stand that macros brought, found out when somebody asks: it takes its time.
+/// Where lines that macros brought stand. It takes a while to find out, so it waits until someone
+/// asks.
 #[derive(Clone, Default)]
 pub struct Macros(Option<Arc<dyn Fn() -> Within + Send + Sync>>);
 
 impl Macros {
+    /// Places that `find` finds out each time it is asked.
     pub fn new(find: impl Fn() -> Within + Send + Sync + 'static) -> Macros {
         Macros(Some(Arc::new(find)))
     }
 
+    /// Finds them out; nothing where the PTX comes from no template.
     pub fn find(&self) -> Within {
         self.0.as_ref().map(|find| find()).unwrap_or_default()
     }
@@ -68,6 +71,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Bytes of all elements.
     pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bytes()
     }
@@ -88,6 +92,7 @@ pub enum Arg {
 /// What cuTensorMapEncodeTiled is told.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TensorMap {
+    /// Index into [`Job::buffers`].
     pub buffer: usize,
     pub dtype: DType,
     /// Elements along each dimension, innermost first.
@@ -118,12 +123,17 @@ pub enum Swizzle {
 /// One kernel launch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Launch {
+    /// The name of the `.entry`.
     pub entry: String,
+    /// CTAs along x, y, z.
     pub grid: [u32; 3],
+    /// Threads of a CTA along x, y, z.
     pub block: [u32; 3],
+    /// CTAs of a cluster along x, y, z.
     pub cluster: [u32; 3],
     /// Dynamic shared memory.
     pub shared_bytes: u32,
+    /// In the order of the `.param` list.
     pub args: Vec<Arg>,
 }
 
@@ -133,5 +143,6 @@ pub struct Launch {
 pub struct Job {
     pub ptx: Ptx,
     pub buffers: Vec<Buffer>,
+    /// In order; each begins when the one before has ended.
     pub launches: Vec<Launch>,
 }

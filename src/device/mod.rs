@@ -1,8 +1,8 @@
 //! Where kernels run: one [`Device`] trait, a CUDA GPU or the emulator behind it.
 //!
-//! What is said of both stands here and in the files beside: what a device is given ([`Job`]), what it
-//! gives back ([`Outcome`]), why it cannot ([`DeviceError`]), what it is ([`Facts`]). None of it knows
-//! [`cuda`] or [`emulator`]; [`open`](mod@open) alone knows both.
+//! This file and those beside it hold what both share: what a device is given ([`Job`]), what it
+//! gives back ([`Outcome`]), why it cannot ([`DeviceError`]), what it is ([`Facts`]). None of them
+//! knows [`cuda`] or [`emulator`]; [`open`](mod@open) alone knows both.
 
 pub mod counts;
 pub mod cuda;
@@ -30,12 +30,17 @@ pub const STEP_LIMIT: u64 = 1_000_000_000;
 
 /// A place where jobs run.
 pub trait Device: Send {
+    /// What a record says of the device.
     fn facts(&self) -> &Facts;
 
     /// Clocks, power, temperature, throttle reasons; `None` where nothing tells.
     fn health(&self) -> Option<Health>;
 
     /// Compiles the job's PTX, allocates its buffers between canaries and uploads the inputs.
+    ///
+    /// # Errors
+    /// The PTX does not assemble or lacks an entry, the device lacks what a launch needs, there is
+    /// too little memory, or the device is lost.
     fn load<'d>(
         &'d self,
         job: &Job,
@@ -45,6 +50,7 @@ pub trait Device: Send {
 
 /// A compiled job with its buffers on a device.
 pub trait Loaded {
+    /// What the assembler made of the job.
     fn build(&self) -> &Build;
 
     /// How many CTAs of each launch the next runs execute; all at first. Launches that cannot do
@@ -65,14 +71,18 @@ pub trait Loaded {
     }
 
     /// Poisons outputs and workspaces, runs every launch once, checks canaries and inputs.
+    ///
+    /// # Errors
+    /// A launch that the device refuses, a fault while it runs, or a kernel that does not end.
     fn run(&mut self) -> Result<Outcome, DeviceError>;
 
-    /// Where times come from. Measured and modelled never mix. A modelled time is that of `times`
-    /// disjoint copies of what [`Loaded::run`] executed, as when one head stands for many; a
-    /// measured one is that of the job itself, and `times` is 1.
+    /// The clock of this job. Measured and modelled times never mix. A modelled time is that of
+    /// `times` disjoint copies of what [`Loaded::run`] executed, as when one head stands for many;
+    /// a measured one is that of the job itself, and `times` is 1.
     fn clock(&mut self, times: u64) -> Clock<'_>;
 }
 
+/// What times a job.
 pub enum Clock<'a> {
     /// A GPU's event clock.
     Measured(&'a mut dyn Sampler),
@@ -82,5 +92,9 @@ pub enum Clock<'a> {
 
 /// Times runs one by one; `crate::measure` decides how many.
 pub trait Sampler {
+    /// One run of all launches, with L2 in that state.
+    ///
+    /// # Errors
+    /// As of [`Loaded::run`].
     fn sample(&mut self, regime: Regime) -> Result<Sample, DeviceError>;
 }

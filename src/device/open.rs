@@ -1,4 +1,4 @@
-//! From what `--device` says to a device.
+//! Opens the device that `--device` names.
 
 use super::cuda::CudaDevice;
 use super::emulator::{Checks, Emulator};

@@ -9,8 +9,11 @@ use crate::op::Tensor;
 /// What the assembler said of one entry.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EntryBuild {
+    /// Of a thread.
     pub registers: u32,
+    /// Of a thread; spills lie there.
     pub local_bytes: u32,
+    /// Shared memory of a CTA that the PTX declares.
     pub static_shared_bytes: u32,
     /// CTAs that fit a multiprocessor at the launch's block and shared memory.
     pub ctas_per_sm: u32,
@@ -19,6 +22,7 @@ pub struct EntryBuild {
 /// What came of compiling a job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Build {
+    /// By name.
     pub entries: IndexMap<String, EntryBuild>,
     /// C75xx lines and spill reports of the log; empty for a clean build.
     pub warnings: Vec<String>,
@@ -35,9 +39,9 @@ pub struct Outcome {
     pub damage: Vec<String>,
     /// Counted by the emulator, absent on a GPU.
     pub counts: Option<Counts>,
-    /// Where [`Loaded::limit_ctas`](super::Loaded::limit_ctas) asked for a part of the CTAs: what was executed.
+    /// What was executed, where [`Loaded::limit_ctas`](super::Loaded::limit_ctas) asked for a part.
     pub share: Option<JobShare>,
-    /// Where CTAs were left out: which elements of each output were written. The rest is poison.
+    /// Which elements of each output were written, where CTAs were left out. The rest is poison.
     pub computed: Option<Vec<Computed>>,
 }
 
@@ -53,6 +57,7 @@ pub enum Regime {
 /// One timed run of all launches of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
+    /// The time of the run.
     pub ns: f64,
     /// Multiprocessor clock over the sample, where the device can tell.
     pub sm_mhz: Option<f64>,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// What `--sample-ctas` says: the CTAs to execute of each launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ShareRule {
-    /// All of problems of up to [`ShareRule::BUDGET_FLOPS`], of larger ones as many as that takes.
+    /// All of problems of up to [`ShareRule::BUDGET_FLOPS`], and as many of larger ones as so many
+    /// FLOPs take.
     #[default]
     Auto,
     All,
@@ -62,8 +63,8 @@ impl fmt::Display for ShareRule {
 pub enum CtaShare {
     #[default]
     All,
-    /// About so many CTAs of each launch that has more, in whole clusters. It is an error if no
-    /// such launch can do with a part of its CTAs.
+    /// About so many CTAs of each launch that has more, in whole clusters. A job whose larger
+    /// launches all need every CTA is refused.
     Most(u64),
     /// About this share of the clusters of each launch, in 0..1, and no fewer than 16.
     Fraction(f64),
@@ -90,6 +91,7 @@ pub struct LaunchShare {
 }
 
 impl JobShare {
+    /// The sum of the launches.
     pub fn new(launches: Vec<LaunchShare>) -> JobShare {
         let sum = |f: fn(&LaunchShare) -> u64| launches.iter().map(f).sum();
         JobShare { executed: sum(|l| l.executed), of: sum(|l| l.of), launches }
@@ -100,8 +102,8 @@ impl JobShare {
         self.executed < self.of
     }
 
-    /// For people: what was executed, and why launches were executed whole of which a part was
-    /// asked for.
+    /// For people: what was executed, and why launches were executed whole though a part was asked
+    /// for.
     pub fn sentences(&self) -> Vec<String> {
         let mut all = Vec::new();
         if self.is_part() {

@@ -10,6 +10,7 @@ use crate::op::Scalar;
 /// Names and values an expression or template sees.
 pub type Context = IndexMap<String, Value>;
 
+/// A scalar as expressions see it.
 pub fn value(scalar: Scalar) -> Value {
     match scalar {
         Scalar::Bool(b) => Value::from(b),
@@ -76,6 +77,10 @@ impl Default for Evaluator {
 }
 
 impl Evaluator {
+    /// The value of an expression.
+    ///
+    /// # Errors
+    /// It does not parse or evaluate, or its value is undefined.
     pub fn value(&self, expr: &str, context: &Context) -> Result<Value, String> {
         let compiled = self.env.compile_expression(expr).map_err(|e| format!("`{expr}`: {e}"))?;
         let value = compiled
@@ -87,6 +92,10 @@ impl Evaluator {
         Ok(value)
     }
 
+    /// The value of a manifest's expression or plain number.
+    ///
+    /// # Errors
+    /// As of [`Evaluator::value`].
     pub fn number(&self, expr: &Expr, context: &Context) -> Result<Value, String> {
         match expr {
             Expr::Int(i) => Ok(Value::from(*i)),
@@ -95,22 +104,37 @@ impl Evaluator {
         }
     }
 
+    /// As [`Evaluator::number`], an integer.
+    ///
+    /// # Errors
+    /// As of [`Evaluator::value`], or the value is no integer.
     pub fn int(&self, expr: &Expr, context: &Context) -> Result<i64, String> {
         let value = self.number(expr, context)?;
         i64::try_from(value.clone()).map_err(|_| format!("{expr:?} is {value}, not an integer"))
     }
 
+    /// As [`Evaluator::number`], from 0 to 2^32 - 1.
+    ///
+    /// # Errors
+    /// As of [`Evaluator::int`], or the value is out of that range.
     pub fn unsigned(&self, expr: &Expr, context: &Context) -> Result<u32, String> {
         let value = self.int(expr, context)?;
         u32::try_from(value).map_err(|_| format!("{expr:?} is {value}, not in 0..2^32"))
     }
 
+    /// As [`Evaluator::number`], as fp64.
+    ///
+    /// # Errors
+    /// As of [`Evaluator::value`], or the value is no number.
     pub fn float(&self, expr: &Expr, context: &Context) -> Result<f64, String> {
         let value = self.number(expr, context)?;
         f64::try_from(value.clone()).map_err(|_| format!("{expr:?} is {value}, not a number"))
     }
 
     /// Whether a condition holds; anything but a boolean is an error.
+    ///
+    /// # Errors
+    /// As of [`Evaluator::value`], or the value is no boolean.
     pub fn holds(&self, expr: &str, context: &Context) -> Result<bool, String> {
         let value = self.value(expr, context)?;
         bool::try_from(value.clone())

@@ -7,13 +7,20 @@ use crate::device::{Arg, Buffer, BufferRole, Job, Launch, TensorMap};
 use crate::op::{Flow, Problem};
 
 impl Kernel {
-    /// What a device needs to run this variant on this problem; for a grid that covers the
-    /// device (`SMS`), that of an H200.
+    /// What a device needs to run this variant on this problem. A grid that covers the device is
+    /// that of an H200, with 132 multiprocessors.
+    ///
+    /// # Errors
+    /// As of [`Kernel::job_on`].
     pub fn job(&self, problem: &Problem, tile: &Tile) -> Result<Job, KernelError> {
         self.job_on(problem, tile, 132)
     }
 
     /// As [`Kernel::job`] for a device of `multiprocessors`, which manifests call `SMS`.
+    ///
+    /// # Errors
+    /// The kernel does not do the problem, the tile is not legal, the template does not render, or
+    /// an expression of the manifest fails. The message names the file and the field.
     pub fn job_on(
         &self,
         problem: &Problem,
@@ -111,6 +118,9 @@ impl Kernel {
     }
 
     /// The most dynamic shared memory a CTA of any launch asks for, without rendering.
+    ///
+    /// # Errors
+    /// An expression of the manifest fails.
     pub fn shared_bytes(
         &self,
         problem: &Problem,

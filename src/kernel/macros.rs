@@ -1,7 +1,7 @@
-//! Where a line of PTX stands that a macro brought: in which macro, called where.
+//! Where a line of PTX that a macro brought stands: in which macro, and called where.
 //!
-//! A template engine tells of captured output no more than the expression that wrote it. So the
-//! template is rendered once more with marks in its lines, and these are read off the result.
+//! The template engine tells no more of captured output than the expression that wrote it. So the
+//! template is rendered once more with marks in its lines, and the places are read off the result.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +26,8 @@ struct Spot {
     calls: String,
 }
 
-/// Of each line of the rendered text from 1 that stands in a macro, its place and the calls that
-/// led there. Nothing if the marks change what is rendered.
+/// The place of each line that stands in a macro, and the calls that led there, by line of the
+/// rendered text from 1. Empty if the marks change what is rendered.
 pub(super) fn within(
     sources: &Sources,
     path: &str,

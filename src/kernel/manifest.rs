@@ -13,6 +13,7 @@ use crate::op::{DType, Op, PhaseName};
 pub struct Manifest {
     /// One line for `crossover kernels`.
     pub summary: String,
+    /// The operator.
     pub op: Op,
     /// The phases it does; the file's name carries the first. `phase = "prefill"` is the same as
     /// `phases = ["prefill"]`.
@@ -51,6 +52,7 @@ pub struct Manifest {
     /// problem variable.
     #[serde(default)]
     pub derived: IndexMap<String, Expr>,
+    /// Device memory beside the tensors of the problem.
     #[serde(default)]
     pub workspace: Vec<Workspace>,
     /// Entries in launch order.
@@ -74,6 +76,7 @@ pub struct Condition {
     pub why: String,
 }
 
+/// A tile, and the problems that it is the default for; without `when`, all.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Default {
@@ -87,6 +90,7 @@ pub struct Default {
 pub struct Workspace {
     pub name: String,
     pub dtype: DType,
+    /// Elements along each dimension.
     pub shape: Vec<Expr>,
     /// Each run finds it zeroed; the zeroing is part of the timed run.
     #[serde(default)]
@@ -95,6 +99,7 @@ pub struct Workspace {
     pub when: Option<String>,
 }
 
+/// One launch: an `.entry` of the PTX with its grid and parameters.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -104,6 +109,7 @@ pub struct Entry {
     pub grid: Vec<Expr>,
     /// Threads along x, y, z; missing ones are 1.
     pub block: Vec<Expr>,
+    /// CTAs of a cluster along x, y, z; missing ones are 1.
     #[serde(default)]
     pub cluster: Vec<Expr>,
     /// Bytes of dynamic shared memory.
@@ -153,6 +159,7 @@ pub struct Param {
     pub when: Option<String>,
 }
 
+/// The type of a parameter, and its value.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ParamKind {
@@ -170,6 +177,7 @@ pub enum ParamKind {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TensorMapSpec {
+    /// A tensor of the problem or a workspace, by name.
     pub buffer: String,
     /// Elements along each dimension.
     pub dims: Vec<Expr>,
@@ -179,6 +187,7 @@ pub struct TensorMapSpec {
     pub tile: Vec<Expr>,
     #[serde(default)]
     pub swizzle: Swizzle,
+    /// Read NaN instead of zero out of bounds.
     #[serde(default)]
     pub nan_fill: bool,
 }

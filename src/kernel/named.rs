@@ -1,4 +1,4 @@
-//! Which kernel runs a problem on a device, where nobody named one by its target.
+//! Names of kernels without a target, such as `attention/prefill`: which kernel they stand for.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -31,7 +31,7 @@ impl<'r> Named<'r> {
         }
     }
 
-    /// The kernel, whatever it can do if it was named; see [`Registry::best`] for the other case.
+    /// The kernel that was named, even if it cannot do the problem; else [`Registry::best`].
     ///
     /// # Errors
     /// As of [`Registry::best`].
@@ -53,10 +53,10 @@ impl fmt::Display for Named<'_> {
 }
 
 impl Registry {
-    /// The kernel of exactly that name or, by a name without target, the best of those it leaves.
+    /// The kernel of exactly that name, or what a name without target stands for.
     ///
     /// # Errors
-    /// A name that is neither, with those that there are.
+    /// The name is neither; the message names the kernels that there are.
     pub fn named(&self, name: &str) -> Result<Named<'_>, KernelError> {
         for kernel in self.kernels() {
             let phases = kernel.manifest.phases.iter().zip(kernel.without_target());
@@ -67,11 +67,12 @@ impl Registry {
         self.get(name).map(Named::Kernel)
     }
 
-    /// Of the kernels of an operator's phase that the device can run and that can do the problem,
-    /// the one for the highest architecture; of several for one, the first by name.
+    /// The kernel for the highest architecture among those of an operator's phase that the device
+    /// can run and that can do the problem; the first by name where several are for one
+    /// architecture.
     ///
     /// # Errors
-    /// There is none: why each was refused.
+    /// There is none; the message says why each was refused.
     pub fn best(
         &self,
         op: Op,

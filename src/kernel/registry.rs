@@ -31,6 +31,7 @@ impl Kernel {
         format!("{}.ptx", self.name)
     }
 
+    /// Path of the manifest in its folder.
     pub fn manifest_path(&self) -> String {
         format!("{}.toml", self.name)
     }
@@ -90,6 +91,7 @@ impl Kernel {
     }
 }
 
+/// The kernels of one folder.
 #[derive(Debug, Clone)]
 pub struct Registry {
     kernels: Vec<Kernel>,
@@ -97,6 +99,10 @@ pub struct Registry {
 
 impl Registry {
     /// The kernels that the binary carries.
+    ///
+    /// # Errors
+    /// A manifest that does not parse, has no template beside it, or lies where its `op` and
+    /// `phases` say it does not belong.
     pub fn embedded() -> Result<Registry, KernelError> {
         let mut files = BTreeMap::new();
         collect_embedded(&EMBEDDED, &mut files);
@@ -105,6 +111,9 @@ impl Registry {
 
     /// The kernels of a folder, laid out as `kernels/` is; `lib/` comes from the binary where the
     /// folder has none of that name.
+    ///
+    /// # Errors
+    /// As of [`Registry::embedded`], a file that cannot be read, or a folder without kernels.
     pub fn from_dir(dir: &Path) -> Result<Registry, KernelError> {
         let mut files = BTreeMap::new();
         collect_embedded(&EMBEDDED, &mut files);
@@ -143,11 +152,15 @@ impl Registry {
         Ok(Registry { kernels })
     }
 
+    /// All of them, in the order of their paths.
     pub fn kernels(&self) -> &[Kernel] {
         &self.kernels
     }
 
     /// The kernel of exactly that name.
+    ///
+    /// # Errors
+    /// There is none; the message names those that there are.
     pub fn get(&self, name: &str) -> Result<&Kernel, KernelError> {
         self.kernels.iter().find(|k| k.name == name).ok_or_else(|| {
             let known: Vec<_> = self.kernels.iter().map(|k| k.name.as_str()).collect();
@@ -163,6 +176,9 @@ impl Registry {
 
     /// The kernels whose name, or name without target, matches a glob such as `attention/*`,
     /// `attention/prefill` or `*.sm80`.
+    ///
+    /// # Errors
+    /// The glob does not parse, or nothing matches it.
     pub fn matching(&self, glob: &str) -> Result<Vec<&Kernel>, KernelError> {
         let matcher = Glob::new(glob)
             .map_err(|e| KernelError(format!("`{glob}` is no glob: {e}")))?
@@ -181,6 +197,7 @@ impl Registry {
         Ok(found)
     }
 
+    /// The kernels of an operator that do the phase.
     pub fn of(&self, op: Op, phase: PhaseName) -> impl Iterator<Item = &Kernel> {
         let does = move |k: &&Kernel| k.manifest.op == op && k.manifest.phases.contains(&phase);
         self.kernels.iter().filter(does)

@@ -1,4 +1,4 @@
-//! From template, problem and tile to PTX, with each line's origin kept.
+//! Renders a template for a problem and tile to PTX, and keeps each line's origin.
 
 use std::sync::Arc;
 
@@ -27,7 +27,12 @@ impl Kernel {
         context
     }
 
-    /// Why this kernel cannot do the problem, if it cannot.
+    /// Refuses a problem that this kernel cannot do.
+    ///
+    /// # Errors
+    /// It refuses the operator, phase, precision, a shape, a number format, or what a condition
+    /// excludes; or the manifest names a variable that the operator lacks, or a condition of it
+    /// fails.
     pub fn supports(&self, problem: &Problem) -> Result<(), KernelError> {
         let m = &self.manifest;
         if problem.op() != m.op {
@@ -91,7 +96,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether the manifest takes that number format for a variable; the usual one it always does.
+    /// Whether the manifest takes that number format for a variable: one that it lists, or the usual
+    /// one where it lists none or the problem names none.
     pub fn takes(&self, variable: &str, format: &Given) -> bool {
         let usual = self.manifest.op.variable(variable).is_some_and(|v| v.is_default(format));
         let listed = self.manifest.formats.get(variable);
@@ -104,6 +110,10 @@ impl Kernel {
     /// The template's constants: specialised variables in capitals as well as under their own
     /// name, `dtype`, `ESIZE` (bytes an element), `DT` (PTX's name of the operand type), the
     /// tile, and the manifest's constants.
+    ///
+    /// # Errors
+    /// The manifest specialises a variable that the operator lacks, or a constant does not
+    /// evaluate.
     pub(super) fn constants(&self, problem: &Problem, tile: &Tile) -> Result<Context, KernelError> {
         let all = self.problem_context(problem);
         let mut context = Context::new();
@@ -135,7 +145,11 @@ impl Kernel {
         Ok(context)
     }
 
-    /// Why the tile is not legal for the problem, if it is not.
+    /// Refuses a tile that is not legal for the problem.
+    ///
+    /// # Errors
+    /// An axis that is missing, unknown or has no such value, or a constraint that does not hold;
+    /// or the manifest fails, as of [`Kernel::tiles`].
     pub fn check_tile(&self, problem: &Problem, tile: &Tile) -> Result<(), KernelError> {
         for (axis, values) in &self.manifest.tile {
             match tile.0.get(axis) {
@@ -173,6 +187,10 @@ impl Kernel {
     }
 
     /// Every legal tile for the problem, in the order of the manifest's axes.
+    ///
+    /// # Errors
+    /// The manifest specialises a variable that the operator lacks, or a constant or constraint of
+    /// it does not evaluate.
     pub fn tiles(&self, problem: &Problem) -> Result<Vec<Tile>, KernelError> {
         let mut tiles = vec![Tile::default()];
         for (axis, values) in &self.manifest.tile {
@@ -203,6 +221,9 @@ impl Kernel {
     }
 
     /// The manifest's default tile for the problem.
+    ///
+    /// # Errors
+    /// None of the manifest's defaults is for the problem, or the first that is is not legal.
     pub fn default_tile(&self, problem: &Problem) -> Result<Tile, KernelError> {
         let context = self.problem_context(problem);
         let eval = Evaluator::default();
@@ -227,6 +248,10 @@ impl Kernel {
     }
 
     /// The PTX of one variant.
+    ///
+    /// # Errors
+    /// As of [`Kernel::supports`] and [`Kernel::check_tile`], or the template fails; the message
+    /// says where.
     pub fn render(&self, problem: &Problem, tile: &Tile) -> Result<Ptx, KernelError> {
         self.supports(problem)?;
         self.check_tile(problem, tile)?;

@@ -19,6 +19,7 @@ use super::operator::{
 use super::value::{Kind, Scalar, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
+/// Softmax attention.
 pub struct Attention;
 
 static VARIABLES: [Variable; 13] = [
@@ -163,7 +164,7 @@ impl Shape {
         start.min(end)..end
     }
 
-    /// Query-key pairs that the mask lets through, of one head and one sequence of `tq` and `tkv`
+    /// Query-key pairs that the mask lets through in one head of a sequence of `tq` and `tkv`
     /// tokens. Exact up to 2^53.
     fn visible(&self, tq: usize, tkv: usize) -> f64 {
         let (q, k) = (tq as f64, tkv as f64);
@@ -183,7 +184,7 @@ impl Shape {
     }
 }
 
-/// Visible pairs of all packed sequences, of one head and one of the batch.
+/// Query-key pairs that the mask lets through in one head: of one sequence, or of all packed ones.
 fn visible_pairs(p: &Problem) -> f64 {
     let s = Shape::of(p);
     p.places().iter().map(|one| s.visible(one.q.len(), one.k.len())).sum()
@@ -241,8 +242,8 @@ impl Operator for Attention {
     }
 
     /// q `[B,Tq,Hq,D]`, k `[B,Tkv,Hkv,D]`, v `[B,Tkv,Hkv,Dv]`; o `[B,Tq,Hq,Dv]`, lse `[B,Hq,Tq]`
-    /// fp32, natural log. Packed sequences have `cu_seqlens_q` and `cu_seqlens_kv` `[N+1]` i32
-    /// besides, where each begins and the last ends.
+    /// fp32, natural log. Packed sequences have two inputs more, `cu_seqlens_q` and `cu_seqlens_kv`
+    /// `[N+1]` i32: where each begins and the last ends.
     fn tensors(&self, p: &Problem) -> Vec<TensorSpec> {
         let (dtype, kv, packed) = (p.dtype(), p.format("kv"), !p.lens().is_empty());
         vec![
@@ -256,8 +257,9 @@ impl Operator for Attention {
         ]
     }
 
-    /// Two products, of `2 D` and `2 Dv`, a query-key pair that the mask lets through. A causal
-    /// square has `T (T + 1) / 2` of them; other projects count `T^2 / 2`, which is 1/T less.
+    /// Each query-key pair that the mask lets through costs `2 D` operations for its score and `2
+    /// Dv` for its value. A causal square has `T (T + 1) / 2` pairs; other projects count `T^2 /
+    /// 2`, 1/T less.
     fn work(&self, p: &Problem) -> Work {
         let s = Shape::of(p);
         let pairs = visible_pairs(p) * (s.b * s.hq) as f64;
@@ -276,8 +278,9 @@ impl Operator for Attention {
         reference(p, inputs)
     }
 
-    /// The keys that rows of q need, bottom right corners together: a block of keys and rows of
-    /// each sequence that `rows` meets.
+    /// A block of keys and rows of each sequence that `rows` meets. The mask is aligned to the
+    /// bottom right, so a sequence that is cut behind a row loses the keys that no row before it
+    /// sees.
     fn cut(&self, p: &Problem, rows: &Range<usize>) -> Option<Cut> {
         let s = Shape::of(p);
         let mut lens = Vec::new();
@@ -343,7 +346,7 @@ impl Operator for Attention {
         const FAMILIES: &[&str] =
             &["random", "keys=identical", "keys=correlated", "logits=huge", "logits=sink"];
         const MASK: Own = Own::flag(|p, i| p.with("causal", i == 1));
-        /// Tq beside Tkv: as many, fewer, more, one.
+        /// Tq beside Tkv: equal, less, more, 1.
         const CROSS: Own = Own {
             values: 4,
             set: |p, i| {
@@ -351,6 +354,7 @@ impl Operator for Attention {
                 p.with("Tq", [t, (t - t / 3).max(1), t + 37, 1][i])
             },
         };
+        /// New tokens.
         const DRAFT: Own = Own { values: 4, set: |p, i| p.with("Tq", [2, 3, 8, 16][i]) };
         let own: &[Own] = match phase {
             PhaseName::Prefill => &[MASK, CROSS],
@@ -392,7 +396,8 @@ impl Operator for Attention {
     }
 }
 
-/// The problem in turns as it is, with a window, a soft cap, packed lengths, and all of them.
+/// In turns the problem as it is, with a window if causal, with a soft cap, with packed lengths in
+/// prefill, and with all of them.
 fn extras(p: &Problem, turn: usize) -> Problem {
     let (mut p, turn) = (p.clone(), turn % 5);
     let (q, k) = (p.count("Tq"), p.count("Tkv"));
@@ -447,8 +452,8 @@ fn fixed(i: usize) -> f32 {
 
 /// Plain softmax in fp64: o, then lse. Heads and blocks of rows are independent of each other.
 ///
-/// Cost: `2 (D + Dv)` operations a head and visible pair; crop the problem first where one head or a
-/// few rows are enough.
+/// It costs `2 (D + Dv)` operations for each head and visible pair: crop the problem first where
+/// one head or a few rows are enough.
 fn reference(p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let shape = Shape::of(p);
     let [q, k, v] = [0, 1, 2].map(|i| {

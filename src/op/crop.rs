@@ -1,6 +1,5 @@
-//! Cutting one head, and where rows can be computed apart a block of them, out of a problem. What
-//! is left is a plain problem again, so the reference of a large one can be computed where it is
-//! wanted.
+//! Cuts one head out of a problem and, where rows can be computed apart, a block of rows. What is
+//! left is a problem again, so that the reference of a large one can be computed in part.
 
 use std::ops::Range;
 
@@ -10,10 +9,12 @@ use super::{DType, Flow, Problem, Tensor, TensorSpec};
 /// One sequence, one output head, a range of output rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Crop {
+    /// The sequence.
     pub b: usize,
+    /// The head of the output.
     pub head: usize,
-    /// Rows along the output's tokens, through all packed sequences. All of them where each row
-    /// depends on all before it.
+    /// Rows along the output's tokens, counted through all packed sequences. Where each row depends
+    /// on all before it, all of them.
     pub rows: Range<usize>,
 }
 
@@ -68,7 +69,7 @@ impl Problem {
     }
 
     /// `cu_seqlens_q` and `cu_seqlens_kv`: where each packed sequence begins and the last ends.
-    /// None where nothing is packed.
+    /// Empty where nothing is packed.
     pub fn cu_seqlens(&self) -> Vec<(&'static str, Tensor)> {
         let lens = self.lens();
         if lens.is_empty() {
@@ -92,7 +93,7 @@ fn gather(tensor: &Tensor, ranges: &[Range<usize>]) -> Tensor {
     let mut bytes = Vec::with_capacity(shape.iter().product::<usize>() * size);
     let (inner, outer) = ranges.split_last().expect("at least one dimension");
     let width = tensor.shape[ranges.len() - 1];
-    // An odometer over the outer dimensions; the last one is copied whole.
+    // An odometer over the outer dimensions; the range of the last one is copied at once.
     let mut at: Vec<usize> = outer.iter().map(|r| r.start).collect();
     if shape.contains(&0) {
         return Tensor { dtype: tensor.dtype, shape, bytes };

@@ -1,4 +1,5 @@
-//! Seeded draws: a value depends on seed, stream and place alone, whatever the number of cores.
+//! Seeded draws: a value depends on seed, stream and place alone, not on the number of cores. Each
+//! tensor of a problem has a stream of its own.
 
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
@@ -7,7 +8,7 @@ use rayon::prelude::*;
 
 use super::{Tensor, TensorSpec};
 
-/// Elements drawn from one generator; a block's values depend on seed, stream and place alone.
+/// Elements drawn from one generator.
 const BLOCK: usize = 1 << 14;
 
 fn generator(seed: u64, stream: u64, block: usize) -> Pcg64Mcg {

@@ -95,7 +95,7 @@ pub struct Format {
     pub scaled: bool,
     pub rate: Rate,
     /// The root mean square error of rounding normally distributed values, over their root mean
-    /// square; of a scaled format in blocks of 128 values.
+    /// square. Scaled formats round blocks of 128 values.
     pub usual_floor: f64,
 }
 
@@ -306,7 +306,7 @@ impl Format {
         }
     }
 
-    /// The code of `x`; of an integer that of 0 if `x` is NaN.
+    /// The code of `x`. NaN has the code of 0 in integers.
     #[inline]
     fn encode(&self, x: f64) -> u32 {
         match self.class {
@@ -349,6 +349,7 @@ impl DType {
         &FORMATS[self as usize]
     }
 
+    /// The name in sweeps, manifests and records.
     pub fn name(self) -> &'static str {
         self.format().name
     }

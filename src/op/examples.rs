@@ -1,4 +1,4 @@
-//! Operators and problems for the tests of other modules, which name none.
+//! Operators and problems for the tests of other modules, which name no operator themselves.
 
 use super::{Op, PhaseName, Problem};
 

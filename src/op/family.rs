@@ -59,23 +59,26 @@ pub enum Logits {
     Sink,
 }
 
-/// How fast a fixed decay a head forgets: `s_h = 2^(-8(h+1)/H) (1 - x + 1e-5)`, x the layer's place
-/// among the layers, from 0 for the first to 1 for the last.
+/// How fast heads with a fixed decay forget: head h of H by `s_h = 2^(-8(h+1)/H) (1 - x + 1e-5)`,
+/// with x the layer's place among the layers, from 0 for the first to 1 for the last.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Slope {
+    /// `x = 0`
     #[default]
     First,
+    /// `x = 0.5`
     Middle,
+    /// `x = 1`
     Last,
     /// `s = 0`: nothing is ever forgotten.
     Zero,
     /// `s = 5` for every head.
     Steep,
-    /// The place in 0..=1.
+    /// x itself, in 0..=1.
     At(f64),
 }
 
-/// A part of a family. Operators say which they have a use for.
+/// A part of a family. Operators say which ones their inputs depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Gate,
@@ -85,8 +88,8 @@ pub enum Part {
     Slope,
 }
 
-/// A family of inputs. Written as `gate=slow keys=identical`; parts not named are the default,
-/// and the default family is `random`. Parts that an operator has no use for are ignored by it.
+/// A family of inputs, written as `gate=slow keys=identical`. Parts not named are the default, and
+/// the default family is `random`. An operator ignores the parts that it has no use for.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Family {
@@ -212,7 +215,7 @@ impl From<Family> for String {
 }
 
 impl Family {
-    /// The family less the parts that are none of these, so that equal inputs have one name.
+    /// The family with these parts alone, the others at their defaults: equal inputs have one name.
     pub fn only(&self, parts: &[Part]) -> Family {
         let has = |part: Part| parts.contains(&part);
         let mut family = Family::default();
@@ -234,7 +237,8 @@ impl Family {
         family
     }
 
-    /// As [`Family::only`], as text for reports: what it forgets by is always named.
+    /// As [`Family::only`], as text for reports. A gate or slope is named even if it is the
+    /// default: `gate=mid`.
     pub fn text_of(&self, parts: &[Part]) -> String {
         let family = self.only(parts);
         let text = family.to_string();

@@ -6,6 +6,7 @@ use super::operator::{Face, Mark, Operator, Phase, PhaseName, Side, Suite, Varia
 use super::recurrence::{self, Gate};
 use super::{Family, Problem, Tensor, TensorSpec};
 
+/// The gated delta rule.
 pub struct GatedDeltaRule;
 
 const GATE: Gate = Gate::Scalar;

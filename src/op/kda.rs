@@ -6,6 +6,7 @@ use super::operator::{Face, Mark, Operator, Phase, PhaseName, Side, Suite, Varia
 use super::recurrence::{self, Gate};
 use super::{Family, Problem, Tensor, TensorSpec};
 
+/// Kimi Delta Attention.
 pub struct Kda;
 
 const GATE: Gate = Gate::PerChannel;

@@ -22,7 +22,7 @@ pub fn text(lens: &[[usize; 2]]) -> String {
 /// Lengths as [`text`] writes them.
 ///
 /// # Errors
-/// Naming the part that is no length.
+/// A part is no length; the message names it.
 pub fn parse(text: &str) -> Result<Vec<[usize; 2]>, String> {
     let mut lens = Vec::new();
     for part in text.split('+') {

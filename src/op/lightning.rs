@@ -4,8 +4,8 @@
 //! S = exp(-s_h) S + k_t v_t^T;  o_t = scale * S^T q_t
 //! ```
 //!
-//! The scale is 1 unless given: the checkpoints have no `K^-0.5`. Their slopes, by head `h` of `H`
-//! and layer `l` of `L`, are `2^(-8(h+1)/H) (1 - l/(L-1) + 1e-5)`.
+//! The scale is 1 unless given: the checkpoints have no `K^-0.5`. Their slopes, for head `h` of `H`
+//! in layer `l` of `L`, are `s_h = 2^(-8(h+1)/H) (1 - l/(L-1) + 1e-5)`.
 
 use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
@@ -19,6 +19,7 @@ use super::recurrence::{self, DIM};
 use super::value::{Kind, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
+/// Lightning attention.
 pub struct Lightning;
 
 static VARIABLES: [Variable; 10] = [
@@ -93,9 +94,10 @@ impl Operator for Lightning {
         ]
     }
 
-    /// The chunked form of a whole sequence: two products with the state and two inside the chunk.
-    /// The steps of the recurrence for a few tokens: decay, update, `S^T q`. The reference takes
-    /// those steps, at about a quarter of the rate of a matrix product.
+    /// Prefill counts the chunked form: two products with the state and two inside the chunk.
+    /// Decode and verify count the steps of the recurrence, K V a token for the decay and 2 K V
+    /// each for the update and `S^T q`. The reference takes those steps in every phase, at about a
+    /// quarter of the rate of a matrix product.
     fn work(&self, p: &Problem) -> Work {
         let [b, t, h, k, v] = ["B", "T", "H", "K", "V"].map(|name| p.count(name) as f64);
         let (each, formula) = match p.phase() {
@@ -108,8 +110,8 @@ impl Operator for Lightning {
         Work { flops: tokens * each, formula, reference_flops: 4.0 * 5.0 * tokens * k * v }
     }
 
-    /// q, k, v through SiLU, as the model has them. q and k times `K^(-1/4)`, so that a score is of
-    /// unit size whatever K.
+    /// q, k and v pass through SiLU, as in the model. q and k are multiplied by `K^(-1/4)`, which
+    /// keeps scores near unit size.
     fn inputs(&self, p: &Problem, family: &Family, seed: u64) -> Vec<Tensor> {
         let (specs, k) = (p.tensors(), p.count("K"));
         let silu = |spec: &TensorSpec, mut x: Vec<f32>, factor: f32| {
@@ -179,7 +181,7 @@ impl Operator for Lightning {
     }
 }
 
-/// The decay of each head.
+/// The s of each head.
 fn slopes(heads: usize, slope: Slope) -> Vec<f64> {
     let place = match slope {
         Slope::First => 0.0,

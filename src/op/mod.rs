@@ -1,9 +1,9 @@
-//! What is computed: operators, problems, seeded inputs, FLOP and byte models, and in each
-//! operator's file its reference in fp64.
+//! What is computed: operators, problems, seeded inputs, FLOP and byte models, fp64 references.
 //!
 //! An operator is one value ([`Operator`]): one file here, one word in [`ALL`], one folder in
 //! kernels/. Nothing outside this folder names one. Letters, layouts and the natural-log decay are
-//! flash-linear-attention's.
+//! flash-linear-attention's. `operator.rs` says what an operator is made of, `problem.rs` and
+//! `text.rs` what follows from that for all of them, `lightning.rs` is the shortest example.
 
 mod attention;
 mod crop;
@@ -71,6 +71,7 @@ impl Op {
         names.join(", ")
     }
 
+    /// The side of a crossover that it stands on.
     pub fn side(self) -> Side {
         self.face().side
     }

@@ -1,9 +1,10 @@
 //! What an operator is: one value that says everything the rest of the program needs of it.
 //!
-//! Whatever is the same for all operators follows from the rows: texts, sweep axes, defaults,
-//! divisibility, crops, the report's grouping, shapes from a file ([`super::problem`],
-//! [`super::text`], [`super::crop`]). An operator's own file has its rows, its maths in fp64, its
-//! inputs, its limits with their why, its suite and its face.
+//! Its variables and phases are rows of tables ([`Variable`], [`Phase`]). Whatever is the same for
+//! all operators follows from the rows: texts, sweep axes, defaults, divisibility, crops, the
+//! report's grouping, shapes from a file ([`super::problem`], [`super::text`], [`super::crop`]). An
+//! operator's own file has its rows, its maths in fp64, its inputs, its limits with their why, its
+//! suite and its face.
 
 use std::fmt;
 use std::ops::Range;
@@ -25,22 +26,24 @@ pub trait Operator: Sync {
     /// The phases it has, the first by default.
     fn phases(&self) -> &'static [Phase];
 
-    /// The parts of an input family that it has a use for.
+    /// The parts of an input family that its inputs depend on.
     fn parts(&self) -> &'static [Part];
 
-    /// Why the values do not fit together, beyond what the rows say.
+    /// Why the values do not fit together, beyond what the rows say: a window needs a mask.
     fn fault(&self, _: &Problem) -> Option<Fault> {
         None
     }
 
-    /// What manifests may name beside the variables.
+    /// What manifests may name beside the variables, such as `Tmax`, the longest packed sequence.
     fn derived(&self, _: &Problem) -> Vec<(&'static str, Scalar)> {
         Vec::new()
     }
 
-    /// Inputs then outputs; those that the problem goes without are listed as absent.
+    /// Inputs then outputs. Those that the problem goes without are listed as absent
+    /// ([`TensorSpec::there`]).
     fn tensors(&self, p: &Problem) -> Vec<TensorSpec>;
 
+    /// Operations of the problem and of its reference.
     fn work(&self, p: &Problem) -> Work;
 
     /// Seeded inputs in the order of the problem's tensors, rounded to their storage types.
@@ -49,13 +52,13 @@ pub trait Operator: Sync {
     /// The outputs in fp64, in the order of the problem's tensors, from the rounded inputs.
     fn reference(&self, p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>>;
 
-    /// What rows of the output need, if rows can be computed apart. `None` where each row depends
-    /// on all rows before it: then a crop keeps them all.
+    /// What these rows of the outputs need, if rows can be computed apart: keys, in attention.
+    /// `None` where each row depends on all rows before it: then a crop keeps them all.
     fn cut(&self, _: &Problem, _rows: &Range<usize>) -> Option<Cut> {
         None
     }
 
-    /// The largest E/F that passes, for that output and inputs of that family.
+    /// The largest E/F ([`crate::verify`]) that passes, for that output and inputs of that family.
     fn limit(&self, p: &Problem, family: &Family, output: &str) -> f64;
 
     /// Whether a row of the output sees the past alone.
@@ -63,13 +66,14 @@ pub trait Operator: Sync {
         true
     }
 
-    /// Whether outputs of early tokens cannot depend on later ones.
+    /// Whether other inputs after some token must leave the outputs before it as they are. The
+    /// suite tries it then.
     fn has_prefix_property(&self, p: &Problem) -> bool;
 
     /// What the regression suite of its kernels varies in that phase.
     fn suite(&self, phase: PhaseName) -> Suite;
 
-    /// Heads and dimensions of a layer for people: `Hq 16, Hkv 4, D 128, causal`.
+    /// What makes the layer, for people: `Hq 16, Hkv 4, D 128, causal`.
     fn layer(&self, p: &Problem) -> String;
 
     /// What is odd about an input that a user brings, if anything.
@@ -119,10 +123,13 @@ pub struct Variable {
     pub name: &'static str,
     /// As records do: `hkv`.
     pub key: &'static str,
+    /// Which values it takes.
     pub kind: Kind,
+    /// Its value where none is given.
     pub default: Default,
+    /// What it stands for. Code for all operators asks for roles, never for names.
     pub role: Role,
-    /// For people, with its unit.
+    /// For people: what it counts or chooses.
     pub doc: &'static str,
 }
 
@@ -139,7 +146,8 @@ impl Variable {
         Variable { name, key, kind, default, role, doc }
     }
 
-    /// Whether a value is the default, where that is a value of its own.
+    /// Whether a value is the row's default. Defaults that other variables decide, and variables
+    /// that must be given, have none.
     pub fn is_default(&self, value: &Value) -> bool {
         match &self.default {
             Default::Is(usual) => value == usual,
@@ -152,37 +160,36 @@ impl Variable {
 /// The value of a variable that is not given.
 #[derive(Debug, Clone)]
 pub enum Default {
+    /// This one.
     Is(Value),
-    /// That of another variable. Records and texts leave it out where it is.
+    /// That of another variable: `Hkv` is `Hq`.
     As(&'static str),
     /// One over the square root of another variable.
     InverseRoot(&'static str),
-    /// Sweeps must give it, as in the example; elsewhere it is small.
-    Need {
-        example: &'static str,
-        small: Value,
-    },
+    /// Sweeps and records must give it, and a sweep's error quotes the example. Elsewhere it is
+    /// `small`.
+    Need { example: &'static str, small: Value },
     /// The problem goes without.
     Nothing,
 }
 
-/// What a variable stands for. Dimensions of tensors have the role of the variable of their letter.
+/// What a variable stands for. A dimension of a tensor has the role of the variable that its letter
+/// names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Sequences. `N` in layouts.
     Sequence,
-    /// Tokens that the outputs have a row of.
+    /// Tokens that the outputs have a row for each of.
     Token,
-    /// Tokens looked back on: keys.
+    /// Tokens that are looked back on: keys.
     Past,
     /// Tokens seen before, on which no tensor depends: the state stands for them.
     Context,
     /// Heads of the output.
     Heads,
-    /// Heads that each serve as many heads of the output: a divisor of that variable.
-    Shared {
-        of: &'static str,
-    },
+    /// Heads that each serve several heads of the output. Their number divides that of `of`: `Hkv`
+    /// divides `Hq`.
+    Shared { of: &'static str },
     /// Dimension of a key.
     Key,
     /// Dimension of a value.
@@ -191,10 +198,9 @@ pub enum Role {
     Lengths,
     /// A factor that changes no shape and no work.
     Scale,
-    /// The number format of these tensors, where it is not the problem's.
-    Format {
-        of: &'static [&'static str],
-    },
+    /// The number format of these tensors.
+    Format { of: &'static [&'static str] },
+    /// Whatever else may be chosen: a mask, a window, whether a state is given.
     Option,
 }
 
@@ -211,8 +217,10 @@ pub enum PhaseName {
 }
 
 impl PhaseName {
+    /// Every phase, prefill first.
     pub const ALL: [PhaseName; 3] = [PhaseName::Prefill, PhaseName::Decode, PhaseName::Verify];
 
+    /// The name used in kernel files, sweeps and records.
     pub fn name(self) -> &'static str {
         match self {
             PhaseName::Prefill => "prefill",
@@ -249,7 +257,7 @@ pub struct Phase {
     pub lengths: &'static [&'static str],
     /// Defaults in place of the rows'.
     pub defaults: &'static [(&'static str, Value)],
-    /// The least and the most that variables may be.
+    /// Variables with the least and the most that they may be; packed sequences are not held to it.
     pub ranges: &'static [(&'static str, usize, usize)],
 }
 
@@ -259,25 +267,26 @@ pub const DRAFTS: (usize, usize) = (2, 16);
 /// Why values do not fit together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
-    /// The variable that is wrong or missing, or the length's name.
+    /// The variable that is wrong or missing, or the length's name, or `phase`.
     pub variable: &'static str,
     /// A sentence that names it.
     pub text: String,
     pub kind: FaultKind,
 }
 
+/// What is wrong with a variable, so that sweeps, files and prompts each say the way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
+    /// Its value is not allowed.
     Wrong,
-    /// Nothing gives it; how to, for example.
+    /// Nothing gives it; an example of a value that would.
     Missing(&'static str),
     /// A number of heads that is no multiple of another.
-    Indivisible {
-        many: &'static str,
-    },
+    Indivisible { many: &'static str },
 }
 
 impl Fault {
+    /// A variable whose value is not allowed.
     pub fn wrong(variable: &'static str, text: impl Into<String>) -> Fault {
         Fault { variable, text: text.into(), kind: FaultKind::Wrong }
     }
@@ -294,41 +303,43 @@ impl fmt::Display for Fault {
 pub struct Work {
     /// Floating-point operations of the problem's phase.
     pub flops: f64,
-    /// Where they come from, for people.
+    /// How they are counted, for people: `B*T*HV*7*K*V`.
     pub formula: &'static str,
-    /// What the fp64 reference takes, in operations of a matrix product.
+    /// What the fp64 reference takes, in operations at the rate of a matrix product.
     pub reference_flops: f64,
 }
 
-/// What rows of an output need.
+/// What a block of an output's rows needs.
 pub struct Cut {
-    /// Tokens of the past.
+    /// The tokens looked back on, counted through all packed sequences.
     pub past: Range<usize>,
-    /// Lengths of the packed sequences that are left, if any are packed.
+    /// Lengths, of q and of k, that are left of the packed sequences; empty where none are packed.
     pub lens: Vec<[usize; 2]>,
 }
 
 /// What the regression suite varies beside tiles, precisions, dimensions, lengths, heads and
 /// batches.
 pub struct Suite {
-    /// Families of inputs.
+    /// Families of inputs, as sweeps write them.
     pub families: &'static [&'static str],
     /// Axes of the operator's own.
     pub own: &'static [Own],
-    /// The problem with something more, in turns.
+    /// The problem of that turn, with something more than the axes vary: a window, packed lengths.
     pub extras: fn(&Problem, usize) -> Problem,
-    /// The problem as units of work are the most uneven.
+    /// The problem with its units of work as unequal as they can be.
     pub uneven: fn(Problem) -> Problem,
 }
 
-/// An axis of a suite: so many values, and the problem with one of them.
+/// An axis of a suite.
 pub struct Own {
+    /// How many values it has.
     pub values: usize,
+    /// The problem with the value of that index.
     pub set: fn(Problem, usize) -> Problem,
 }
 
 impl Suite {
-    /// No extras, and work that is even whatever the problem.
+    /// No extras, and units of work that are always equal.
     pub const fn plain(families: &'static [&'static str], own: &'static [Own]) -> Suite {
         Suite { families, own, extras: |p, _| p.clone(), uneven: |p| p }
     }

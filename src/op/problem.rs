@@ -12,15 +12,15 @@ use super::operator::{Default, Fault, FaultKind, Phase, Role, Variable};
 use super::value::{Scalar, Value};
 use super::{DType, Family, Flow, Op, PhaseName, Tensor, TensorSpec, Work};
 
-/// One problem: an operator at a shape and precision. Everything that fixes the result but the
-/// input values themselves.
-/// Their order is that of operators, phases, precisions and values.
+/// One problem: an operator in a phase, at a shape and precision. It fixes the result but for the
+/// values of the inputs. Problems are ordered by operator, phase, precision and values.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     op: Op,
     phase: PhaseName,
     dtype: DType,
-    /// One a row of the operator; none where the phase lacks the variable.
+    /// One for each row of the operator; [`Value::None`] where the phase lacks the variable or the
+    /// problem goes without it.
     values: Arc<[Value]>,
 }
 
@@ -30,9 +30,9 @@ pub type Given = IndexMap<&'static str, Value>;
 /// What becomes of variables that are needed and not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needed {
-    /// Small ones, as for a person at a prompt.
+    /// They are small, as for a person at a prompt.
     Small,
-    /// A fault that says how to give them.
+    /// They are a fault that says how to give them.
     Given,
 }
 
@@ -47,7 +47,7 @@ impl Op {
         self.phases().iter().find(|p| p.name == name)
     }
 
-    /// The variables of a phase: all but a context that is not its length.
+    /// The variables of a phase: all, but the context only where it is the phase's length.
     pub fn variables_in(self, phase: PhaseName) -> impl Iterator<Item = &'static Variable> {
         let has = move |v: &&Variable| {
             v.role != Role::Context
@@ -56,18 +56,18 @@ impl Op {
         self.variables().iter().filter(has)
     }
 
-    /// The variable of that name that may be given in that phase: one of its rows, or its length.
+    /// The name, if it may be given in that phase: that of a variable, or of the phase's length.
     pub fn giveable(self, phase: PhaseName, name: &str) -> Option<&'static str> {
         let row = self.variables_in(phase).find(|v| v.name == name).map(|v| v.name);
         row.or_else(|| self.phase(phase).map(|p| p.length).filter(|length| *length == name))
     }
 
-    /// The variable with that role; of several the first.
+    /// The variable with that role, the first if there are several.
     pub fn with_role(self, role: Role) -> Option<&'static Variable> {
         self.variables().iter().find(|v| v.role == role)
     }
 
-    /// The role of a letter of a layout; none of a letter that is no variable, such as `N+1`.
+    /// The role of a layout's letter: that of its variable, and `N` is sequences. `N+1` has none.
     pub fn role(self, letter: &str) -> Option<Role> {
         if letter == "N" {
             return Some(Role::Sequence);
@@ -75,7 +75,7 @@ impl Op {
         self.variable(letter).map(|v| v.role)
     }
 
-    /// The heads that others serve, and those: pairs of variables of which one divides the other.
+    /// Pairs of head counts: the name of the output's, and the row of the one that divides it.
     fn shared(self) -> impl Iterator<Item = (&'static str, &'static Variable)> {
         self.variables().iter().filter_map(|v| match v.role {
             Role::Shared { of } => Some((of, v)),
@@ -85,7 +85,7 @@ impl Op {
 }
 
 impl Problem {
-    /// A problem of what is given, with the defaults of phase and rows for the rest.
+    /// The problem with the given values, and the defaults of phase and rows for the rest.
     ///
     /// # Errors
     /// The operator lacks the phase, something needed is missing, or values do not fit together.
@@ -135,10 +135,12 @@ impl Problem {
         Problem::new(op, phase, dtype, &given, Needed::Small).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// The operator.
     pub fn op(&self) -> Op {
         self.op
     }
 
+    /// The phase.
     pub fn phase(&self) -> PhaseName {
         self.phase
     }
@@ -177,6 +179,7 @@ impl Problem {
         }
     }
 
+    /// Whether a flag is on; false where there is none.
     pub fn flag(&self, name: &str) -> bool {
         *self.value(name) == Value::Flag(true)
     }
@@ -189,7 +192,7 @@ impl Problem {
         }
     }
 
-    /// The number format of a variable with that role; the problem's where it has none.
+    /// The number format that a variable names; the problem's precision where it names none.
     pub fn format(&self, name: &str) -> DType {
         match self.value(name) {
             Value::Word(word) => DType::parse(word).unwrap_or(self.dtype),
@@ -197,7 +200,8 @@ impl Problem {
         }
     }
 
-    /// The same with another value of a variable. Nothing follows it: see [`Problem::pack`].
+    /// The same with another value of one variable. No other variable follows, not even one whose
+    /// default it is; [`Problem::pack`] sets all that packed lengths decide.
     ///
     /// # Panics
     /// The operator has no such variable.
@@ -209,21 +213,22 @@ impl Problem {
         Problem { values: values.into(), ..self.clone() }
     }
 
-    /// The same with another value of whatever has that role; itself where nothing has.
+    /// The same with another value of the variable with that role; unchanged where there is none.
     pub fn with_role(&self, role: Role, value: impl Into<Value>) -> Problem {
         self.op.with_role(role).map_or_else(|| self.clone(), |v| self.with(v.name, value))
     }
 
+    /// The count with that role; 1 where there is none.
     fn role_count(&self, role: Role) -> usize {
         self.op.with_role(role).and_then(|v| self.get(v.name)).unwrap_or(1)
     }
 
-    /// Sequences, packed ones as one.
+    /// Sequences; packed ones are one.
     pub fn sequences(&self) -> usize {
         self.role_count(Role::Sequence)
     }
 
-    /// Tokens a sequence that outputs have rows of.
+    /// Tokens a sequence that outputs have rows for; all of them where sequences are packed.
     pub fn tokens(&self) -> usize {
         self.role_count(Role::Token)
     }
@@ -295,6 +300,7 @@ impl Problem {
         self.lengths_fault().or_else(|| self.op.fault(self))
     }
 
+    /// Packed lengths whose sums the sizes beside them contradict.
     fn lengths_fault(&self) -> Option<Fault> {
         let lens = self.lens();
         let v = self.op.with_role(Role::Lengths)?;
@@ -320,7 +326,8 @@ impl Problem {
     }
 
     /// Every variable that a manifest's expressions may name, in a fixed order: the rows of the
-    /// phase, with zeros for what the problem goes without, then what the operator derives.
+    /// phase, then what the operator derives. What the problem goes without is 0, a format that it
+    /// does not name is the precision's, and packed lengths are left out.
     pub fn vars(&self) -> IndexMap<&'static str, Scalar> {
         let mut vars = IndexMap::new();
         for v in self.op.variables_in(self.phase) {
@@ -399,8 +406,8 @@ impl Problem {
         TensorSpec { flow: Flow::Output, ..self.input(name, dtype, dims) }
     }
 
-    /// The layer that cases of several lengths share: the problem without its phase's length, and
-    /// without what changes no work. Lengths that differ from the first stay.
+    /// The layer that cases of several lengths share: the problem without its scale and its phase's
+    /// length. Where the length is several variables, those that differ from the first stay.
     pub fn layer(&self) -> Problem {
         let lengths = self.phase_row().lengths;
         let first = self.value(lengths[0]);
@@ -416,7 +423,7 @@ impl Problem {
         self.phase_row().lengths.iter().all(|name| *self.value(name) == Value::None)
     }
 
-    /// Heads of the output and their dimension.
+    /// Heads of the output and their value dimension.
     pub fn out(&self) -> (usize, usize) {
         (self.role_count(Role::Heads), self.role_count(Role::Channel))
     }
@@ -455,7 +462,7 @@ impl Problem {
         self.op.reference(self, inputs)
     }
 
-    /// Whether outputs of early tokens cannot depend on later ones.
+    /// Whether other inputs after some token must leave the outputs before it as they are.
     pub fn has_prefix_property(&self) -> bool {
         self.op.has_prefix_property(self)
     }
@@ -465,8 +472,8 @@ impl Problem {
         (self.sequences(), self.role_count(Role::Heads))
     }
 
-    /// The same problem with one sequence and as few heads as keep the head ratio, and how many
-    /// of it make up the whole. Work does not depend on the data, so its counts multiply.
+    /// The same problem with one sequence and as few heads as keep the head ratio, and how many of
+    /// these make up the whole. Work does not depend on the data, so counts multiply.
     pub fn one_head_group(&self) -> (Problem, usize) {
         let (b, heads) = self.output_heads();
         let group = self.op.shared().next().map_or(1, |(_, few)| heads / self.count(few.name));
@@ -477,7 +484,7 @@ impl Problem {
         (small, b * heads / group)
     }
 
-    /// This problem with one sequence and heads of 1.
+    /// This problem with one sequence and one head of each kind.
     pub(super) fn one_head(&self) -> Problem {
         let mut small = self.with_role(Role::Sequence, 1).with_role(Role::Heads, 1);
         for (_, few) in self.op.shared() {
@@ -488,7 +495,7 @@ impl Problem {
 }
 
 impl Op {
-    /// Names that say how long sequences are and how many: what packed lengths replace.
+    /// The names that packed lengths replace: those of sequences, tokens and the phase's length.
     pub fn length_names(self, phase: &Phase) -> Vec<&'static str> {
         let sized = |v: &&Variable| matches!(v.role, Role::Sequence | Role::Token | Role::Past);
         let mut names: Vec<_> = self.variables().iter().filter(sized).map(|v| v.name).collect();
@@ -508,6 +515,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
+    /// Packed lengths, if they are given.
     fn lens(&self) -> Option<&[[usize; 2]]> {
         match self.given.get(self.op.with_role(Role::Lengths)?.name)? {
             Value::Lens(lens) => Some(lens),
@@ -515,7 +523,7 @@ impl Maker<'_> {
         }
     }
 
-    /// Packed lengths already say how many tokens there are.
+    /// Refuses sequences and tokens that are given beside packed lengths, which already say them.
     fn check_lengths(&self) -> Result<(), Fault> {
         let Some(lens) = self.lens() else { return Ok(()) };
         let names = self.op.length_names(self.phase);
@@ -532,6 +540,8 @@ impl Maker<'_> {
         }
     }
 
+    /// The value of a variable: as given; else as packed lengths or the phase's length say; else
+    /// the default of the phase, then of the row.
     fn value(&self, v: &'static Variable) -> Result<Value, Fault> {
         let is_length = self.phase.lengths.contains(&v.name);
         if v.role == Role::Context && !is_length {
@@ -576,8 +586,9 @@ impl Maker<'_> {
     }
 }
 
-/// `{"op": "kda", "dtype": "bf16", "b": 1, ..}`, the phase where it is not prefill. What a problem
-/// goes without, and formats and dimensions that are the usual ones, are left out.
+/// `{"op": "kda", "dtype": "bf16", "b": 1, ..}`, with the phase where it is not prefill. What the
+/// problem goes without is left out, as are usual number formats and a value dimension that is the
+/// keys' by default.
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map: IndexMap<&str, serde_json::Value> = IndexMap::new();
@@ -597,7 +608,7 @@ impl Serialize for Problem {
 }
 
 impl Variable {
-    /// Whether records and texts leave it out where it is the usual one.
+    /// Whether records and texts leave the variable out where its value is the usual one.
     pub(super) fn is_sparse(&self) -> bool {
         matches!(self.role, Role::Channel) && matches!(self.default, Default::As(_))
             || matches!(self.role, Role::Format { .. })

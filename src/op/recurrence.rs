@@ -1,7 +1,7 @@
 //! What linear operators share: a state of fixed size that each token decays, changes and reads.
 //!
-//! The delta rules are here but for their gate, which is one number a head and token in the gated
-//! delta rule and one a key channel as well in Kimi Delta Attention:
+//! The two delta rules are here whole and differ in their gate ([`Gate`]): one number a head and
+//! token in the gated delta rule, one a key channel as well in Kimi Delta Attention.
 //!
 //! ```text
 //! S = diag(exp g_t) S;  e = v_t - S^T k_t;  S += beta_t k_t e^T;  o_t = scale * S^T q_t
@@ -16,20 +16,23 @@ use super::operator::{DRAFTS, Default, Own, Phase, PhaseName, Role, Suite, Varia
 use super::value::{Kind, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
-/// Rows that every linear operator ends with, but for its scale: states on and off, their format,
-/// and the tokens that the state stands for.
+// Rows that every linear operator has.
+
+/// The flag of a state that is read.
 pub const fn initial_state() -> Variable {
     let off = Default::Is(Value::Flag(false));
     let doc = "start from a given state instead of zero";
     Variable::row("initial_state", "initial_state", Kind::Flag, off, Role::Option, doc)
 }
 
+/// The flag of a state that is written.
 pub const fn final_state() -> Variable {
     let on = Default::Is(Value::Flag(true));
     let doc = "write the state after the last token";
     Variable::row("final_state", "final_state", Kind::Flag, on, Role::Option, doc)
 }
 
+/// The number format of both states.
 pub const fn state() -> Variable {
     let fp32 = Default::Is(Value::Word("fp32"));
     let words = Kind::Word(&["fp32", "bf16", "fp16"]);
@@ -37,23 +40,26 @@ pub const fn state() -> Variable {
     Variable::row("state", "state", words, fp32, role, "number format of the state in memory")
 }
 
+/// The tokens that the state stands for, in decode and verify.
 pub const fn context() -> Variable {
     let need = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
     let doc = "tokens before, which the state stands for; no tensor and no work depends on it";
     Variable::row("context", "context", Kind::Count, need, Role::Context, doc)
 }
 
+/// Tokens a sequence.
 pub const fn tokens() -> Variable {
     let need = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
     Variable::row("T", "t", Kind::Count, need, Role::Token, "tokens a sequence")
 }
 
+/// Sequences.
 pub const fn sequences() -> Variable {
     let one = Default::Is(Value::Count(1));
     Variable::row("B", "b", Kind::Count, one, Role::Sequence, "sequences")
 }
 
-/// Prefill over T; decode and verify with the state in and out, over the tokens before.
+/// Prefill is drawn over T; decode and verify, with the state in and out, over the context.
 pub static PHASES: [Phase; 3] = [
     Phase { name: PhaseName::Prefill, length: "T", lengths: &["T"], defaults: &[], ranges: &[] },
     Phase {
@@ -80,7 +86,7 @@ pub static PHASES: [Phase; 3] = [
     },
 ];
 
-/// States on and off; more than one new token where there may be.
+/// What the suites of linear operators vary of their own: states on and off, in verify new tokens.
 pub fn own_axes(phase: PhaseName) -> &'static [Own] {
     const INITIAL: Own = Own::flag(|p, i| p.with("initial_state", i == 1));
     const FINAL: Own = Own::flag(|p, i| p.with("final_state", i == 1));
@@ -100,7 +106,7 @@ pub fn extras(p: &Problem, turn: usize) -> Problem {
     }
 }
 
-/// `K = V = 128, state in and out`, after the heads; new tokens where they are verified.
+/// `H 16, HV 32, K = V = 128, state in and out`: `heads`, then what all linear operators say.
 pub fn layer(p: &Problem, heads: String) -> String {
     let (k, v) = (p.count("K"), p.count("V"));
     let dims = if k == v { format!("K = V = {k}") } else { format!("K {k}, V {v}") };
@@ -207,9 +213,9 @@ pub fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
 /// Chunk length in the FLOP count; the kernels' own chunks may differ.
 const C: f64 = 64.0;
 
-/// The fused chunked form of a whole sequence; the steps of the recurrence for a few tokens: decay,
-/// `S^T k`, the update, `S^T q`. The reference takes those steps, at about a quarter of the rate of
-/// a matrix product.
+/// Prefill counts the fused chunked form. Decode and verify count the steps of the recurrence, K V
+/// a token for the decay and 2 K V each for `S^T k`, the update and `S^T q`. The reference takes
+/// those steps in every phase, at about a quarter of the rate of a matrix product.
 pub fn work(p: &Problem) -> Work {
     let s = Shape::of(p);
     let (k, v, tokens) = (s.k as f64, s.v as f64, (s.b * s.t * s.hv) as f64);
@@ -251,7 +257,7 @@ pub fn inputs(p: &Problem, gate: Gate, family: &Family, seed: u64) -> Vec<Tensor
     all
 }
 
-/// Normal keys, or keys that repeat one of `row` values to the degree that the family says.
+/// Keys of the family: normal, or as near as it says to one token's keys, `row` values long.
 pub fn keys(spec: &TensorSpec, row: usize, family: &Family, seed: u64) -> Vec<f32> {
     let mut k = vec![0f32; spec.elements()];
     fill_normal(&mut k, seed, 1);
@@ -398,16 +404,17 @@ const FAMILIES: &[&str] = &[
     "gate=saturated keys=identical",
 ];
 
+/// What the suites of the delta rules vary.
 pub fn suite(phase: PhaseName) -> Suite {
     Suite { extras, ..Suite::plain(FAMILIES, own_axes(phase)) }
 }
 
-/// `H 16, HV 32`, and what [`layer`] adds.
+/// [`layer`] of a delta rule.
 pub fn heads(p: &Problem) -> String {
     layer(p, format!("H {}, HV {}", p.count("H"), p.count("HV")))
 }
 
-/// What is odd about an input of a user's.
+/// What is odd about an input that a user brings: decays above 0.
 pub fn doubt(name: &str, tensor: &Tensor) -> Option<&'static str> {
     let grows = name == "g" && (0..tensor.len()).any(|i| tensor.get(i) > 0.0);
     grows.then_some("values above 0 are no decay: g is a natural logarithm")

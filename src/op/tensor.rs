@@ -34,7 +34,7 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// The tensor, there only where that holds.
+    /// The same, absent unless `there`.
     pub(super) fn only_if(self, there: bool) -> TensorSpec {
         TensorSpec { there, ..self }
     }
@@ -48,6 +48,7 @@ impl TensorSpec {
         self.shape.iter().product()
     }
 
+    /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.elements() * self.dtype.bytes()
     }
@@ -113,6 +114,7 @@ impl Tensor {
         self.dtype.get(&self.bytes, i)
     }
 
+    /// All elements, row-major.
     pub fn to_f64(&self) -> Vec<f64> {
         (0..self.len()).map(|i| self.get(i)).collect()
     }

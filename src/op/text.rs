@@ -11,11 +11,14 @@ use super::{DType, Op, PhaseName, Problem, TensorSpec};
 const MOST_BYTES: f64 = (1u64 << 46) as f64;
 
 impl Problem {
-    /// A problem of settings such as `dtype=fp16,Tq=1000,causal=true`, by the names of variables,
-    /// with small sizes for what is not given. A name alone is a flag that is on. The phase's length
-    /// sets all of its variables (`T` both `Tq` and `Tkv`), `lens=1000+16x512` packs sequences of
-    /// these lengths, and `window=0` is no window, as 0 is nothing of whatever a problem may go
-    /// without. `phase=decode` chooses among the operator's phases; `phase` is what it is otherwise.
+    /// The problem that settings such as `dtype=fp16,Tq=1000,causal=true` describe, by the names of
+    /// variables. What is not given has its default, or is small where it has none.
+    ///
+    /// - A name alone is a flag that is on.
+    /// - The phase's length sets all of its variables: `T` both `Tq` and `Tkv`.
+    /// - `lens=1000+16x512` packs sequences of these lengths.
+    /// - 0 is none of whatever a problem may go without: `window=0` is no window.
+    /// - `phase=decode` chooses among the operator's phases; without it the phase is `phase`.
     ///
     /// # Errors
     /// A name that is no variable, a value that is none of it, values that do not fit together,
@@ -55,8 +58,9 @@ impl Problem {
         Ok(problem)
     }
 
-    /// The variables that say something about this problem, for texts: less lengths that packed
-    /// sequences have of their own, which come last, and what is as usual where that says nothing.
+    /// The variables that texts of this problem name. Packed lengths stand in place of sequences
+    /// and tokens, and come last. What the problem goes without is left out, and what records leave
+    /// out because it is usual.
     fn shown(&self) -> impl Iterator<Item = (&'static Variable, &Value)> {
         let packed = !self.lens().is_empty();
         let says = move |v: &&'static Variable| match v.role {
@@ -70,7 +74,8 @@ impl Problem {
         rest.into_iter().chain(lens).map(|v| (v, self.value(v.name)))
     }
 
-    /// The problem as [`Problem::parse`] reads it, the scale only where it is not the usual one.
+    /// The problem as [`Problem::parse`] reads it. The scale is named only where it is not the
+    /// usual one.
     pub fn settings(&self) -> String {
         let mut parts = vec![format!("dtype={}", self.dtype())];
         if self.phase() != PhaseName::Prefill {
@@ -117,10 +122,11 @@ impl Problem {
         }
     }
 
-    /// Refuses a problem whose tensors take more than this machine's memory.
+    /// Refuses a problem whose tensors take more than this machine's memory, as /proc/meminfo tells
+    /// it; where nothing tells, any will do.
     ///
     /// # Errors
-    /// They do.
+    /// They take more; the message says how much.
     pub fn fits_memory(&self) -> Result<(), String> {
         let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let total = text.lines().find_map(|l| l.strip_prefix("MemTotal:"));
@@ -131,6 +137,7 @@ impl Problem {
         }
     }
 
+    /// Refuses tensors of more than `most` bytes, and says `why`.
     fn within(&self, most: f64, why: &str) -> Result<(), String> {
         let size = |t: &TensorSpec| {
             t.shape.iter().fold(t.dtype.bytes() as f64, |bytes, n| bytes * *n as f64)
@@ -144,7 +151,8 @@ impl Problem {
     }
 }
 
-/// One setting of a problem: the variable, or the phase's length, with its value.
+/// One setting of a problem: the name of a variable, or of the phase's length, with its value. 0 is
+/// [`Value::None`] for what a problem may go without.
 ///
 /// # Errors
 /// A name that is no variable, or a value that is none of it.
@@ -167,8 +175,7 @@ pub fn setting(
 }
 
 impl Op {
-    /// What may be given in a phase, for messages: its variables, and its length where that is
-    /// none of them.
+    /// What may be given in a phase: its variables, and its length where that is none of them.
     pub fn giveable_names(self, phase: PhaseName) -> Vec<&'static str> {
         let mut names: Vec<_> = self.variables_in(phase).map(|v| v.name).collect();
         if let Some(row) = self.phase(phase).filter(|p| !names.contains(&p.length)) {
@@ -178,7 +185,7 @@ impl Op {
     }
 }
 
-/// A short line for people: `attention bf16 B=1 Tq=512 ...`, the phase where it is not prefill.
+/// A line for people: `attention bf16 B=1 Tq=512 ...`, with the phase where it is not prefill.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.op())?;

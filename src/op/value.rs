@@ -33,7 +33,7 @@ impl fmt::Display for Scalar {
     }
 }
 
-/// What a variable may be given.
+/// Which values a variable takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// 1 to [`MAX_COUNT`].
@@ -47,7 +47,7 @@ pub enum Kind {
     Lens,
 }
 
-/// The value of a variable. `None` where the problem goes without it.
+/// The value of a variable; `None` where the problem goes without it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     None,
@@ -66,7 +66,8 @@ impl PartialOrd for Value {
     }
 }
 
-/// A total order: none first, numbers by [`f64::total_cmp`].
+/// A total order: none first, then by kind; numbers by [`f64::total_cmp`], lengths by how many
+/// there are.
 impl Ord for Value {
     fn cmp(&self, other: &Value) -> Ordering {
         let place = |v: &Value| match v {
@@ -153,7 +154,8 @@ impl Kind {
         }
     }
 
-    /// What manifests see of a variable that a problem goes without.
+    /// What a manifest's expressions see of a variable that the problem goes without: 0, false or
+    /// an empty word. Lengths are nothing that they can name.
     pub(super) fn nothing(self) -> Option<Scalar> {
         match self {
             Kind::Count => Some(Scalar::Int(0)),
@@ -165,6 +167,9 @@ impl Kind {
     }
 
     /// The value that a record's JSON holds.
+    ///
+    /// # Errors
+    /// It is none of that kind; the message says what it should be.
     pub(super) fn from_json(self, json: &serde_json::Value) -> Result<Value, String> {
         use serde_json::Value as Json;
         let wrong = |wants: &str| Err(format!("{json} is not {wants}"));
@@ -194,6 +199,7 @@ impl Kind {
 }
 
 impl Value {
+    /// As a record's JSON holds it; null for none.
     pub(super) fn to_json(&self) -> serde_json::Value {
         match self {
             Value::None => serde_json::Value::Null,

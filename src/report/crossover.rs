@@ -29,6 +29,7 @@ pub struct Race {
 }
 
 impl Race {
+    /// The two over the lengths that both have.
     pub fn new(full: &BTreeMap<usize, &Record>, linear: &BTreeMap<usize, &Record>) -> Race {
         let ns = |r: &Record| r.timing.as_ref().map_or(f64::NAN, Timing::ns);
         let both = |(t, a): (&usize, &&Record)| linear.get(t).map(|l| (*t, ns(a), ns(l)));
@@ -71,6 +72,7 @@ impl Race {
 pub struct Comparison {
     pub full: Setting,
     pub linear: Setting,
+    /// The linear operator's inputs.
     pub family: String,
     pub race: Race,
     pub crossings: Vec<Crossing>,

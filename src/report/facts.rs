@@ -14,6 +14,7 @@ pub struct Facts {
     pub warnings: Vec<String>,
 }
 
+/// The facts of a section.
 pub fn of(section: &Section) -> Facts {
     let (d, records) = (section.device, &section.records);
     let mut facts: Vec<(String, String)> = Vec::new();

@@ -224,7 +224,7 @@ fn memory(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     };
     let kinds: [(&str, usize, Value); 3] = [
         ("minimum", 0, |t| Some(t.min_bytes)),
-        // Of sampled CTAs there is an upper bound alone.
+        // Sampled CTAs give an upper bound alone.
         ("distinct", 1, |t| {
             let exact = |c: &&Counts| c.executed_ctas.is_none();
             t.counts.as_ref().filter(exact).map(|c| c.unique_bytes() as f64)

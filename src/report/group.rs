@@ -22,6 +22,7 @@ impl Source {
         })
     }
 
+    /// Whether a GPU measured them.
     pub fn is_measured(self) -> bool {
         matches!(self, Source::Measured(_))
     }
@@ -74,6 +75,7 @@ impl Section<'_> {
     }
 }
 
+/// `cold` or `hot`.
 pub fn regime_word(regime: Regime) -> &'static str {
     match regime {
         Regime::Cold => "cold",
@@ -132,6 +134,7 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// The problem less its length.
     pub fn of(problem: &Problem) -> Setting {
         let (op, dtype, b) = (problem.op(), problem.dtype(), problem.sequences());
         Setting { op, dtype, b, layer: problem.layer() }
@@ -222,7 +225,7 @@ pub struct Curve<'a> {
     pub setting: Setting,
     pub kernel: &'a str,
     pub family: String,
-    /// By length: the fastest tile.
+    /// The fastest tile at each length.
     pub best: BTreeMap<usize, &'a Record>,
     /// Every record, of every tile, seed and status.
     pub all: Vec<&'a Record>,

@@ -42,10 +42,11 @@ pub struct Prose {
 /// What was written, and what it says in short.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
+    /// The page of HTML.
     pub index: PathBuf,
     /// Every file, `index` first.
     pub files: Vec<PathBuf>,
-    /// Where linear operators overtake attention, or that they do not: one sentence for each
+    /// Where linear operators overtake full ones, or that they do not: one sentence for each
     /// comparison and section.
     pub crossovers: Vec<String>,
     /// The same in one line an operator and section, for when there are many.

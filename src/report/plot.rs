@@ -17,8 +17,10 @@ const WIDTH: u32 = 1120;
 /// An axis, logarithmic.
 #[derive(Debug, Clone)]
 pub struct Axis {
+    /// The least value, greater than 0, and the largest.
     pub lo: f64,
     pub hi: f64,
+    /// Values and what is written there.
     pub ticks: Vec<(f64, String)>,
     /// Name and unit.
     pub title: String,
@@ -85,6 +87,7 @@ fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
     if hi > 0.0 { (lo, hi) } else { (1.0, 1.0) }
 }
 
+/// A curve.
 #[derive(Debug, Clone)]
 pub struct Line {
     /// Written at the line's end.
@@ -107,6 +110,7 @@ pub struct Mark {
     pub ink: Ink,
 }
 
+/// One set of axes with its curves.
 #[derive(Debug, Clone)]
 pub struct Panel {
     pub title: String,

@@ -20,6 +20,7 @@ pub struct Row {
     /// From 1; 0 for instructions of no known line.
     pub number: u32,
     pub text: String,
+    /// Share of the modelled time, in 0..=1.
     pub share: f64,
     /// `None` where the line holds no instruction of this variant.
     pub line: Option<Line>,

@@ -22,6 +22,7 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
 }
 
+/// One entry of a table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cell {
     pub text: String,
@@ -179,6 +180,7 @@ pub fn failures(section: &Section) -> Option<Table> {
     })
 }
 
+/// A status for people.
 pub fn status_word(status: Status) -> &'static str {
     match status {
         Status::Ok => "ok",

@@ -48,11 +48,13 @@ pub fn product<'a>(axes: &[&'a Axis]) -> Option<impl Iterator<Item = Vec<&'a Poi
 
 /// One combination: the group's settings override the sweep's.
 pub struct Combination<'a> {
+    /// What its points set.
     pub settings: Settings,
     points: Vec<&'a Point>,
 }
 
 impl<'a> Combination<'a> {
+    /// What the points set of the variables that `op` has; a later point overrides an earlier one.
     pub fn new(points: Vec<&'a Point>, op: Op, phase: PhaseName) -> Combination<'a> {
         let mut settings = Settings::new();
         for point in &points {
@@ -68,6 +70,10 @@ impl<'a> Combination<'a> {
     }
 
     /// The problem, with the defaults of its rows for what is not set.
+    ///
+    /// # Errors
+    /// At its place in the file: a variable that is missing or wrong, heads that do not divide, or
+    /// a tensor of more than 2^40 elements.
     pub fn problem(&self, source: &Source, group: &Group, op: Op) -> Result<Problem, SweepError> {
         let dtype = match self.settings.get("dtype") {
             Some(Setting::DType(dtype)) => *dtype,
@@ -116,6 +122,7 @@ impl<'a> Combination<'a> {
         family.only(op.parts())
     }
 
+    /// The seed, where an axis sets it.
     pub fn seed(&self) -> Option<u64> {
         match self.settings.get("seed")? {
             Setting::Seed(seed) => Some(*seed),

@@ -27,15 +27,17 @@ static CURATED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/sweeps");
 #[derive(Debug, Clone)]
 pub struct Sweep {
     pub name: String,
+    /// What it asks; Markdown of paragraphs and `code`.
     pub question: String,
+    /// How to read the results; as `question`.
     pub analysis: String,
-    /// What `--device` is by default.
+    /// The device, unless `--device` names another.
     pub device: Option<String>,
     pub seed: u64,
     pub regime: Regime,
     /// Which CTAs the emulator executes, unless the command line says otherwise.
     pub sample_ctas: Option<ShareRule>,
-    /// Axes that every group takes, as far as its operators have their variables.
+    /// Axes of every group, for the operators that have their variables.
     pub axes: Vec<Axis>,
     pub groups: Vec<Group>,
     pub skips: Vec<Skip>,
@@ -47,10 +49,10 @@ pub struct Sweep {
 pub struct Group {
     /// Where the group stands in the file.
     pub span: Span,
-    /// Empty for every operator that a kernel is found for.
+    /// Empty stands for every operator that a kernel is found for.
     pub ops: Vec<(Op, Span)>,
     pub phase: PhaseName,
-    /// Globs over kernel names; empty for every kernel.
+    /// Globs over kernel names. Empty stands for every kernel.
     pub kernels: Vec<(String, Span)>,
     pub axes: Vec<Axis>,
     pub skips: Vec<Skip>,
@@ -64,6 +66,7 @@ pub struct Axis {
     pub points: Vec<Point>,
 }
 
+/// One value of an axis.
 #[derive(Debug, Clone)]
 pub struct Point {
     pub span: Span,
@@ -73,9 +76,10 @@ pub struct Point {
 /// Values of variables, by name.
 pub type Settings = IndexMap<&'static str, Setting>;
 
+/// What a point says of one variable.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Setting {
-    /// Of a variable of operators.
+    /// The value of an operator's variable.
     Value(Value),
     DType(DType),
     Inputs(Family),
@@ -83,6 +87,7 @@ pub enum Setting {
     Seed(u64),
 }
 
+/// Which tiles of a kernel are planned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TileChoice {
     /// The manifest's default for the problem.
@@ -96,7 +101,9 @@ pub enum TileChoice {
 #[derive(Debug, Clone)]
 pub struct Skip {
     pub span: Span,
+    /// An expression over the case, and the device where it names one.
     pub when: String,
+    /// For people: plan, records and report have it.
     pub why: String,
 }
 
@@ -108,6 +115,7 @@ pub(crate) struct Variable {
     pub kind: Kind,
 }
 
+/// How the value of an axis is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
     /// A variable of the operators that have it.
@@ -147,6 +155,7 @@ impl Variable {
         all
     }
 
+    /// The variable of that name, if there is one.
     pub fn named(name: &str) -> Option<Variable> {
         Variable::all().into_iter().find(|v| v.name == name)
     }
@@ -192,7 +201,10 @@ impl Sweep {
         }
     }
 
-    /// Reads a sweep. Any text is survived: it gives a sweep or an error with its place.
+    /// Reads a sweep. Any text gives a sweep or an error with its place, never a panic.
+    ///
+    /// # Errors
+    /// Text that is no TOML, keys or values that a sweep does not have, or a part that is missing.
     pub fn parse(source: Source) -> Result<Sweep, SweepError> {
         parse::sweep(source)
     }

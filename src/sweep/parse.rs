@@ -1,4 +1,4 @@
-//! From TOML to a [`Sweep`], keeping the place of every value for messages.
+//! Reads TOML as a [`Sweep`] and keeps the place of every value for messages.
 
 use indexmap::IndexMap;
 use toml::Spanned;
@@ -14,6 +14,10 @@ use crate::op::{self, DType, Op, PhaseName, Value};
 
 type Result<T> = std::result::Result<T, SweepError>;
 
+/// Reads a sweep; [`Sweep::parse`] describes it.
+///
+/// # Errors
+/// As of [`Sweep::parse`].
 pub fn sweep(source: Source) -> Result<Sweep> {
     let text = source.text.clone();
     let table =

@@ -1,4 +1,4 @@
-//! From a sweep and the kernels at hand to cases, each with an id, in a fixed order.
+//! Plans a sweep over the kernels at hand: cases, each with an id, in a fixed order.
 
 use std::collections::HashSet;
 
@@ -20,12 +20,13 @@ pub struct Case {
     pub problem: Problem,
     pub family: Family,
     pub seed: u64,
+    /// Its name, with target.
     pub kernel: String,
     pub tile: Tile,
     pub regime: Regime,
 }
 
-/// With the problem's phase beside it, as records have it.
+/// The problem's phase stands beside it, as in records.
 impl Serialize for Case {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -45,13 +46,15 @@ impl Serialize for Case {
 }
 
 impl Case {
-    /// Names the case on a device within a sweep, for good: a hash of all that makes it.
+    /// The name of the case on a device within a sweep, the same for good: a hash of all that makes
+    /// it.
     pub fn id(&self, sweep: &str, device: &str) -> String {
         let text = serde_json::to_string(&(sweep, device, self)).expect("a case is plain data");
         Sha256::digest(text.as_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect()
     }
 }
 
+/// A case, and whether it is run.
 #[derive(Debug, Clone)]
 pub struct Planned {
     pub case: Case,
@@ -61,17 +64,19 @@ pub struct Planned {
     index: usize,
 }
 
-/// The cases of a sweep in the order in which they run: by length of the sequence, so that an
+/// The cases of a sweep in the order in which they run: by the phase's length, so that an
 /// interrupted run has every operator up to some length.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The name of the sweep.
     pub sweep: String,
     pub cases: Vec<Planned>,
-    /// Skips that depend on the device, and no device was given.
+    /// Skips that a device decides, where none was given.
     pub undecided: Vec<Skip>,
 }
 
 impl Plan {
+    /// The cases that are not skipped.
     pub fn runnable(&self) -> impl Iterator<Item = &Case> {
         self.cases.iter().filter(|p| p.skip.is_none()).map(|p| &p.case)
     }

@@ -11,8 +11,10 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// The only shard of one.
     pub const WHOLE: Shard = Shard { index: 0, count: 1 };
 
+    /// Whether the case of that index belongs to it.
     pub fn has(self, index: usize) -> bool {
         index % self.count == self.index
     }

@@ -78,6 +78,9 @@ impl<'a> Skips<'a> {
 
     /// Why the case is skipped, if it is: by the skips that depend on the device if one is
     /// given, else by the others.
+    ///
+    /// # Errors
+    /// A condition does not evaluate to true or false though the case has all that it names.
     pub fn of(&self, case: &Case, group: &Group, device: Option<&Facts>) -> Result<Option<String>> {
         let mut context = Context::new();
         for skip in self.sweep.skips.iter().chain(&group.skips) {

@@ -12,6 +12,7 @@ pub struct SweepError(pub String);
 /// Bytes of the text that a message is about.
 pub type Span = Range<usize>;
 
+/// The text of a sweep, and its name for messages.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The path as the user wrote it.

@@ -7,6 +7,7 @@ use crate::op::{Flow, Problem, Tensor};
 /// Two devices' versions of one output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
+    /// The output's name.
     pub name: String,
     /// Share of elements within one unit in the last place, in 0..=1.
     pub within_one_ulp: f64,
@@ -20,6 +21,7 @@ pub struct Agreement {
 pub const LEAST_AGREEMENT: f64 = 0.99;
 
 impl Agreement {
+    /// Whether at least `LEAST_AGREEMENT` of the elements agree.
     pub fn passes(&self) -> bool {
         self.within_one_ulp >= LEAST_AGREEMENT
     }

@@ -11,7 +11,9 @@ pub const BLOCK: usize = 64;
 /// The part of an output that lies in one crop: `rows` x `cols`, row-major.
 pub struct Part<'a> {
     pub crop: &'a Crop,
+    /// The reference in fp64.
     pub want: &'a [f64],
+    /// What the kernel wrote.
     pub got: &'a Tensor,
     /// Of the same shape, 1 where an element was computed; all were if absent.
     pub mask: Option<&'a Tensor>,

@@ -157,7 +157,7 @@ pub fn verify(
     Reference::new(problem, inputs, subset).hold(family, outputs).verification
 }
 
-/// Of an output's elements, how many have a 1 in the mask, and how many were held.
+/// The shares of an output's elements that have a 1 in the mask, and that were held.
 fn shares(mask: &Tensor, held: usize) -> Share {
     let all = mask.len().max(1) as f64;
     let computed = mask.bytes.iter().filter(|b| **b == 1).count();

@@ -76,7 +76,7 @@ impl Subset {
 
     /// As [`Subset::plan`], where a part of the outputs was computed: whole heads of it, or where
     /// rows can be computed apart at least four blocks of 64, spread evenly over those that have a computed
-    /// element. `masks` are [`masks`].
+    /// element. `masks` are what `masks()` makes.
     pub fn of_computed(problem: &Problem, budget_flops: f64, masks: &[Tensor]) -> Subset {
         let (b, per_sequence) = problem.output_heads();
         let (all, tokens) = (b * per_sequence, problem.tokens());

@@ -13,11 +13,11 @@ use crate::sweep::Case;
 
 use super::trial::Subject;
 
-/// Cases a kernel gets at most, unless it has more variants than that.
+/// The most cases of a kernel, unless [`LEAST_PER_VARIANT`] of each variant are more.
 const CASES: usize = 400;
-/// Variants with many legal tiles still get this many cases each.
+/// The fewest cases of a variant, however many variants there are.
 const LEAST_PER_VARIANT: usize = 2;
-/// From this length on problems keep to few heads: the suite has to end in minutes on a CPU.
+/// Problems of this length or more keep to few heads: the suite has to end in minutes on a CPU.
 const LONG: usize = 500;
 
 /// Heads of the output, and heads that serve several of them where the operator has such.

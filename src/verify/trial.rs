@@ -27,9 +27,9 @@ pub struct Subject {
     pub most_steps: Option<u64>,
 }
 
-/// What a check allows a CTA whatever its problem, and FLOPs of the problem for each warp
-/// instruction more. Of the suite's CTAs none takes more than a tenth of it; a CTA that did a
-/// problem alone, one FLOP a lane, would take half of what the FLOPs allow.
+/// Warp instructions that a check allows a CTA whatever its problem, and FLOPs of the problem for
+/// each one more. No CTA of the suites takes more than a tenth of that; a CTA that did a problem
+/// alone, one FLOP a lane, would take half of what the FLOPs allow.
 const STEPS: u64 = 5_000_000;
 const FLOPS_A_STEP: f64 = 16.0;
 
@@ -111,6 +111,7 @@ pub enum Check {
 }
 
 impl Check {
+    /// The name in JSON and messages.
     pub fn name(self) -> &'static str {
         match self {
             Check::Build => "build",
@@ -130,6 +131,7 @@ impl Check {
 #[derive(Debug, Clone, Serialize)]
 pub struct Fault {
     pub check: Check,
+    /// For people.
     pub message: String,
     /// What the emulator knows of a fault at run time.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -156,7 +158,9 @@ pub struct Trial {
     pub verification: Option<Verification>,
     /// Maps of bad tiles, by output.
     pub maps: Vec<(String, String)>,
+    /// By output, where a second device was asked for.
     pub agreement: Vec<Agreement>,
+    /// Time on the host, reference included.
     pub seconds: f64,
     /// The device may be unusable after this.
     pub fatal: bool,

@@ -1,5 +1,5 @@
-//! What tests of several modules need: the program, its kernels, jobs made by hand, processes of
-//! their own.
+//! What tests of several modules need: the program, its kernels, problems in one line, jobs made by
+//! hand, a process for one test alone.
 
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
@@ -34,6 +34,7 @@ pub fn registry() -> &'static Registry {
     &REGISTRY
 }
 
+/// The kernel of exactly that name.
 pub fn kernel(name: &str) -> &'static Kernel {
     registry().get(name).unwrap_or_else(|e| panic!("{e}"))
 }
@@ -48,18 +49,17 @@ pub fn op(name: &str) -> Op {
     Op::parse(name).unwrap_or_else(|| panic!("no operator {name}"))
 }
 
-/// A prefill problem of an operator, of settings as a person writes them; small where they say
-/// nothing.
+/// The prefill problem of an operator that settings describe, as for `-p`: `T=70,D=64`.
 pub fn problem(name: &str, settings: &str) -> Problem {
     Problem::parse(op(name), PhaseName::Prefill, settings).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// One sequence, one head, all flags off, 64 wide.
+/// One sequence and head of an operator in its first phase, 64 wide, all flags off.
 pub fn plain(op: Op, length: usize) -> Problem {
     Problem::plain(op, op.phases()[0].name, DType::Bf16, (64, 64), length)
 }
 
-/// A job of PTX that comes from no template.
+/// A job of PTX that no template made, under a name for messages.
 pub fn job(name: &str, text: impl Into<String>, buffers: Vec<Buffer>, launch: Vec<Launch>) -> Job {
     let ptx = Ptx {
         kernel: name.into(),
@@ -71,6 +71,7 @@ pub fn job(name: &str, text: impl Into<String>, buffers: Vec<Buffer>, launch: Ve
     Job { ptx, buffers, launches: launch }
 }
 
+/// A buffer of a job, row-major.
 pub fn buffer(name: &str, role: BufferRole, dtype: DType, shape: &[usize]) -> Buffer {
     Buffer { name: name.into(), role, dtype, shape: shape.to_vec() }
 }
@@ -94,8 +95,8 @@ pub fn process_of(test: &str) -> Process {
     process
 }
 
-/// Whether this process runs nothing but `test`. Otherwise a process that does is started, and must
-/// succeed: the caller returns.
+/// Whether this process runs nothing but `test`. If not, one that does is started and must succeed,
+/// and the caller returns. For tests that other tests would disturb: those of a GPU or of memory.
 pub fn is_alone(test: &str) -> bool {
     const ALONE: &str = "CROSSOVER_TEST_ALONE";
     /// One at a time: most of them need a GPU.
@@ -121,8 +122,8 @@ pub fn peak_bytes() -> u64 {
     1024 * kib.parse::<u64>().expect("a number")
 }
 
-/// NVIDIA's assembler: `PTXAS`, else on the path. Without one its tests say that they are skipped,
-/// and fail if `CROSSOVER_REQUIRE_PTXAS=1`.
+/// NVIDIA's assembler: that of `PTXAS`, else the one on the path. Tests that get none say that they
+/// are skipped; with `CROSSOVER_REQUIRE_PTXAS=1` they fail.
 pub fn ptxas() -> Option<&'static Path> {
     static FOUND: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         let given = std::env::var_os("PTXAS").map(PathBuf::from);

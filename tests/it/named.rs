@@ -1,4 +1,4 @@
-//! Names of kernels without their target: the best for device and problem.
+//! Names without a target, such as `attention/prefill`: the best kernel for device and problem.
 
 use crossover::device::Facts;
 use crossover::device::model::DeviceModel;
@@ -6,15 +6,18 @@ use crossover::op::{PhaseName, Problem};
 
 use crate::common::{op, problem, registry};
 
+/// An H200 but for its compute capability.
 fn facts(compute_capability: (u32, u32)) -> Facts {
     let model = DeviceModel::named("h200").expect("a described device");
     Facts { compute_capability, ..model.facts() }
 }
 
+/// Attention over 70 tokens, heads 64 wide, and what the settings say.
 fn attention(settings: &str) -> Problem {
     problem("attention", &format!("T=70,D=64,{settings}"))
 }
 
+/// The name of the best prefill kernel, or why there is none.
 fn best(facts: &Facts, problem: &Problem) -> Result<String, String> {
     let registry = registry();
     let best = registry.best(problem.op(), PhaseName::Prefill, facts, problem);
@@ -51,7 +54,8 @@ fn names_with_and_without_target() {
     let (of, problem) = (facts((8, 0)), attention(""));
     for (name, picked) in [
         ("attention/prefill", "attention/prefill.sm80"),
-        // What is named is taken: who uses it says why it cannot be.
+        // A kernel that is named with its target is picked though this device cannot run it: the
+        // command that uses it says so.
         ("attention/prefill.sm90a", "attention/prefill.sm90a"),
     ] {
         let named = registry.named(name).unwrap();

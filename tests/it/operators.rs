@@ -12,8 +12,8 @@ use crossover::sweep::{Source, Sweep};
 
 use crate::common::{op, problem, registry};
 
-/// Small problems of every operator and phase: as the suites have them, two sequences, two heads for
-/// each that serves several, every own axis in turn.
+/// Small problems of every operator and phase: two sequences, four heads of the output, two of those
+/// that serve several, with each value of each own axis of the suites and each of their extras.
 fn problems() -> Vec<Problem> {
     let mut all = Vec::new();
     for op in Op::all() {
@@ -52,6 +52,7 @@ fn outputs(p: &Problem, inputs: &[Tensor]) -> Vec<Tensor> {
     specs.iter().zip(values).map(tensor).collect()
 }
 
+/// Equal but for what fp32 rounds.
 fn near(got: f64, want: f64) -> bool {
     (want - got).abs() <= 1e-6 * (1.0 + got.abs()) || want == got
 }
@@ -85,6 +86,7 @@ fn crop_commutes_with_the_reference() {
     }
 }
 
+/// A crop of packed rows, within one sequence or across several, keeps each sequence its own keys.
 #[test]
 fn crops_of_packed_rows_keep_each_sequence_its_keys() {
     for window in [0, 30] {
@@ -109,7 +111,8 @@ fn crops_of_packed_rows_keep_each_sequence_its_keys() {
     }
 }
 
-/// One head group is so many times in the whole: in work, and in bytes but for what heads share.
+/// The work of one head group, times the number of groups, is that of the whole problem. So are the
+/// bytes, but for tensors that heads or sequences share.
 #[test]
 fn head_groups_multiply() {
     for p in problems() {
@@ -133,6 +136,7 @@ fn head_groups_multiply() {
     }
 }
 
+/// A problem comes back from its text and from its JSON as it was.
 #[test]
 fn text_and_json_round_trip() {
     for p in problems() {
@@ -144,7 +148,7 @@ fn text_and_json_round_trip() {
             assert_eq!(serde_json::from_str::<Problem>(&json).unwrap(), p, "{json}");
         }
     }
-    // Formats of their own, too.
+    // So do all number formats.
     for op in Op::all() {
         for v in op.variables() {
             let (Role::Format { .. }, Kind::Word(words)) = (v.role, v.kind) else { continue };
@@ -189,6 +193,7 @@ fn toml_round_trips() {
     }
 }
 
+/// No two operators share a name, summary, class, colour or mark; both sides have one.
 #[test]
 fn faces_differ() {
     let faces: Vec<_> = Op::all().map(|op| op.face()).collect();
@@ -211,7 +216,7 @@ fn faces_differ() {
     }
 }
 
-/// For every output, precision and family of the suites.
+/// There is a limit for every output, precision and family of the suites.
 #[test]
 fn limits_exist_for_every_output() {
     for p in problems() {
@@ -228,7 +233,8 @@ fn limits_exist_for_every_output() {
     }
 }
 
-/// Rows name rows of their operator, tensors have the letters of rows, keys are as records have them.
+/// Names and keys are unique, rows refer to rows, roles that generic code asks for are there once,
+/// dimensions of tensors are letters of rows, and inputs are as the tensors say.
 #[test]
 fn rows_hang_together() {
     for op in Op::all() {
@@ -242,7 +248,7 @@ fn rows_hang_together() {
                 assert!(op.variable(of).is_some_and(|v| v.role == Role::Heads), "{op} {of}");
             }
         }
-        // Of those that there is one of.
+        // Generic code takes the one row with such a role.
         for role in
             [Role::Sequence, Role::Token, Role::Heads, Role::Key, Role::Channel, Role::Scale]
         {
@@ -276,7 +282,7 @@ fn rows_hang_together() {
     }
 }
 
-/// One variable has one kind, whichever operator has it: sweeps read it before they know of whom.
+/// A name has one kind and key in all operators: sweeps read values before they know the operator.
 #[test]
 fn shared_names_have_one_kind() {
     for a in Op::all().flat_map(|op| op.variables()) {
@@ -339,6 +345,7 @@ fn a_context_costs_a_linear_operator_nothing() {
     }
 }
 
+/// Decode takes one new token, verify 2 to 16, and only the operator's phases can be named.
 #[test]
 fn phases_hold_their_number_of_new_tokens() {
     for op in Op::all() {
@@ -357,7 +364,8 @@ fn phases_hold_their_number_of_new_tokens() {
     }
 }
 
-/// The tables of the docs have the rows, with their documentation and defaults.
+/// docs/sweeps.md has a row for each variable with the operators that have it, docs/exec.md one for
+/// each tensor with its layout.
 #[test]
 fn tables_of_the_docs_equal_the_rows() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -403,7 +411,7 @@ fn tables_of_the_docs_equal_the_rows() {
     }
 }
 
-/// Every record under reports/ still reads, and says what it said.
+/// Every record under reports/ still reads, and its problem is written as it was.
 #[test]
 fn records_of_the_reports_still_read() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports");
@@ -465,7 +473,7 @@ fn code_is_what_comments_leave() {
     );
 }
 
-/// An operator is one value: outside src/op no identifier and no string has its name.
+/// An operator is one value in src/op: elsewhere in src no identifier and no string has its name.
 #[test]
 fn nobody_else_names_an_operator() {
     fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
@@ -482,7 +490,7 @@ fn nobody_else_names_an_operator() {
     let mut found = Vec::new();
     files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
     assert!(found.len() > 100, "{} files", found.len());
-    // As in kernels, and as identifiers and types have it.
+    // The name as in kernels, as types have it, and the class of its marks.
     let names: Vec<String> = Op::all()
         .flat_map(|op| [op.name().to_string(), op.name().replace('_', ""), op.face().class.into()])
         .collect();

@@ -13,10 +13,11 @@ use crate::common::{emulator, kernel, registry};
 
 const SEED: u64 = 1;
 
-/// No kernel's suite has fewer cases.
+/// The fewest cases that a kernel's suite may have.
 const LEAST: usize = 60;
 
-/// A kernel passes its suite; only what the emulator never runs may be skipped, and then all of it.
+/// A kernel passes its suite on the emulator. Of a kernel that the emulator cannot run every case is
+/// skipped, and no case of any other.
 fn of_kernel(name: &str) {
     let kernel = kernel(name);
     let cases = suite::cases(kernel, SEED).expect("a suite");
@@ -45,10 +46,10 @@ fn of_kernel(name: &str) {
     println!("{passed} cases passed, {skipped} need a GPU");
 }
 
-// A test for each kernel, by build.rs: `suite::kda_prefill_sm80`.
+// A test for each kernel, written by build.rs: `suite::kda_prefill_sm80` calls `of_kernel`.
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// No kernel of the program is left out, and the emulator runs most of them.
+/// build.rs wrote a test for each kernel, and the emulator runs at least four kernels.
 #[test]
 fn every_kernel_has_a_test() {
     let tests = include_str!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -63,7 +64,8 @@ fn every_kernel_has_a_test() {
     assert!(kernels >= 4 && cases >= 300, "{kernels} kernels with {cases} cases");
 }
 
-/// The suite itself: what the contract asks of it is in it.
+/// Every suite has the families, lengths, dtypes, phases and states that it must have. Words of a
+/// case's label stand for them, joined by `+` where one case must have several.
 #[test]
 fn the_suite_covers_what_it_must() {
     for kernel in registry().kernels() {
@@ -119,6 +121,8 @@ fn the_suite_covers_what_it_must() {
     }
 }
 
+/// A kernel that takes windows, soft caps, packed lengths and value dimensions of their own has cases
+/// with each; one that does not has none.
 #[test]
 fn extras_take_turns_where_a_kernel_has_them() {
     let met = |name: &str| {
@@ -135,8 +139,9 @@ fn extras_take_turns_where_a_kernel_has_them() {
     assert_eq!(met("attention/prefill.sm80"), [false; 4]);
 }
 
-/// On the emulated 132 multiprocessors every CTA of an unpacked case has one unit of work: what a
-/// persistent kernel hands over from one to the next is met on fewer.
+/// A CTA of a persistent kernel goes from one unit of work to the next. On the emulated 132
+/// multiprocessors every CTA of an unpacked case has one unit, so cases for fewer must have CTAs with
+/// several, for each kind of tile.
 #[test]
 fn persistent_ctas_have_several_units() {
     for kernel in registry().kernels() {
@@ -146,7 +151,8 @@ fn persistent_ctas_have_several_units() {
             assert!(few.is_empty(), "{}", kernel.name);
             continue;
         }
-        // CTAs of two units at least, of three, and pairs taken apart so that all have as much.
+        // By kind: cases with CTAs of two units or more, of three or more, and of two or more where
+        // pairs of tiles are taken apart so that all CTAs have as much.
         let mut met: HashMap<String, [usize; 3]> = HashMap::new();
         for case in &few {
             let Case { problem, tile, .. } = &case.case;

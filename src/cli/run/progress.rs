@@ -1,4 +1,4 @@
-//! A line a case, and on a terminal a bar with the time left.
+//! Progress of a run: a line for each case, and on a terminal a bar with the time left.
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+/// A status for people.
 pub fn word(status: Status) -> &'static str {
     match status {
         Status::Ok => "ok",
@@ -27,6 +28,7 @@ pub fn word(status: Status) -> &'static str {
     }
 }
 
+/// The progress of a run.
 pub struct Bar {
     bar: ProgressBar,
     emulated: bool,
@@ -78,6 +80,7 @@ impl Bar {
         self.message();
     }
 
+    /// Takes the bar off the terminal.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }

@@ -12,16 +12,18 @@ use crate::op::Problem;
 use crate::record::Record;
 use crate::sweep::Case;
 
-/// Where and as what cases run.
+/// What all cases of a run share.
 pub struct Site<'a> {
     pub registry: &'a Registry,
     pub device: &'a dyn Device,
     /// What the device was opened as.
     pub spec: &'a str,
+    /// The name of the sweep, and the command line, for the records.
     pub sweep: &'a str,
     pub command: &'a str,
     /// Which CTAs the emulator executes.
     pub sample: ShareRule,
+    /// When sampling of a case ends, on a GPU.
     pub limits: Limits,
 }
 
