@@ -60,7 +60,7 @@ pub struct Args {
 /// while it runs; outputs that cannot be written, are wrong, or come with damaged buffers.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let named = registry.named(&args.kernel)?;
-    let (problem, inputs) = file::read(&args.inputs, named.op(), named.phase(), &args.options)
+    let (problem, inputs) = file::read(&args.inputs, named.op(), named.phases(), &args.options)
         .map_err(Failure::Usage)?;
     let in_file = |e: crate::kernel::KernelError| {
         Failure::Usage(format!("{}: {problem}: {}", args.inputs.display(), e.0))

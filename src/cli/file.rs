@@ -10,14 +10,14 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as Unknown, StrDeserializer};
 
-use super::options::Options;
+use super::options::{Options, long};
 use crate::op::{
     DType, FaultKind, Flow, Given, Kind, MAX_COUNT, Needed, Op, PhaseName, Problem, Role, Tensor,
     TensorSpec, Value, Variable,
 };
 
 /// Reads a problem of the operator and its inputs, in the order of [`Problem::tensors`]. The phase
-/// is `phase` unless the options say another.
+/// is that which the options name, else the first of `phases` that takes the tensors.
 ///
 /// # Errors
 /// The file is no problem of the operator; the message names file and tensor, what was found and
@@ -25,7 +25,7 @@ use crate::op::{
 pub fn read(
     path: &Path,
     op: Op,
-    phase: PhaseName,
+    phases: &[PhaseName],
     options: &Options,
 ) -> Result<(Problem, Vec<Tensor>), String> {
     let name = path.display();
@@ -33,9 +33,14 @@ pub fn read(
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
     let source = Source { name: name.to_string(), file };
-    let problem = source.problem(op, phase, options)?;
+    let named = options.phase(op)?;
+    let phases = named.as_ref().map_or(phases, std::slice::from_ref);
+    let tried = phases.iter().map(|phase| source.problem(op, *phase, options));
+    // The first phase that takes the tensors; where none does, what the first says.
+    let problem = tried.reduce(|first, other| if first.is_ok() { first } else { other.or(first) });
+    let problem = problem.ok_or_else(|| format!("{op} without a phase"))??;
     let specs = problem.tensors_of(Flow::Input);
-    let inputs = specs.iter().map(|s| source.input(s)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = specs.iter().map(|s| source.input(s, &problem)).collect::<Result<Vec<_>, _>>()?;
     let mut ignored: Vec<_> = source.file.names();
     ignored.retain(|n| !specs.iter().any(|s| s.name == *n));
     ignored.sort_unstable();
@@ -96,7 +101,11 @@ impl Source<'_> {
 
     /// The problem: shapes and precision are those of the tensors, the rest is as the options say.
     fn problem(&self, op: Op, phase: PhaseName, options: &Options) -> Result<Problem, String> {
-        let (phase, mut given) = options.given(op, phase)?;
+        let said = options.given(op, phase)?;
+        // A flag that is not given is off, whatever its default elsewhere.
+        let flags = op.variables_in(phase).filter(|v| v.kind == Kind::Flag);
+        let mut given: Given = flags.map(|v| (v.name, false.into())).collect();
+        given.extend(said.clone());
         let plain = Problem::new(op, phase, DType::Bf16, &Given::new(), Needed::Small)
             .map_err(|e| e.text)?;
         let all = op.tensors(&plain).into_iter().filter(|t| t.flow == Flow::Input);
@@ -126,6 +135,14 @@ impl Source<'_> {
                 given.insert(v.name, value);
             }
         }
+        let contradicted = |(name, tensor): (&&'static str, &&'static str)| {
+            let (said, is) = (said.get(name)?, given.get(name)?);
+            let has = || format!("{}: {tensor}: {name} = {is}, not {said} as given", self.name);
+            (said != is).then(has)
+        };
+        if let Some(why) = told.iter().find_map(contradicted) {
+            return Err(why);
+        }
         let packed = optional.iter().filter(|t| is_packing(t)).any(|t| self.has(t.name));
         let lens = op.with_role(Role::Lengths).filter(|_| packed);
         let sized = given.clone();
@@ -151,9 +168,19 @@ impl Source<'_> {
                     )
                 }
                 (_, Some(tensor)) => format!("{}: {tensor}: {}", self.name, fault.text),
-                (_, None) => format!("--{}", fault.text),
+                (_, None) => match fault.text.strip_prefix(&format!("{}: ", fault.variable)) {
+                    Some(why) if options.has_flag(fault.variable) => {
+                        format!("--{}: {why}", long(fault.variable))
+                    }
+                    _ => fault.text,
+                },
             },
         )?;
+        let length = problem.phase_row().length;
+        if let Some(n) = said.get(length).filter(|n| **n != problem.length().into()) {
+            let is = problem.length();
+            return Err(format!("{}: {length} = {is}, not {n} as given", self.name));
+        }
         let differs = |(name, value): (&&'static str, &Value)| {
             op.variable(name).is_some() && problem.value(name) != value
         };
@@ -232,7 +259,7 @@ impl Source<'_> {
 
     /// The tensor of a spec. fp32 inputs of a 16-bit problem may come in 16 bits: widening
     /// loses nothing.
-    fn input(&self, spec: &TensorSpec) -> Result<Tensor, String> {
+    fn input(&self, spec: &TensorSpec, problem: &Problem) -> Result<Tensor, String> {
         let view = self.tensor(spec.name)?;
         if view.shape() != spec.shape {
             return Err(format!(
@@ -247,6 +274,10 @@ impl Source<'_> {
         let from = DType::from_file(&view.dtype().to_string());
         // fp32 beside operands of 16 bits.
         let widens = spec.wide;
+        let format = problem.op().variables().iter().find(|v| match v.role {
+            Role::Format { of } => of.contains(&spec.name) && !v.is_default(problem.value(v.name)),
+            _ => false,
+        });
         match from {
             Some(from) if from == spec.dtype => Ok(Tensor {
                 dtype: spec.dtype,
@@ -263,7 +294,11 @@ impl Source<'_> {
                 spec.name,
                 view.dtype(),
                 stored(spec.dtype),
-                if widens { ", BF16 or F16" } else { " as q" }
+                match format {
+                    Some(v) => format!(" as {} = {}", v.name, problem.value(v.name)),
+                    None if widens => ", BF16 or F16".into(),
+                    None => " as q".into(),
+                }
             )),
         }
     }
@@ -322,8 +357,10 @@ pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>
         .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
     let source = Source { name: name.to_string(), file };
     let specs = problem.tensors_of(Flow::Output);
-    let read =
-        |s: &TensorSpec| source.file.names().contains(&s.name).then(|| source.input(s)).transpose();
+    let read = |s: &TensorSpec| {
+        let there = source.file.names().contains(&s.name);
+        there.then(|| source.input(s, problem)).transpose()
+    };
     let outputs = specs.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     if outputs.iter().all(Option::is_none) {
         let wanted: Vec<_> = specs.iter().map(|s| s.name).collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Failure, Result, file};
-use crate::op::{Family, Flow, Op, Problem};
+use crate::op::{Family, Flow, Op, PhaseName, Problem};
 
 /// Write the seeded inputs of a problem to a safetensors file.
 ///
@@ -43,13 +43,18 @@ pub fn run(args: Args) -> Result {
     let inputs = problem.inputs(&args.family, args.seed);
     let facts = [
         ("op", op.name().to_string()),
+        ("phase", problem.phase().to_string()),
         ("problem", problem.short()),
         ("family", args.family.to_string()),
         ("seed", args.seed.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_string()),
     ];
     file::write(&args.out, &problem, Flow::Input, &inputs, &facts).map_err(Failure::Usage)?;
-    println!("{op} {}, {}: wrote {}", problem.short(), args.family, args.out.display());
+    let phase = match problem.phase() {
+        PhaseName::Prefill => String::new(),
+        phase => format!("{phase} "),
+    };
+    println!("{op} {phase}{}, {}: wrote {}", problem.short(), args.family, args.out.display());
     Ok(())
 }
 

@@ -46,7 +46,7 @@ fn told_by_tensors(op: Op, v: &Variable) -> bool {
 }
 
 /// `--final-state` of `final_state`.
-fn long(name: &str) -> String {
+pub fn long(name: &str) -> String {
     name.replace('_', "-")
 }
 
@@ -63,7 +63,11 @@ impl Args for Options {
             } else {
                 format!("{}: ", of.join(", "))
             };
-            let arg = Arg::new(v.name).long(long(v.name)).help(format!("{of}{}", v.doc));
+            let words = match v.kind {
+                Kind::Word(words) => format!(": {}", words.join(", ")),
+                _ => String::new(),
+            };
+            let arg = Arg::new(v.name).long(long(v.name)).help(format!("{of}{}{words}", v.doc));
             command.arg(match v.kind {
                 Kind::Flag => arg.action(ArgAction::SetTrue),
                 Kind::Count => arg.value_name("N"),
@@ -108,26 +112,37 @@ impl FromArgMatches for Options {
 }
 
 impl Options {
-    /// The phase, `usual` unless `-p` names one, and the values that are given of the operator's
-    /// variables. A flag that is not given is off, whatever its default elsewhere.
+    /// The phase, if `-p` names one.
     ///
     /// # Errors
-    /// A phase or variable that the operator lacks, or a value that the variable does not take.
-    pub fn given(&self, op: Op, usual: PhaseName) -> Result<(PhaseName, Given), String> {
-        let mut phase = usual;
-        if let Some((_, value)) = self.settings.iter().rev().find(|(name, _)| name == "phase") {
-            phase =
-                PhaseName::parse(value).filter(|p| op.phase(*p).is_some()).ok_or_else(|| {
-                    let known: Vec<_> = op.phases().iter().map(|p| p.name.name()).collect();
-                    format!("phase={value}: {op} has {}", known.join(", "))
-                })?;
-        }
+    /// The operator lacks it.
+    pub fn phase(&self, op: Op) -> Result<Option<PhaseName>, String> {
+        let named = self.settings.iter().rev().find(|(name, _)| name == "phase");
+        let parse = |(_, value): &(String, String)| {
+            PhaseName::parse(value).filter(|p| op.phase(*p).is_some()).ok_or_else(|| {
+                let known: Vec<_> = op.phases().iter().map(|p| p.name.name()).collect();
+                format!("phase={value}: {op} has {}", known.join(", "))
+            })
+        };
+        named.map(parse).transpose()
+    }
+
+    /// Whether a variable came as an option of its own, and not by `-p`.
+    pub fn has_flag(&self, name: &str) -> bool {
+        self.flags.contains(&name)
+    }
+
+    /// The values that are given of the operator's variables in a phase.
+    ///
+    /// # Errors
+    /// A variable that the operator lacks, or a value that the variable does not take.
+    pub fn given(&self, op: Op, phase: PhaseName) -> Result<Given, String> {
         let mut given = Given::new();
-        for v in op.variables_in(phase).filter(|v| v.kind == Kind::Flag) {
-            given.insert(v.name, false.into());
-        }
         for (name, value) in self.settings.iter().filter(|(name, _)| name != "phase") {
-            let flag = self.flags.contains(&name.as_str());
+            let flag = self.has_flag(name);
+            if name == "dtype" {
+                return Err(format!("dtype={value}: the tensors say the precision; leave it out"));
+            }
             if flag && op.giveable(phase, name).is_none() {
                 return Err(format!("--{}: {op} has no {name}; leave it out", long(name)));
             }
@@ -140,6 +155,6 @@ impl Options {
             })?;
             given.insert(name, value);
         }
-        Ok((phase, given))
+        Ok(given)
     }
 }

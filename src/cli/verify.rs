@@ -44,9 +44,9 @@ pub struct Args {
 /// Inputs that are no problem of the operator, outputs that do not fit them, or a wrong output.
 pub fn run(args: Args) -> Result {
     let op = args.op;
-    let first = op.phases()[0].name;
+    let phases: Vec<_> = op.phases().iter().map(|p| p.name).collect();
     let (problem, inputs) =
-        file::read(&args.inputs, op, first, &args.options).map_err(Failure::Usage)?;
+        file::read(&args.inputs, op, &phases, &args.options).map_err(Failure::Usage)?;
     let found = file::read_outputs(&args.outputs, &problem).map_err(Failure::Usage)?;
     let specs = problem.tensors_of(Flow::Output);
     let missing: Vec<_> =

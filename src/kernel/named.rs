@@ -31,6 +31,14 @@ impl<'r> Named<'r> {
         }
     }
 
+    /// The phases that a file of tensors may be of, the likeliest first.
+    pub fn phases(&self) -> &[PhaseName] {
+        match self {
+            Named::Kernel(kernel) => &kernel.manifest.phases,
+            Named::Best { phase, .. } => std::slice::from_ref(phase),
+        }
+    }
+
     /// The kernel that was named, even if it cannot do the problem; else [`Registry::best`].
     ///
     /// # Errors

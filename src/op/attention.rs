@@ -50,7 +50,7 @@ static VARIABLES: [Variable; 13] = [
         Kind::Number,
         Default::InverseRoot("D"),
         Role::Scale,
-        "factor of the logits",
+        "factor of the queries",
     ),
     Variable::row(
         "Dv",

@@ -280,7 +280,11 @@ impl Problem {
         }
         for &(name, least, most) in self.phase_row().ranges {
             let n = self.count(name);
-            if !(least..=most).contains(&n) && self.lens().is_empty() {
+            let packed = !self.lens().is_empty()
+                && self.op.with_role(Role::Token).is_some_and(|v| v.name == name);
+            let bad = self.lens().iter().map(|l| l[0]).find(|n| !(least..=most).contains(n));
+            let n = if packed { bad.unwrap_or(least) } else { n };
+            if !(least..=most).contains(&n) {
                 let range =
                     if least == most { least.to_string() } else { format!("{least} to {most}") };
                 let text = format!("{name} = {n}: {} takes {range}", self.phase);
@@ -525,6 +529,16 @@ impl Maker<'_> {
 
     /// Refuses sequences and tokens that are given beside packed lengths, which already say them.
     fn check_lengths(&self) -> Result<(), Fault> {
+        // A length of one variable is another name of it.
+        let (length, lengths) = (self.phase.length, self.phase.lengths);
+        if let ([one], Some(value)) = (lengths, self.given.get(length))
+            && *one != length
+            && let Some(other) = self.given.get(one)
+        {
+            let text =
+                format!("{length}={value}: {one}={other} already says it: leave one of them out");
+            return Err(Fault::wrong(length, text));
+        }
         let Some(lens) = self.lens() else { return Ok(()) };
         let names = self.op.length_names(self.phase);
         let beside = names.iter().find_map(|n| Some((*n, self.given.get(n)?)));
@@ -626,12 +640,14 @@ impl<'de> Deserialize<'de> for Problem {
             .ok_or_else(|| D::Error::custom(format!("unknown operator `{op}`: {}", Op::names())))?;
         let phase = match phase {
             None => PhaseName::Prefill,
-            Some(name) => PhaseName::parse(&name)
-                .ok_or_else(|| D::Error::custom(format!("unknown phase `{name}`")))?,
+            Some(name) => PhaseName::parse(&name).ok_or_else(|| {
+                D::Error::custom(format!("unknown phase `{name}`: {}", PhaseName::names()))
+            })?,
         };
         let dtype = dtype.ok_or_else(|| D::Error::missing_field("dtype"))?;
-        let dtype = DType::parse(&dtype)
-            .ok_or_else(|| D::Error::custom(format!("unknown dtype `{dtype}`")))?;
+        let dtype = DType::precision(&dtype).ok_or_else(|| {
+            D::Error::custom(format!("unknown dtype `{dtype}`: {}", DType::precision_names()))
+        })?;
         let mut given = Given::new();
         for (key, json) in &map {
             let row = op.variables_in(phase).find(|v| v.key == key);

@@ -175,7 +175,7 @@ impl Kind {
         let wrong = |wants: &str| Err(format!("{json} is not {wants}"));
         match (self, json) {
             (Kind::Count, Json::Number(n)) => match n.as_u64() {
-                Some(n) if n <= MAX_COUNT as u64 => Ok(Value::Count(n as usize)),
+                Some(n @ 1..) if n <= MAX_COUNT as u64 => Ok(Value::Count(n as usize)),
                 _ => wrong("a count"),
             },
             (Kind::Flag, Json::Bool(flag)) => Ok(Value::Flag(*flag)),

@@ -23,8 +23,8 @@ pub struct Skips<'a> {
 /// Names that only a device gives a value.
 const OF_DEVICE: [&str; 5] = ["device", "device_name", "emulated", "capability", "multiprocessors"];
 /// Names of a case besides its operator's variables and tile axes.
-const OF_CASE: [&str; 9] =
-    ["T", "op", "phase", "kernel", "inputs", "gate", "seed", "dtype", "gflop"];
+const OF_CASE: [&str; 10] =
+    ["T", "op", "phase", "kernel", "inputs", "gate", "slope", "seed", "dtype", "gflop"];
 
 impl<'a> Skips<'a> {
     /// # Errors
@@ -122,8 +122,9 @@ fn case_context(case: &Case, device: Option<&Facts>) -> Context {
     set("kernel", Value::from(case.kernel.as_str()));
     set("inputs", Value::from(case.family.to_string()));
     let family = case.family.to_string();
-    let gate = family.split(' ').find_map(|part| part.strip_prefix("gate="));
-    set("gate", Value::from(gate.unwrap_or("mid")));
+    let part = |name: &str| family.split(' ').find_map(|part| part.strip_prefix(name));
+    set("gate", Value::from(part("gate=").unwrap_or("mid")));
+    set("slope", Value::from(part("slope=").unwrap_or("first")));
     set("seed", Value::from(case.seed));
     set("dtype", Value::from(case.problem.dtype().name()));
     set("gflop", Value::from(case.problem.flops() / 1e9));

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crossover::op::{PhaseName, Problem, Role};
 use crossover::sweep::Case;
-use crossover::verify::suite;
+use rayon::prelude::*;
 
 use crate::common::registry;
+use crate::suite::suite_cases;
 
 /// Opcodes with suffixes, each with its first line.
 pub fn forms(text: &str) -> BTreeMap<String, String> {
@@ -54,21 +55,19 @@ pub fn joined_of(form: &str, known: &BTreeSet<String>) -> bool {
 pub fn of_kernels() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for kernel in registry().kernels() {
-        let (mut seen, mut cases) = (HashSet::new(), HashSet::new());
-        let suite = suite::cases(kernel, 1).expect("a suite");
-        for Case { tile, problem, .. } in suite.into_iter().map(|s| s.case) {
-            let problem = alike(&problem);
-            if !cases.insert(format!("{tile} {problem}")) {
-                continue;
-            }
-            let ptx = kernel.render(&problem, &tile).expect("a legal tile renders");
-            if seen.insert(ptx.sha256.clone()) {
-                for form in forms(&ptx.text).into_keys() {
-                    all.entry(form).or_insert_with(|| format!("{} {tile}", kernel.name));
-                }
-            }
+        let mut seen = HashSet::new();
+        let of = |case: &Case| Case { problem: alike(&case.problem), ..case.clone() };
+        let mut cases: Vec<Case> = suite_cases(kernel).iter().map(|s| of(&s.case)).collect();
+        cases.retain(|case| seen.insert(format!("{} {}", case.tile, case.problem)));
+        assert!(!cases.is_empty(), "{} has no variant", kernel.name);
+        let found = cases.par_iter().map(|case| {
+            let ptx = kernel.render(&case.problem, &case.tile).expect("a legal tile renders");
+            let name = format!("{} {}", kernel.name, case.tile);
+            forms(&ptx.text).into_keys().map(|form| (form, name.clone())).collect::<Vec<_>>()
+        });
+        for (form, name) in found.collect::<Vec<_>>().into_iter().flatten() {
+            all.entry(form).or_insert(name);
         }
-        assert!(!seen.is_empty(), "{} has no variant", kernel.name);
     }
     all
 }
