@@ -175,7 +175,10 @@ fn time(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     let mut marks: Vec<Mark> = Vec::new();
     for c in comparisons(panel) {
         for x in &c.crossings {
-            let label = format!("T ≈ {}", integer(x.t));
+            let label = match section.length() {
+                "T" => format!("T ≈ {}", integer(x.t)),
+                _ => format!("≈ {}", integer(x.t)),
+            };
             let mark = Mark { at: (x.t, x.ns / 1e6), label, ink: Ink::Op(c.linear.op) };
             // Families that agree cross at one place.
             let near = |m: &Mark| m.ink == mark.ink && (m.at.0 / x.t).ln().abs() < 0.05;

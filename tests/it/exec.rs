@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use crossover::op::{DType, Family, Flow, Problem, Tensor};
+use crossover::op::{DType, Family, Flow, PhaseName, Problem, Tensor};
 use predicates::prelude::*;
 use predicates::str::contains;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
-use crate::common::{crossover, data, problem};
+use crate::common::{crossover, data, op, problem};
 
 const ATTENTION: &str = "attention/prefill.sm80";
 const DELTA: &str = "gated_delta_rule/prefill.sm80";
@@ -420,4 +420,67 @@ fn a_check_that_does_not_end_says_what_it_was_allowed() {
         .code(1)
         .stdout(contains("the limit is 100").and(contains("5 million")).and(contains("--steps N")))
         .stdout(contains("--family 'random' --steps 100"));
+}
+
+/// What is said of a file must not contradict its tensors, and says where it does.
+#[test]
+fn options_do_not_contradict_the_tensors() {
+    let f = Fixture::new(attention(), |_| {});
+    for (given, words) in [
+        ("T=5", "T = 70, not 5 as given"),
+        ("Hq=4", "q: Hq = 2, not 4 as given"),
+        ("dtype=fp16", "the tensors say the precision"),
+        ("phase=training", "attention has prefill, decode, verify"),
+        ("tau=3", "attention has no variable `tau`"),
+    ] {
+        f.refused(ATTENTION, &["-p", given], &[words]);
+    }
+    f.refused(ATTENTION, &["--window", "20"], &["--window: a sliding window needs causal = true"]);
+    f.refused(ATTENTION, &["--softcap", "-1"], &["softcap = -1: expected a number above 0"]);
+    // The same said twice is no contradiction, and -p says what the options say.
+    f.exec(ATTENTION, &["-p", "T=70,Hq=2,causal=true", "--verify"]).assert().success();
+    near(&f);
+    let f = Fixture::new(delta(), |_| {});
+    f.refused(DELTA, &["-p", "initial_state=false"], &["initial_state = true, not false as given"]);
+    f.refused(
+        "lightning/decode.sm80",
+        &["--state", "fp64"],
+        &["--state fp64: expected fp32, bf16, fp16"],
+    );
+}
+
+/// A kernel of several phases takes the one whose number of new tokens the file has; states come in
+/// the format that is said.
+#[test]
+fn steps_of_decode_and_verify_on_a_file() {
+    const KERNEL: &str = "lightning/decode.sm80";
+    let of = |settings: &str| {
+        let p = format!("H=2,K=64,V=64,{settings}");
+        Problem::parse(op("lightning"), PhaseName::Decode, &p).expect("a problem")
+    };
+    for (settings, more) in [
+        ("context=9", vec!["--final-state"]),
+        ("phase=verify,T=5", vec!["-p", "final_state=true"]),
+        ("state=bf16", vec!["--final-state", "--state", "bf16"]),
+    ] {
+        let f = Fixture::new(of(settings), |_| {});
+        f.exec(KERNEL, &[&more[..], &["--verify"]].concat()).assert().success();
+        near(&f);
+    }
+    let f = Fixture::new(of("state=bf16"), |t| {
+        let state = t.iter_mut().find(|(name, _)| name == "initial_state").expect("a state");
+        state.1 = Tensor::from_f64(DType::Fp32, &state.1.shape.clone(), state.1.to_f64());
+    });
+    f.refused(
+        KERNEL,
+        &["--state", "bf16"],
+        &["initial_state: got F32, expected BF16 as state = bf16"],
+    );
+    let f = Fixture::new(of("phase=verify,T=16"), |t| {
+        for name in ["q", "k", "v"] {
+            let tensor = &mut t.iter_mut().find(|(n, _)| n == name).expect("a tensor").1;
+            *tensor = Tensor::from_f64(DType::Bf16, &[1, 17, 2, 64], vec![0.0; 17 * 2 * 64]);
+        }
+    });
+    f.refused(KERNEL, &[], &["q: T = 17: decode takes 1"]);
 }
