@@ -146,6 +146,10 @@ impl Options {
             if flag && op.giveable(phase, name).is_none() {
                 return Err(format!("--{}: {op} has no {name}; leave it out", long(name)));
             }
+            if flag && value == "0" {
+                let long = long(name);
+                return Err(format!("--{long} 0: expected more than 0; leave it out for none"));
+            }
             let (name, value) = setting(op, phase, name, value).map_err(|e| match flag {
                 true => match e.split_once(": ") {
                     Some((_, wants)) => format!("--{} {value}: {wants}", long(name)),

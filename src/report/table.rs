@@ -345,6 +345,6 @@ mod tests {
         let rows: usize = sections[0].panels.iter().filter_map(results).map(|t| t.rows.len()).sum();
         assert_eq!(rows, records.len());
         let speed = speed(&sections[0]).unwrap();
-        assert_eq!((speed.rows.len(), speed.head.len()), (3, 5 + 7));
+        assert_eq!((speed.rows.len(), speed.head.len()), (2, 5 + 7));
     }
 }

@@ -79,7 +79,7 @@ fn one_nan_fails() {
     let o = &v.verification.outputs[0];
     assert!(!v.verification.passed && o.nonfinite == 1 && o.error.is_finite());
     let bad = o.first_bad.as_deref().unwrap();
-    assert!(bad.contains("o[B=0 Tq=64 Hq=1 D=3] got NaN"), "{bad}");
+    assert!(bad.contains("o[B=0 Tq=64 Hq=1 Dv=3] got NaN"), "{bad}");
     assert!(v.maps[0].1.contains("      64  N..."), "{}", v.maps[0].1);
 }
 
@@ -216,7 +216,7 @@ fn a_subset_of_a_large_problem() {
     assert!(v.subset.as_deref().unwrap().starts_with("4 of 6 heads, rows 0..64, "));
     set(&mut b.outputs[0], (639 * 6 + 5) * 64 + 9, 3.0);
     let bad = b.hold().verification.outputs[0].first_bad.clone().unwrap();
-    assert!(bad.contains("[B=0 Tq=639 Hq=5 D=9] got 3"), "{bad}");
+    assert!(bad.contains("[B=0 Tq=639 Hq=5 Dv=9] got 3"), "{bad}");
 }
 
 #[test]

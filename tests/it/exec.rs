@@ -276,7 +276,7 @@ fn check_fails_on_a_broken_kernel_and_says_how_to_see_it() {
     failed
         .stdout(
             contains("FAILED attention/prefill.broken FAULT=6")
-                .and(contains("first bad o[B=0 Tq=0 Hq=0 D=0] got"))
+                .and(contains("first bad o[B=0 Tq=0 Hq=0 Dv=0] got"))
                 .and(contains("elements bad"))
                 .and(contains("repeat: crossover --kernels"))
                 .and(contains("--tile FAULT=6 --problem dtype=bf16,")),
@@ -382,9 +382,9 @@ fn a_name_without_target_is_the_best_for_device_and_problem() {
         ],
     );
     f.refused(
-        "attention/decode",
+        "attention/training",
         &[],
-        &["unknown kernel `attention/decode`", "without its target"],
+        &["unknown kernel `attention/training`", "without its target"],
     );
 
     let kernels = |problem: &str, device: &str, more: &str| {
@@ -436,7 +436,7 @@ fn options_do_not_contradict_the_tensors() {
         f.refused(ATTENTION, &["-p", given], &[words]);
     }
     f.refused(ATTENTION, &["--window", "20"], &["--window: a sliding window needs causal = true"]);
-    f.refused(ATTENTION, &["--softcap", "-1"], &["softcap = -1: expected a number above 0"]);
+    f.refused(ATTENTION, &["--softcap=-1"], &["softcap = -1: expected a number above 0"]);
     // The same said twice is no contradiction, and -p says what the options say.
     f.exec(ATTENTION, &["-p", "T=70,Hq=2,causal=true", "--verify"]).assert().success();
     near(&f);

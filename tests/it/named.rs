@@ -62,7 +62,7 @@ fn names_with_and_without_target() {
         assert_eq!((named.to_string().as_str(), named.op()), (name, op("attention")));
         assert_eq!(named.pick(&of, &problem).unwrap().name, picked);
     }
-    for name in ["attention", "attention/decode", "attention/prefill.", "prefill", ""] {
+    for name in ["attention", "attention/training", "attention/prefill.", "prefill", ""] {
         let why = registry.named(name).unwrap_err().0;
         assert!(why.contains("unknown kernel") && why.contains("without its target"), "{why}");
     }

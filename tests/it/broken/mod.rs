@@ -104,7 +104,7 @@ fn a_barrier_missing_from_the_second_turn_on() {
 #[test]
 fn a_mask_off_by_one() {
     let t = trial(ATTENTION, 3, attention(""), "random");
-    caught(&t, Check::Accuracy, &["o[B=0 Tq=0 Hq=0 D=0]"]);
+    caught(&t, Check::Accuracy, &["o[B=0 Tq=0 Hq=0 Dv=0]"]);
     caught(&t, Check::Prefix, &["an earlier output"]);
 }
 
@@ -115,7 +115,7 @@ fn a_tail_without_predicate_reads_out_of_bounds() {
 
 #[test]
 fn a_row_never_stored_stays_poison() {
-    attention_fault(5, Check::Nonfinite, &["o[B=0 Tq=69 Hq=0 D=0] got NaN"]);
+    attention_fault(5, Check::Nonfinite, &["o[B=0 Tq=69 Hq=0 Dv=0] got NaN"]);
 }
 
 #[test]
