@@ -130,7 +130,8 @@ impl Group {
         Variant { name, ptx, twin }
     }
 
-    fn variants(&self, kernel: &Kernel, all: bool) -> Vec<Variant> {
+    /// The tiles that it is assembled with, unless one is enough.
+    fn tiles(&self, kernel: &Kernel, all: bool) -> Vec<Tile> {
         // The same turn for a tile in every group, and turns spread over the values of each axis.
         let number = |tile: &Tile| tile.to_string().bytes().map(usize::from).sum::<usize>();
         let meets = |tile: &Tile| {
@@ -138,13 +139,18 @@ impl Group {
         };
         let mut tiles = kernel.tiles(&self.problem).expect("legal tiles");
         tiles.retain(meets);
+        tiles
+    }
+
+    fn variants(&self, kernel: &Kernel, all: bool) -> Vec<Variant> {
+        let tiles = self.tiles(kernel, all);
         if !all && self.first.is_some() && !tiles.is_empty() {
             let one = self.variant(kernel, &tiles[self.number * 7 % tiles.len()]);
             if one.twin.is_some() {
                 return vec![one];
             }
         }
-        tiles.iter().map(|tile| self.variant(kernel, tile)).collect()
+        tiles.par_iter().map(|tile| self.variant(kernel, tile)).collect()
     }
 }
 
@@ -258,9 +264,8 @@ fn every_combination_is_assembled() {
     // Those that each combination of some has, and those that have met one.
     let (mut common, mut met) = (None, HashSet::new());
     for group in &groups[..4 + 12] {
-        let found = group.variants(kernel, false);
-        let of = |v: &Variant| v.name.split(' ').nth(1).expect("a tile").to_string();
-        let (found, legal): (HashSet<_>, _) = (found.iter().map(of).collect(), tiles(group));
+        let found: HashSet<_> = group.tiles(kernel, false).iter().map(Tile::to_string).collect();
+        let legal = tiles(group);
         match group.turn {
             None => assert_eq!(found, legal, "{}", group.problem),
             Some(_) => {
