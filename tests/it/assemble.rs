@@ -10,13 +10,15 @@
 //!   bf16 mostly do, it is assembled with one tile of each of these combinations, and must take the
 //!   registers of the first; elsewhere with every tile.
 //!
-//! `CROSSOVER_ASSEMBLE_ALL=1` leaves nothing out.
+//! `CROSSOVER_ASSEMBLE_ALL=1` leaves nothing out. What the same assembler took before is not
+//! assembled again (`target/tmp/ptxas`): a change of a kernel costs the variants that it changes.
 //!
 //! ptxas is found through `PTXAS`, else on the path. Where there is none the tests say that they
 //! were skipped; with `CROSSOVER_REQUIRE_PTXAS=1` that is a failure.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crossover::device::Ptx;
@@ -162,23 +164,53 @@ fn variants(kernel: &Kernel, all: bool) -> Vec<Variant> {
     found.into_iter().flatten().filter(|v| seen.insert(v.ptx.sha256.clone())).collect()
 }
 
-/// The registers of each entry of a variant on one architecture, or what is wrong with it.
-fn assemble(ptxas: &Path, name: &str, ptx: &Ptx, arch: &str) -> Result<Vec<u64>, String> {
-    let file = tempfile::Builder::new().suffix(".ptx").tempfile().expect("a temporary file");
-    std::fs::write(file.path(), &ptx.text).expect("a written file");
+/// A folder for what this very assembler said.
+fn logs_of(ptxas: &Path) -> PathBuf {
+    let version = Command::new(ptxas).arg("--version").output().expect("ptxas runs").stdout;
+    let build = String::from_utf8_lossy(&version).trim().lines().last().unwrap_or("").to_owned();
+    let build = build.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ptxas").join(build);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+/// What the assembler says of a text that it takes, else of one that it refuses. Text, architecture
+/// and assembler decide that: what it took before is read from `logs`.
+fn log(ptxas: &Path, logs: &Path, ptx: &Ptx, arch: &str) -> Result<String, String> {
+    let kept = logs.join(format!("{}.{arch}", ptx.sha256));
+    if let Ok(log) = std::fs::read_to_string(&kept) {
+        return Ok(log);
+    }
+    let mut file = tempfile::NamedTempFile::with_suffix_in(".ptx", logs).expect("a file");
+    file.write_all(ptx.text.as_bytes()).expect("a written file");
     let output = Command::new(ptxas)
         .args(["-v", "-arch", arch, "-o", "/dev/null"])
         .arg(file.path())
         .output()
         .expect("ptxas runs");
     let log = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    let bad: Vec<&str> = log.lines().filter(|l| costs(l)).collect();
-    if output.status.success() && bad.is_empty() {
-        return Ok(log.lines().filter_map(|l| before(l, "registers")).collect());
+    if !output.status.success() {
+        return Err(log.into());
     }
-    let lines: Vec<&str> =
-        if output.status.success() { bad } else { log.lines().take(8).collect() };
-    Err(format!("{name} for {arch}:\n  {}", lines.join("\n  ")))
+    // Renamed when whole, so that nobody reads a part.
+    std::fs::write(file.path(), &*log).expect("a written file");
+    file.persist(&kept).expect("a renamed file");
+    Ok(log.into())
+}
+
+/// The registers of each entry of a variant on one architecture, or what is wrong with it.
+fn assemble(ptxas: &Path, logs: &Path, v: &Variant, arch: &str) -> Result<Vec<u64>, String> {
+    let log = log(ptxas, logs, &v.ptx, arch);
+    let lines: Vec<&str> = match &log {
+        Ok(log) => log.lines().filter(|l| costs(l)).collect(),
+        Err(log) => log.lines().take(8).collect(),
+    };
+    match log {
+        Ok(ref log) if lines.is_empty() => {
+            Ok(log.lines().filter_map(|l| before(l, "registers")).collect())
+        }
+        _ => Err(format!("{} for {arch}:\n  {}", v.name, lines.join("\n  "))),
+    }
 }
 
 /// The number in front of some words of a line.
@@ -207,8 +239,8 @@ fn of_kernel(name: &str) {
     assert!(!variants.is_empty());
     let work: Vec<(&Variant, &str)> =
         variants.iter().flat_map(|v| archs.iter().map(move |&arch| (v, arch))).collect();
-    let done: Vec<_> =
-        work.par_iter().map(|(v, arch)| assemble(ptxas, &v.name, &v.ptx, arch)).collect();
+    let logs = logs_of(ptxas);
+    let done: Vec<_> = work.par_iter().map(|(v, arch)| assemble(ptxas, &logs, v, arch)).collect();
     let mut bad: Vec<String> = done.iter().filter_map(|d| d.clone().err()).collect();
     let registers: HashMap<_, _> =
         work.iter().zip(&done).map(|((v, arch), d)| ((v.ptx.sha256.as_str(), *arch), d)).collect();

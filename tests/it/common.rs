@@ -125,21 +125,25 @@ pub fn peak_bytes() -> u64 {
 /// NVIDIA's assembler: that of `PTXAS`, else the one on the path. Tests that get none say that they
 /// are skipped; with `CROSSOVER_REQUIRE_PTXAS=1` they fail.
 pub fn ptxas() -> Option<&'static Path> {
-    static FOUND: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    static FOUND: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
         let given = std::env::var_os("PTXAS").map(PathBuf::from);
         let path = given.clone().unwrap_or_else(|| PathBuf::from("ptxas"));
-        if Process::new(&path).arg("--version").output().is_ok_and(|o| o.status.success()) {
-            return Some(path);
+        match Process::new(&path).arg("--version").output() {
+            Ok(output) if output.status.success() => Ok(path),
+            _ if given.is_some() => Err(format!("PTXAS={}: does not run", path.display())),
+            _ => Err("no ptxas; set PTXAS to one (PyPI's nvidia-cuda-nvcc has it)".into()),
         }
-        if let Some(given) = given {
-            panic!("PTXAS={}: does not run", given.display());
-        }
-        let required = std::env::var_os("CROSSOVER_REQUIRE_PTXAS").is_some_and(|x| x == "1");
-        assert!(!required, "CROSSOVER_REQUIRE_PTXAS=1 and neither PTXAS nor the path has a ptxas");
-        None
     });
-    if FOUND.is_none() {
-        println!("skipped: no ptxas; set PTXAS to one (PyPI's nvidia-cuda-nvcc has it)");
+    let set = |name: &str| std::env::var_os(name);
+    match &*FOUND {
+        Ok(path) => Some(path),
+        Err(why) if set("PTXAS").is_some() => panic!("{why}"),
+        Err(why) if set("CROSSOVER_REQUIRE_PTXAS").is_some_and(|x| x == "1") => {
+            panic!("CROSSOVER_REQUIRE_PTXAS=1: {why}")
+        }
+        Err(why) => {
+            println!("skipped: {why}");
+            None
+        }
     }
-    FOUND.as_deref()
 }
