@@ -6,7 +6,7 @@ use std::sync::{LazyLock, OnceLock};
 use crossover::device::open::open;
 use crossover::device::{Arg, Device};
 use crossover::kernel::Kernel;
-use crossover::op::{PhaseName, Problem, Side};
+use crossover::op::{PhaseName, Problem, Role, Side};
 use crossover::sweep::Case;
 use crossover::verify::suite;
 use crossover::verify::trial::{self, Ending, Subject};
@@ -104,8 +104,9 @@ fn the_suite_covers_what_it_must() {
             }
         }
         if kernel.manifest.phases.contains(&PhaseName::Verify) {
+            let tokens = op.with_role(Role::Token).expect("a row of tokens").name;
             for t in ["2", "3", "8", "16"] {
-                has(&format!("phase=verify+T={t}"));
+                has(&format!("phase=verify+{tokens}={t}"));
             }
         }
         let words: &[&str] = match (op.name(), kernel.phase()) {
