@@ -254,6 +254,12 @@ impl Format {
             }
             return sign | (most + 1) | 1 << (m - 1) | (bits & 0x7f_ffff) >> (23 - m);
         }
+        if self.is_upper_fp32() {
+            let lost = 23 - m;
+            let odd = bits >> lost & 1;
+            let half = if lost == 0 { 0 } else { (1 << (lost - 1)) - 1 + odd };
+            return sign | ((bits & 0x7fff_ffff) + half) >> lost;
+        }
         let field = bits >> 23 & 0xff;
         let exponent = field.max(1) as i32 - 127;
         // 8 bits below those of fp32, so that there is always something to shift out.
@@ -269,9 +275,18 @@ impl Format {
         sign | code.min(last) as u32
     }
 
+    /// Whether codes are upper bits of fp32's, as they are with its exponents and infinities.
+    #[inline]
+    fn is_upper_fp32(&self) -> bool {
+        self.least_exponent == FP32.least_exponent && self.infinite && !self.saturates
+    }
+
     /// The value of a float's code.
     #[inline]
     fn value(&self, code: u32) -> f64 {
+        if self.is_upper_fp32() {
+            return f64::from(f32::from_bits(code << (23 - self.mantissa)));
+        }
         let (m, most, sign_at) = (self.mantissa, self.most(), self.sign_at());
         let sign = u64::from(code >> sign_at & 1) << 63;
         let code = code & ((1 << sign_at) - 1);
