@@ -37,7 +37,13 @@ pub fn read(
     let phases = named.as_ref().map_or(phases, std::slice::from_ref);
     let tried = phases.iter().map(|phase| source.problem(op, *phase, options));
     // The first phase that takes the tensors; where none does, what the first says.
-    let problem = tried.reduce(|first, other| if first.is_ok() { first } else { other.or(first) });
+    let either =
+        |first: Result<Problem, String>, other: Result<Problem, String>| match (first, other) {
+            (Ok(problem), _) | (Err(_), Ok(problem)) => Ok(problem),
+            (Err(first), Err(other)) if first == other => Err(first),
+            (Err(first), Err(other)) => Err(format!("{first}; {other}")),
+        };
+    let problem = tried.reduce(either);
     let problem = problem.ok_or_else(|| format!("{op} without a phase"))??;
     let specs = problem.tensors_of(Flow::Input);
     let inputs = specs.iter().map(|s| source.input(s, &problem)).collect::<Result<Vec<_>, _>>()?;
@@ -134,6 +140,11 @@ impl Source<'_> {
                 told.insert(v.name, tensor);
                 given.insert(v.name, value);
             }
+        }
+        // The length that is said is held against the tensors' below.
+        let lengths = plain.phase_row().lengths;
+        if lengths.iter().all(|name| told.contains_key(name)) {
+            given.retain(|name, _| *name != plain.phase_row().length || lengths.contains(name));
         }
         let contradicted = |(name, tensor): (&&'static str, &&'static str)| {
             let (said, is) = (said.get(name)?, given.get(name)?);

@@ -3,7 +3,8 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::op::{
-    DType, Flow, Given, Kind, Op, PhaseName, Problem, Role, TensorSpec, Variable, setting,
+    DType, Default as Usual, Flow, Given, Kind, Op, PhaseName, Problem, Role, TensorSpec, Variable,
+    setting,
 };
 
 /// What was given: `--causal`, `--window 4096` and the like, and `-p causal=true,window=4096`,
@@ -146,7 +147,8 @@ impl Options {
             if flag && op.giveable(phase, name).is_none() {
                 return Err(format!("--{}: {op} has no {name}; leave it out", long(name)));
             }
-            if flag && value == "0" {
+            let optional = op.variable(name).is_some_and(|v| matches!(v.default, Usual::Nothing));
+            if flag && value == "0" && optional {
                 let long = long(name);
                 return Err(format!("--{long} 0: expected more than 0; leave it out for none"));
             }

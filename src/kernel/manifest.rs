@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer};
 
 use crate::device::Swizzle;
-use crate::op::{DType, Op, PhaseName};
+use crate::op::{DType, Kind, Op, PhaseName, Role};
 
 /// `<phase>.<arch>.toml`, beside the template of the same stem.
 #[derive(Debug, Clone, Deserialize)]
@@ -142,7 +142,43 @@ fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PhaseName>, D::
         let why = || format!("unknown phase `{name}`: expected one of {}", known());
         PhaseName::parse(name).ok_or_else(|| serde::de::Error::custom(why()))
     };
-    names.iter().map(parse).collect()
+    let phases: Vec<PhaseName> = names.iter().map(parse).collect::<Result<_, _>>()?;
+    match (1..phases.len()).find(|i| phases[..*i].contains(&phases[*i])) {
+        Some(i) => Err(serde::de::Error::custom(format!("phase `{}` twice", phases[i]))),
+        None => Ok(phases),
+    }
+}
+
+impl Manifest {
+    /// What is wrong with precisions and formats, if anything.
+    pub fn fault(&self) -> Option<String> {
+        if let Some(dtype) = self.dtypes.iter().find(|d| !DType::PRECISIONS.contains(d)) {
+            let known = DType::precision_names();
+            return Some(format!("dtypes: {dtype} is no precision: expected {known}"));
+        }
+        for (name, words) in &self.formats {
+            let row = self.op.variable(name).filter(|v| matches!(v.role, Role::Format { .. }));
+            let Some(Kind::Word(known)) = row.map(|v| v.kind) else {
+                let all =
+                    self.op.variables().iter().filter(|v| matches!(v.role, Role::Format { .. }));
+                let all: Vec<_> = all.map(|v| v.name).collect();
+                let all = all.join(", ");
+                return Some(format!(
+                    "formats: `{name}` is no format of {}: it has {all}",
+                    self.op
+                ));
+            };
+            let odd = words.iter().find(|w| !known.contains(&w.as_str()));
+            if let Some(word) = odd {
+                let known = known.join(", ");
+                return Some(format!("formats.{name}: unknown format `{word}`: expected {known}"));
+            }
+            if words.is_empty() {
+                return Some(format!("formats.{name} is empty: leave it out for the usual one"));
+            }
+        }
+        None
+    }
 }
 
 fn zero() -> Expr {

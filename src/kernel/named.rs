@@ -35,7 +35,9 @@ impl<'r> Named<'r> {
     pub fn phases(&self) -> &[PhaseName] {
         match self {
             Named::Kernel(kernel) => &kernel.manifest.phases,
-            Named::Best { phase, .. } => std::slice::from_ref(phase),
+            Named::Best { phase: PhaseName::Prefill, .. } => &[PhaseName::Prefill],
+            Named::Best { phase: PhaseName::Decode, .. } => &[PhaseName::Decode, PhaseName::Verify],
+            Named::Best { phase: PhaseName::Verify, .. } => &[PhaseName::Verify, PhaseName::Decode],
         }
     }
 

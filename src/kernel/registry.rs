@@ -136,6 +136,9 @@ impl Registry {
             let Some(name) = path.strip_suffix(".toml") else { continue };
             let manifest: Manifest = toml::from_str(text)
                 .map_err(|e| KernelError(format!("{place}: {path}: {}", e.to_string().trim())))?;
+            if let Some(why) = manifest.fault() {
+                return Err(KernelError(format!("{place}: {path}: {why}")));
+            }
             if !sources.contains_key(&format!("{name}.ptx")) {
                 return Err(KernelError(format!(
                     "{place}: {path} has no template {name}.ptx beside it"

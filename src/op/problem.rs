@@ -631,42 +631,63 @@ impl Variable {
 
 impl<'de> Deserialize<'de> for Problem {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Problem, D::Error> {
-        let mut map: IndexMap<String, serde_json::Value> = IndexMap::deserialize(deserializer)?;
-        let mut word =
-            |key: &str| map.shift_remove(key).and_then(|v| Some(v.as_str()?.to_string()));
-        let (op, phase, dtype) = (word("op"), word("phase"), word("dtype"));
-        let op = op.ok_or_else(|| D::Error::missing_field("op"))?;
-        let op = Op::parse(&op)
+        let map: IndexMap<String, serde_json::Value> = IndexMap::deserialize(deserializer)?;
+        let word = |key: &'static str| match map.get(key) {
+            None => Ok(None),
+            Some(serde_json::Value::String(text)) => Ok(Some(text.as_str())),
+            Some(other) => Err(D::Error::custom(format!("`{key}`: {other} is not a word"))),
+        };
+        let op = word("op")?.ok_or_else(|| D::Error::missing_field("op"))?;
+        let op = Op::parse(op)
             .ok_or_else(|| D::Error::custom(format!("unknown operator `{op}`: {}", Op::names())))?;
-        let phase = match phase {
+        let phase = match word("phase")? {
             None => PhaseName::Prefill,
-            Some(name) => PhaseName::parse(&name).ok_or_else(|| {
+            Some(name) => PhaseName::parse(name).ok_or_else(|| {
                 D::Error::custom(format!("unknown phase `{name}`: {}", PhaseName::names()))
             })?,
         };
-        let dtype = dtype.ok_or_else(|| D::Error::missing_field("dtype"))?;
-        let dtype = DType::precision(&dtype).ok_or_else(|| {
+        let dtype = word("dtype")?.ok_or_else(|| D::Error::missing_field("dtype"))?;
+        let dtype = DType::precision(dtype).ok_or_else(|| {
             D::Error::custom(format!("unknown dtype `{dtype}`: {}", DType::precision_names()))
         })?;
+        // Keys that no row has are a later version's, and left alone.
         let mut given = Given::new();
-        for (key, json) in &map {
-            let row = op.variables_in(phase).find(|v| v.key == key);
-            let v = row.ok_or_else(|| D::Error::custom(format!("{op} has no `{key}`")))?;
+        for v in op.variables_in(phase) {
+            let may_lack = v.is_sparse() || matches!(v.default, Default::Nothing);
+            let json = map.get(v.key).filter(|json| !(may_lack && json.is_null()));
+            let Some(json) = json else {
+                if may_lack {
+                    continue;
+                }
+                return Err(D::Error::missing_field(v.key));
+            };
+            if matches!(v.default, Default::Nothing) && json.as_f64() == Some(0.0) {
+                continue;
+            }
             let value = v.kind.from_json(json);
-            let value = value.map_err(|e| D::Error::custom(format!("`{key}`: {e}")))?;
+            let value = value.map_err(|e| D::Error::custom(format!("`{}`: {e}", v.key)))?;
             given.insert(v.name, value);
         }
-        // Lengths stand beside their sums here.
-        let lens = op.with_role(Role::Lengths).and_then(|v| given.shift_remove(v.name));
+        // Packed lengths stand beside their sums here, and make them again.
+        let lens = op.with_role(Role::Lengths).filter(|v| given.contains_key(v.name));
+        let mut sums = Given::new();
+        if lens.is_some() {
+            let row =
+                op.phase(phase).ok_or_else(|| D::Error::custom(format!("{op} has no {phase}")))?;
+            for name in op.length_names(row) {
+                sums.extend(given.shift_remove(name).map(|value| (name, value)));
+            }
+        }
         let problem =
-            Problem::new(op, phase, dtype, &given, Needed::Given).map_err(|e| {
-                match (e.kind, op.variable(e.variable)) {
-                    (FaultKind::Missing(_), Some(v)) => D::Error::missing_field(v.key),
-                    _ => D::Error::custom(e),
-                }
-            })?;
-        let Some(lens) = lens else { return Ok(problem) };
-        let packed = problem.with_role(Role::Lengths, lens);
-        packed.fault().map_or(Ok(packed), |e| Err(D::Error::custom(e)))
+            Problem::new(op, phase, dtype, &given, Needed::Given).map_err(D::Error::custom)?;
+        match sums.iter().find(|(name, value)| problem.value(name) != *value) {
+            None => Ok(problem),
+            Some((name, value)) => {
+                let is = problem.value(name);
+                Err(D::Error::custom(format!(
+                    "{name} = {value}: packed sequences have {is} in all"
+                )))
+            }
+        }
     }
 }

@@ -240,7 +240,12 @@ fn parse_line(line: &[u8]) -> Result<Record, Fault> {
             head.schema,
         )));
     }
-    serde_json::from_slice(line).map_err(fault)
+    let record: Record = serde_json::from_slice(line).map_err(fault)?;
+    let (said, is) = (record.phase, record.problem.phase());
+    if said != is {
+        return Err(Fault::Bad(format!("field `phase`: {said}, but its problem is one of {is}")));
+    }
+    Ok(record)
 }
 
 /// serde's message; its line is always 1 here, and only the column helps.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::device::Counts;
-use crate::op::DType;
+use crate::op::{DType, Family};
 use crate::record::{Record, Timing, Traffic};
 
 use super::crossover::comparisons;
@@ -83,7 +83,8 @@ fn dash(section: &Section, curve: &Curve) -> usize {
     kinds.sort();
     kinds.dedup();
     // The default family is drawn solid.
-    kinds.sort_by_key(|(_, family)| !matches!(family.as_str(), "gate=mid" | "random"));
+    let usual = Family::default().text_of(curve.setting.op.parts());
+    kinds.sort_by_key(|(_, family)| *family != usual && family != "random");
     kinds.iter().position(|k| *k == kind(curve)).unwrap_or(0)
 }
 

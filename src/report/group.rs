@@ -67,10 +67,14 @@ impl Section<'_> {
     /// `measured on NVIDIA H200`, for the end of a sentence.
     pub fn provenance(&self) -> String {
         let (name, how) = (&self.device.name, self.source.word());
-        match self.source {
+        let text = match self.source {
             Source::Measured(Regime::Cold) => format!("{how} on {name}"),
             Source::Measured(regime) => format!("{how} on {name}, {} L2", regime_word(regime)),
             Source::Modelled => format!("{how} for {name}"),
+        };
+        match self.phase {
+            PhaseName::Prefill => text,
+            phase => format!("{phase} {text}"),
         }
     }
 }
@@ -281,7 +285,10 @@ fn panels<'a>(records: &[&'a Record]) -> Vec<Panel<'a>> {
 /// output heads; failing that of the same output width; failing that all. Where there are causal
 /// ones and others, the causal ones, as a linear operator is causal.
 fn partners<'s>(linear: &Setting, full: &[&'s Setting]) -> Vec<&'s Setting> {
-    let same = |s: &&Setting| (s.dtype, s.b) == (linear.dtype, linear.b);
+    // A step is held against one of as many new tokens; packed sequences are no single step.
+    let step = |s: &Setting| (s.layer.phase() == PhaseName::Prefill, s.layer.tokens());
+    let alike = |s: &Setting| step(s).0 || step(s) == step(linear) && s.layer.lens().is_empty();
+    let same = |s: &&Setting| (s.dtype, s.b) == (linear.dtype, linear.b) && alike(s);
     let found = full.iter().copied().filter(same).filter(|s| s.layer.has_one_length());
     let mut found: Vec<_> = found.collect();
     let narrow = |found: &mut Vec<&Setting>, fits: &dyn Fn(&Setting) -> bool| {

@@ -206,7 +206,11 @@ impl Sweep {
             found.iter().any(|f| f.name == k.name) && k.manifest.phases.contains(&group.phase)
         };
         let ops_wanted: Vec<Op> = match group.ops.is_empty() {
-            true => Op::all().collect(),
+            // All that the group gives heads: an operator that joins breaks no sweep without it.
+            true => {
+                let any = Op::all().any(|op| self.gives_heads(group, op));
+                Op::all().filter(|op| !any || self.gives_heads(group, *op)).collect()
+            }
             false => group.ops.iter().map(|(op, _)| *op).collect(),
         };
         let mut ops: Vec<(Op, Vec<&Kernel>)> = Vec::new();
@@ -236,6 +240,15 @@ impl Sweep {
             return Err(self.source.error(span, why));
         }
         Ok(Scope { group, ops })
+    }
+
+    /// Whether an axis that the group takes says how many heads an operator has.
+    fn gives_heads(&self, group: &Group, op: Op) -> bool {
+        let heads = |v: &crate::op::Variable| matches!(v.role, Role::Heads | Role::Shared { .. });
+        let names: Vec<_> = op.variables().iter().filter(|v| heads(v)).map(|v| v.name).collect();
+        axes_of(&self.axes, group, op).iter().any(|axis| {
+            axis.points.iter().any(|p| p.settings.keys().any(|name| names.contains(name)))
+        })
     }
 
     /// Every value of every axis must be one that some kernel takes.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use crate::device::Regime;
 use crate::kernel::{Kernel, KernelError, Tile};
-use crate::op::{DType, Family, Op, PhaseName, Problem, Role, Suite};
+use crate::op::{DType, Family, Kind, Op, PhaseName, Problem, Role, Suite, Value};
 use crate::sweep::Case;
 
 use super::trial::Subject;
@@ -42,6 +42,16 @@ pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Subject>, KernelError> {
             few_tiles(&mut variants);
         }
         all.extend(of_phase(kernel, phase, &variants, seed)?);
+    }
+    if all.is_empty() {
+        // A kernel that nothing is tried of must not pass in silence.
+        let dims = (64, 64);
+        let dtype = kernel.manifest.dtypes.first().copied().unwrap_or(DType::Bf16);
+        let why = base(kernel, kernel.phase(), dtype, dims).err().map_or_else(String::new, |e| e.0);
+        return Err(KernelError(format!(
+            "{}: its suite has no case that it does: {why}",
+            kernel.name
+        )));
     }
     Ok(all)
 }
@@ -133,6 +143,8 @@ fn with_heads(problem: &Problem, (many, few): (usize, usize)) -> Problem {
 /// A tile at a precision and head dimensions: what is compiled on its own.
 struct Variant {
     tile: Tile,
+    /// A problem that the kernel does with it.
+    base: Problem,
     dtype: DType,
     dims: (usize, usize),
     /// Lengths around this tile's edges.
@@ -160,10 +172,44 @@ pub fn head_dims(kernel: &Kernel) -> Vec<(usize, usize)> {
         own.into_iter().map(move |v| (k, v))
     });
     let dtype = kernel.manifest.dtypes.first().copied().unwrap_or(DType::Bf16);
-    let fits = |dims: &(usize, usize)| {
-        kernel.supports(&Problem::plain(op, kernel.phase(), dtype, *dims, 256)).is_ok()
-    };
-    pairs.filter(fits).collect()
+    pairs.filter(|dims| base(kernel, kernel.phase(), dtype, *dims).is_ok()).collect()
+}
+
+/// The plainest problem of those dimensions that the kernel does: with flags off and usual formats
+/// if it can, else the first of what the suite varies; of 256 tokens, or of 1000.
+///
+/// # Errors
+/// It does none of them; why not the plainest.
+fn base(
+    kernel: &Kernel,
+    phase: PhaseName,
+    dtype: DType,
+    dims: (usize, usize),
+) -> Result<Problem, KernelError> {
+    let op = kernel.manifest.op;
+    let mut all: Vec<Problem> =
+        [256, 1000].map(|length| Problem::plain(op, phase, dtype, dims, length)).to_vec();
+    for own in op.suite(phase).own {
+        let with =
+            |p: &Problem| (0..own.values).map(|i| (own.set)(p.clone(), i)).collect::<Vec<_>>();
+        let more: Vec<_> = all.iter().flat_map(with).collect();
+        all.extend(more);
+    }
+    for v in op.variables_in(phase) {
+        if let (Role::Format { .. }, Kind::Word(words)) = (v.role, v.kind) {
+            let with = |p: &Problem| {
+                words.iter().map(|word| p.with(v.name, Value::Word(word))).collect::<Vec<_>>()
+            };
+            let more: Vec<_> = all.iter().flat_map(with).collect();
+            all.extend(more);
+        }
+    }
+    let refused = kernel.supports(&all[0]);
+    let found = all.into_iter().find(|p| p.fault().is_none() && kernel.supports(p).is_ok());
+    found.ok_or_else(|| match refused {
+        Err(why) => why,
+        Ok(()) => KernelError(format!("{}: no problem of {dims:?} is whole", kernel.name)),
+    })
 }
 
 fn variants(kernel: &Kernel, phase: PhaseName) -> Result<Vec<Variant>, KernelError> {
@@ -171,14 +217,14 @@ fn variants(kernel: &Kernel, phase: PhaseName) -> Result<Vec<Variant>, KernelErr
     let mut all = Vec::new();
     for (dtype_id, &dtype) in kernel.manifest.dtypes.iter().enumerate() {
         for (dims_id, dims) in head_dims(kernel).into_iter().enumerate() {
-            let problem = Problem::plain(kernel.manifest.op, phase, dtype, dims, 256);
-            for tile in kernel.tiles(&problem)? {
+            let Ok(base) = base(kernel, phase, dtype, dims) else { continue };
+            for tile in kernel.tiles(&base)? {
                 let tile_id = tiles.iter().position(|t| *t == tile).unwrap_or_else(|| {
                     tiles.push(tile.clone());
                     tiles.len() - 1
                 });
-                let lengths = lengths(&tile, &problem);
-                all.push(Variant { tile, dtype, dims, lengths, tile_id, dtype_id, dims_id });
+                let (lengths, base) = (lengths(&tile, &base), base.clone());
+                all.push(Variant { tile, base, dtype, dims, lengths, tile_id, dtype_id, dims_id });
             }
         }
     }
@@ -261,6 +307,8 @@ impl Axes {
     fn problem(&self, v: &Variant, free: &[usize]) -> Problem {
         let &[length, _, heads, batch, ref own @ ..] = free else { unreachable!("four free axes") };
         let plain = Problem::plain(self.op, self.phase, v.dtype, v.dims, self.lengths[length]);
+        let formats = self.op.variables().iter().filter(|v| matches!(v.role, Role::Format { .. }));
+        let plain = formats.fold(plain, |p, row| p.with(row.name, v.base.value(row.name).clone()));
         let problem = with_heads(&plain, HEADS[heads]).with_role(Role::Sequence, BATCHES[batch]);
         let set = |p: Problem, (axis, value): (&crate::op::Own, &usize)| (axis.set)(p, *value);
         self.suite.own.iter().zip(own).fold(problem, set)

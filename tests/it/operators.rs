@@ -506,3 +506,91 @@ fn nobody_else_names_an_operator() {
     }
     assert!(named.is_empty(), "outside src/op:\n{}", named.join("\n"));
 }
+
+/// What a record must say is not made up, and what it says must agree.
+#[test]
+fn records_of_problems_say_all_that_fixes_them() {
+    let read = |json: &str| serde_json::from_str::<Problem>(json).map_err(|e| e.to_string());
+    for p in problems() {
+        let json = serde_json::to_value(&p).unwrap();
+        for key in json.as_object().expect("an object").keys() {
+            let mut less = json.clone();
+            less.as_object_mut().expect("an object").shift_remove(key);
+            let sparse = ["phase", "dv", "window", "softcap", "lens", "kv", "state"];
+            let why = read(&less.to_string());
+            if !sparse.contains(&key.as_str()) {
+                assert!(why.unwrap_err().contains(&format!("missing field `{key}`")), "{less}");
+            }
+            let mut odd = json.clone();
+            odd[key] = serde_json::json!([null]);
+            assert!(read(&odd.to_string()).unwrap_err().contains(&format!("`{key}`")), "{odd}");
+        }
+        // A later version may know more.
+        let mut more = json.clone();
+        more["spin"] = "up".into();
+        assert_eq!(read(&more.to_string()).as_ref(), Ok(&p));
+    }
+    // Packed steps, of which each has few new tokens and all together many.
+    for settings in ["phase=decode,lens=1:40+1:90", "phase=verify,lens=4:40+16:90"] {
+        let p = problem("attention", &format!("Hq=2,D=64,{settings}"));
+        assert_eq!(read(&serde_json::to_string(&p).unwrap()).as_ref(), Ok(&p));
+        assert_eq!(Problem::parse(p.op(), PhaseName::Prefill, &p.settings()).as_ref(), Ok(&p));
+    }
+    let wrong = serde_json::to_string(&problem("attention", "lens=4:40")).unwrap();
+    let why = read(&wrong.replace("\"tq\":4", "\"tq\":5")).unwrap_err();
+    assert!(why.contains("Tq = 5: packed sequences have 4 in all"), "{why}");
+    let many = Problem::parse(op("attention"), PhaseName::Decode, "lens=5:100");
+    assert!(many.unwrap_err().contains("Tq = 5: decode takes 1"));
+}
+
+/// A kernel that takes states alone, or 16-bit ones alone, is tried with them; one that takes nothing
+/// says why.
+#[test]
+fn suites_find_what_a_kernel_takes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let folder = tempfile::tempdir().expect("a folder");
+    let kernels = folder.path().join("lightning");
+    std::fs::create_dir(&kernels).expect("a folder");
+    let stem = "lightning/decode.sm80";
+    let template = std::fs::read_to_string(root.join(format!("{stem}.ptx"))).expect("a template");
+    let manifest = std::fs::read_to_string(root.join(format!("{stem}.toml"))).expect("a manifest");
+    std::fs::write(folder.path().join(format!("{stem}.ptx")), template).expect("a file");
+    let suite = |manifest: &str| {
+        std::fs::write(folder.path().join(format!("{stem}.toml")), manifest).expect("a file");
+        let registry = crossover::kernel::Registry::from_dir(folder.path()).map_err(|e| e.0)?;
+        let cases = crossover::verify::suite::cases(registry.get(stem).expect("the kernel"), 1);
+        cases
+            .map(|all| all.into_iter().map(|s| s.case.problem).collect::<Vec<_>>())
+            .map_err(|e| e.0)
+    };
+    let supports = |expr: &str| {
+        format!("{manifest}\n").replacen(
+            "[[supports]]",
+            &format!("[[supports]]\nexpr = \"{expr}\"\nwhy = \"because\"\n\n[[supports]]"),
+            1,
+        )
+    };
+    let states = suite(&supports("initial_state")).expect("a suite");
+    assert!(states.len() > 60 && states.iter().all(|p| p.flag("initial_state")));
+    let formats = "formats = { state = [\"fp32\", \"bf16\", \"fp16\"] }";
+    assert!(manifest.contains(formats));
+    let narrow =
+        suite(&manifest.replace(formats, "formats = { state = [\"bf16\"] }")).expect("a suite");
+    assert!(narrow.len() > 60 && narrow.iter().all(|p| p.format("state") == DType::Bf16));
+    for (text, words) in [
+        (supports("T > 100"), "has no case that it does: lightning/decode.sm80: because"),
+        (manifest.replace(formats, "formats = { stat = [\"bf16\"] }"), "`stat` is no format"),
+        (manifest.replace(formats, "formats = { K = [\"bf16\"] }"), "`K` is no format"),
+        (manifest.replace(formats, "formats = { state = [\"fp8\"] }"), "unknown format `fp8`"),
+        (manifest.replace(formats, "formats = { state = [] }"), "formats.state is empty"),
+        (manifest.replace("\"fp16\"]\nformats", "\"e4m3\"]\nformats"), "e4m3 is no precision"),
+        (
+            manifest.replace("[\"decode\", \"verify\"]", "[\"decode\", \"decode\"]"),
+            "phase `decode` twice",
+        ),
+        (manifest.replace("[\"decode\", \"verify\"]", "[]"), "no phase"),
+    ] {
+        let why = suite(&text).expect_err(words);
+        assert!(why.contains(words), "{why}");
+    }
+}
