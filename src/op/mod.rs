@@ -43,7 +43,7 @@ pub use value::{Kind, MAX_COUNT, Scalar, Value};
 
 /// Every operator that the toolkit knows, in the order of sweeps and reports.
 pub static ALL: [&dyn Operator; 4] =
-    [&attention::Attention, &gated_delta_rule::GatedDeltaRule, &kda::Kda, &lightning::Lightning];
+    [&attention::Attention, &gated_delta_rule::OPERATOR, &kda::OPERATOR, &lightning::Lightning];
 
 /// An operator of [`ALL`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

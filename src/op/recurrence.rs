@@ -12,7 +12,9 @@ use rayon::prelude::*;
 
 use super::draw::{fill_normal, normal_tensor, sigmoid, uniform};
 use super::family::{Beta, Decay, Keys, Part};
-use super::operator::{DRAFTS, Default, Own, Phase, PhaseName, Role, Suite, Variable, Work};
+use super::operator::{
+    DRAFTS, Default, Face, Operator, Own, Phase, PhaseName, Role, Suite, Variable, Work,
+};
 use super::value::{Kind, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
@@ -135,6 +137,67 @@ pub enum Gate {
     PerChannel,
 }
 
+/// A delta rule: what differs between them is their face and their gate.
+pub struct DeltaRule {
+    pub face: Face,
+    pub gate: Gate,
+}
+
+impl Operator for DeltaRule {
+    fn face(&self) -> Face {
+        self.face
+    }
+
+    fn variables(&self) -> &'static [Variable] {
+        &VARIABLES
+    }
+
+    fn phases(&self) -> &'static [Phase] {
+        &PHASES
+    }
+
+    fn parts(&self) -> &'static [Part] {
+        &[Part::Gate, Part::Keys, Part::Beta]
+    }
+
+    fn tensors(&self, p: &Problem) -> Vec<TensorSpec> {
+        tensors(p, self.gate)
+    }
+
+    fn work(&self, p: &Problem) -> Work {
+        work(p)
+    }
+
+    fn inputs(&self, p: &Problem, family: &Family, seed: u64) -> Vec<Tensor> {
+        inputs(p, self.gate, family, seed)
+    }
+
+    fn reference(&self, p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+        reference(p, self.gate, inputs)
+    }
+
+    fn limit(&self, _: &Problem, family: &Family, _: &str) -> f64 {
+        limit(family)
+    }
+
+    fn has_prefix_property(&self, p: &Problem) -> bool {
+        p.tokens() > 1
+    }
+
+    fn suite(&self, phase: PhaseName) -> Suite {
+        Suite { extras, ..Suite::plain(FAMILIES, own_axes(phase)) }
+    }
+
+    fn layer(&self, p: &Problem) -> String {
+        layer(p, format!("H {}, HV {}", p.count("H"), p.count("HV")))
+    }
+
+    fn doubt(&self, name: &str, tensor: &Tensor) -> Option<&'static str> {
+        let grows = name == "g" && (0..tensor.len()).any(|i| tensor.get(i) > 0.0);
+        grows.then_some("values above 0 are no decay: g is a natural logarithm")
+    }
+}
+
 /// Rows of the delta rules. The query/key head of value head `hv` is `hv / (HV/H)`.
 pub static VARIABLES: [Variable; 11] = [
     sequences(),
@@ -173,9 +236,6 @@ pub static VARIABLES: [Variable; 11] = [
 /// A head's usual width.
 pub const DIM: Default = Default::Is(Value::Count(128));
 
-/// Parts of a family that the delta rules have a use for.
-pub const PARTS: &[Part] = &[Part::Gate, Part::Keys, Part::Beta];
-
 /// The variables, read.
 struct Shape {
     b: usize,
@@ -196,7 +256,7 @@ impl Shape {
 /// q and k `[B,T,H,K]`, v `[B,T,HV,V]`, g `[B,T,HV]` or `[B,T,HV,K]` fp32, beta `[B,T,HV]`
 /// fp32, initial_state `[N,HV,K,V]` if given; o as v, final_state `[N,HV,K,V]` if asked for. N = B;
 /// states are fp32 unless their format says otherwise.
-pub fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
+fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
     let (dtype, state) = (p.dtype(), p.format("state"));
     let g = if gate == Gate::Scalar { "B T HV" } else { "B T HV K" };
     vec![
@@ -217,7 +277,7 @@ const C: f64 = 64.0;
 /// Prefill counts the fused chunked form. Decode and verify count the steps of the recurrence, K V
 /// a token for the decay and 2 K V each for `S^T k`, the update and `S^T q`. The reference takes
 /// those steps in every phase, at about a quarter of the rate of a matrix product.
-pub fn work(p: &Problem) -> Work {
+fn work(p: &Problem) -> Work {
     let s = Shape::of(p);
     let (k, v, tokens) = (s.k as f64, s.v as f64, (s.b * s.t * s.hv) as f64);
     let (each, formula) = match p.phase() {
@@ -230,7 +290,7 @@ pub fn work(p: &Problem) -> Work {
 }
 
 /// Inputs of the family: q and k normalised to unit length, as the models do.
-pub fn inputs(p: &Problem, gate: Gate, family: &Family, seed: u64) -> Vec<Tensor> {
+fn inputs(p: &Problem, gate: Gate, family: &Family, seed: u64) -> Vec<Tensor> {
     let (s, specs) = (Shape::of(p), p.tensors());
     let mut q = vec![0f32; specs[0].elements()];
     fill_normal(&mut q, seed, 0);
@@ -320,7 +380,7 @@ fn betas(n: usize, family: &Family, seed: u64) -> Vec<f32> {
 }
 
 /// The recurrence in fp64, token by token: o, then the final state if asked for.
-pub fn reference(p: &Problem, gate: Gate, inputs: &[Tensor]) -> Vec<Vec<f64>> {
+fn reference(p: &Problem, gate: Gate, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let (s, scale) = (Shape::of(p), p.number("scale").unwrap_or(1.0));
     let [q, k, v, g, beta] = [0, 1, 2, 3, 4].map(|i| inputs[i].to_f64());
     let start = p.flag("initial_state").then(|| inputs[5].to_f64());
@@ -378,7 +438,7 @@ pub fn reference(p: &Problem, gate: Gate, inputs: &[Tensor]) -> Vec<Vec<f64>> {
 /// tokens of a chunk stay while the values cancel, sqrt(2 * 64) = 11 floors without decay and with
 /// beta = 1, more where the inverse is rounded too; sound kernels reach 14 to 40 there, 11 with
 /// random beta, and 6 on keys that are correlated at 0.9.
-pub fn limit(family: &Family) -> f64 {
+fn limit(family: &Family) -> f64 {
     let forgets = !matches!(family.gate, Decay::Zero | Decay::Slow);
     match family.keys {
         Keys::Normal => 4.5,
@@ -404,19 +464,3 @@ const FAMILIES: &[&str] = &[
     "gate=slow keys=correlated beta=1",
     "gate=saturated keys=identical",
 ];
-
-/// What the suites of the delta rules vary.
-pub fn suite(phase: PhaseName) -> Suite {
-    Suite { extras, ..Suite::plain(FAMILIES, own_axes(phase)) }
-}
-
-/// [`layer`] of a delta rule.
-pub fn heads(p: &Problem) -> String {
-    layer(p, format!("H {}, HV {}", p.count("H"), p.count("HV")))
-}
-
-/// What is odd about an input that a user brings: decays above 0.
-pub fn doubt(name: &str, tensor: &Tensor) -> Option<&'static str> {
-    let grows = name == "g" && (0..tensor.len()).any(|i| tensor.get(i) > 0.0);
-    grows.then_some("values above 0 are no decay: g is a natural logarithm")
-}
