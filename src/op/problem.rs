@@ -664,7 +664,7 @@ impl<'de> Deserialize<'de> for Problem {
             if matches!(v.default, Default::Nothing) && json.as_f64() == Some(0.0) {
                 continue;
             }
-            let value = v.kind.from_json(json);
+            let value = v.kind.read_json(json);
             let value = value.map_err(|e| D::Error::custom(format!("`{}`: {e}", v.key)))?;
             given.insert(v.name, value);
         }

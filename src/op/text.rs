@@ -31,7 +31,7 @@ impl Problem {
                 .map(|(n, v)| (n.trim(), v.trim()))
         };
         let mut phase = phase;
-        if let Some((_, value)) = parts().filter(|(name, _)| *name == "phase").last() {
+        if let Some((_, value)) = parts().rfind(|(name, _)| *name == "phase") {
             let known = || {
                 let names: Vec<_> = op.phases().iter().map(|p| p.name.name()).collect();
                 format!("phase={value}: {op} has {}", names.join(", "))
@@ -70,7 +70,7 @@ impl Problem {
         };
         let all: Vec<_> = self.op().variables_in(self.phase()).filter(says).collect();
         let last = |v: &&'static Variable| v.role == Role::Lengths;
-        let (lens, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|v| last(&v));
+        let (lens, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(last);
         rest.into_iter().chain(lens).map(|v| (v, self.value(v.name)))
     }
 

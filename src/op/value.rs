@@ -170,7 +170,7 @@ impl Kind {
     ///
     /// # Errors
     /// It is none of that kind; the message says what it should be.
-    pub(super) fn from_json(self, json: &serde_json::Value) -> Result<Value, String> {
+    pub(super) fn read_json(self, json: &serde_json::Value) -> Result<Value, String> {
         use serde_json::Value as Json;
         let wrong = |wants: &str| Err(format!("{json} is not {wants}"));
         match (self, json) {
@@ -245,15 +245,15 @@ mod tests {
             (Kind::Word(&["a", "b"]), Value::Word("b")),
             (Kind::Lens, lens),
         ] {
-            assert_eq!(kind.from_json(&value.to_json()), Ok(value.clone()));
-            assert!(kind.from_json(&serde_json::json!({})).is_err());
+            assert_eq!(kind.read_json(&value.to_json()), Ok(value.clone()));
+            assert!(kind.read_json(&serde_json::json!({})).is_err());
         }
     }
 
     #[test]
     fn the_order_is_total() {
         let lens: Value = vec![[1, 2]].into();
-        let mut all = vec![lens.clone(), Value::Number(f64::NAN), Value::Count(2), Value::None];
+        let mut all = [lens.clone(), Value::Number(f64::NAN), Value::Count(2), Value::None];
         all.sort();
         assert_eq!(all[0], Value::None);
         assert_eq!(all[1], Value::Count(2));
