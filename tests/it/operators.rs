@@ -67,7 +67,7 @@ fn crop_commutes_with_the_reference() {
         let t = p.tokens();
         let rows = match p.has_rows_apart() {
             true => vec![0..t, t / 7..(t / 2).max(t / 7 + 1), t - 1..t, t / 3..t],
-            false => Vec::from([0..t]),
+            false => std::iter::once(0..t).collect(),
         };
         for (rows, head) in rows.into_iter().zip([heads - 1, 0, heads / 2, heads - 1]) {
             let crop = Crop { b: b - 1, head, rows };
