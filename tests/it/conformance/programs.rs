@@ -112,6 +112,20 @@ fn memory() -> Program {
     )
 }
 
+/// Loads that are read once, of memory that nobody writes or that L1 need not keep.
+fn streams() -> Program {
+    let body = "
+    mul.wide.u32 off, t, 64; add.u64 p, p, off; add.u64 q, q, off;
+    ld.global.nc.v2.b32 {x0, x1}, [p]; ld.global.nc.v4.b32 {x4, x5, x6, x7}, [p+16];
+    ld.global.L1::no_allocate.v4.b32 {y0, y1, y2, y3}, [p+32];
+    ld.global.L1::no_allocate.v4.f32 {f0, f1, f2, f3}, [p+48];
+    st.global.v2.b32 [q+8], {x1, x0}; st.global.v4.b32 [q+32], {x7, x6, x5, x4};
+    st.global.v4.b32 [q+48], {y3, y2, y1, y0}; st.global.v4.f32 [q+16], {f3, f2, f1, f0};
+    st.global.v2.b32 [q], {x4, y0};";
+    let regs = ".reg .b32 x<8>, y<4>; .reg .f32 f<4>;";
+    cta("streams", 64, 0, regs, body, random_words("streams", 64 * 16), 64 * 16)
+}
+
 /// Parameters of all types.
 fn parameters() -> Program {
     let text = format!(
@@ -509,6 +523,7 @@ $words:
 pub fn families() -> Vec<(&'static str, Vec<Program>)> {
     let mut kernels = vec![
         memory(),
+        streams(),
         parameters(),
         copies(),
         matrices(),

@@ -4,7 +4,7 @@ use crossover::device::emulator::Emulator;
 use crossover::device::model::DeviceModel;
 use crossover::device::{Device, Job};
 use crossover::kernel::Registry;
-use crossover::op::Tensor;
+use crossover::op::{DType, Problem, Tensor};
 use rand::Rng;
 
 use super::soup;
@@ -26,7 +26,8 @@ impl Kernels {
             .iter()
             .filter(|k| k.unfit(device.facts()).is_none())
             .map(|kernel| {
-                let problem = crate::common::plain(kernel.manifest.op, 70);
+                let (op, phase) = (kernel.manifest.op, kernel.phase());
+                let problem = Problem::plain(op, phase, DType::Bf16, (64, 64), 70);
                 let tile = kernel.default_tile(&problem).expect("a default tile");
                 let inputs = problem.inputs(&Default::default(), 1);
                 (kernel.job(&problem, &tile).expect("a job"), inputs)
