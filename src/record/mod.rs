@@ -3,6 +3,7 @@
 pub mod file;
 #[cfg(test)]
 pub(crate) mod made_up;
+mod model_error;
 mod nan;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sa
 use crate::op::{Family, PhaseName, Problem};
 
 pub use file::{RecordError, Records, Writer, done_ids, read};
+pub use model_error::ModelError;
 
 /// Version of the schema below.
 pub const SCHEMA: u32 = 1;

@@ -5,6 +5,7 @@ mod attention_plan;
 mod attention_schedule;
 mod bounds;
 mod broken;
+mod cases;
 mod common;
 mod conformance;
 mod cuda_gpu;
