@@ -13,8 +13,8 @@ use ndarray::{Array3, Array4, s};
 use super::draw::{fill_normal, normal_tensor};
 use super::family::{Keys, Logits, Part};
 use super::operator::{
-    Cut, DRAFTS, Default, Face, Fault, Mark, Operator, Own, Phase, PhaseName, Role, Side, Suite,
-    Variable, Work,
+    Cut, DRAFTS, Default, Face, Fault, Mark, Operator, Own, Phase, PhaseName, Role, Seen, Side,
+    Suite, Variable, Work,
 };
 use super::value::{Kind, Scalar, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
@@ -270,6 +270,21 @@ impl Operator for Attention {
         }
     }
 
+    /// Queries that see a key, keys that a query sees.
+    fn seen(&self, p: &Problem) -> Option<Seen> {
+        let shape = Shape::of(p);
+        let seen = p.places().iter().fold((0, 0), |(tokens, past), one| {
+            let (tq, tkv) = (one.q.len(), one.k.len());
+            // Rows that see a key are the last ones, and what they see lies in one piece.
+            let first = if shape.causal { tq.saturating_sub(tkv) } else { 0 };
+            if first == tq || tkv == 0 {
+                return (tokens, past);
+            }
+            (tokens + tq - first, past + tkv - shape.keys(first, tq, tkv).start)
+        });
+        Some(Seen { tokens: seen.0, past: seen.1 })
+    }
+
     fn inputs(&self, p: &Problem, family: &Family, seed: u64) -> Vec<Tensor> {
         inputs(p, family, seed)
     }
@@ -507,7 +522,7 @@ const ROWS: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::{Op, Role};
+    use crate::op::{Flow, Op, Role};
 
     fn problem(settings: &str) -> Problem {
         let op = Op::parse("attention").unwrap();
@@ -600,6 +615,18 @@ mod tests {
             let want: usize =
                 if sequences > 1 { lens.iter().map(count).sum() } else { count(&lens[0]) };
             assert_eq!(visible_pairs(&p), want as f64, "{p}");
+            let all = if sequences > 1 { &lens[..] } else { &lens[..1] };
+            let rows =
+                |l: &[usize; 2]| (0..l[0]).filter(|i| (0..l[1]).any(|j| sees(*l, *i, j))).count();
+            let keys =
+                |l: &[usize; 2]| (0..l[1]).filter(|j| (0..l[0]).any(|i| sees(*l, i, *j))).count();
+            let seen =
+                Seen { tokens: all.iter().map(rows).sum(), past: all.iter().map(keys).sum() };
+            assert_eq!(Attention.seen(&p), Some(seen), "{p}");
+            let outputs = p.tensors_of(Flow::Output).iter().map(|t| t.bytes()).sum::<usize>();
+            let starts = if sequences > 1 { 2 * 4 * (sequences + 1) } else { 0 };
+            let inputs = 2 * 2 * 8 * seen.tokens + 2 * 2 * 8 * seen.past + starts;
+            assert_eq!(p.min_bytes(), (inputs + outputs) as f64, "{p}");
             assert_eq!(p.flops(), 2.0 * 2.0 * 16.0 * want as f64, "{p}");
         }
     }

@@ -46,6 +46,11 @@ pub trait Operator: Sync {
     /// Operations of the problem and of its reference.
     fn work(&self, p: &Problem) -> Work;
 
+    /// The rows of the inputs that some output depends on; `None` where all are.
+    fn seen(&self, _: &Problem) -> Option<Seen> {
+        None
+    }
+
     /// Seeded inputs in the order of the problem's tensors, rounded to their storage types.
     fn inputs(&self, p: &Problem, family: &Family, seed: u64) -> Vec<Tensor>;
 
@@ -307,6 +312,15 @@ pub struct Work {
     pub formula: &'static str,
     /// What the fp64 reference takes, in operations at the rate of a matrix product.
     pub reference_flops: f64,
+}
+
+/// Rows of the inputs that some output depends on, in each sequence or in all packed ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Tokens that look at something.
+    pub tokens: usize,
+    /// Tokens looked back on that some token looks at.
+    pub past: usize,
 }
 
 /// What a block of an output's rows needs.

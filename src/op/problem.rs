@@ -451,9 +451,24 @@ impl Problem {
         self.work().reference_flops
     }
 
-    /// Fewest bytes through device memory: each input read once, each output written once.
+    /// Fewest bytes through device memory: each row of an input that some output depends on is read
+    /// once, each output is written once.
     pub fn min_bytes(&self) -> f64 {
-        self.tensors().iter().map(|t| t.bytes() as f64).sum()
+        let seen = self.op.seen(self);
+        let needed = |t: &TensorSpec| {
+            let rows = |role: Role| t.roles.iter().position(|r| *r == Some(role));
+            let part = |axis: usize, seen: usize| seen as f64 / t.shape[axis].max(1) as f64;
+            let share = match (t.flow, seen) {
+                (Flow::Input, Some(seen)) => match (rows(Role::Token), rows(Role::Past)) {
+                    (Some(axis), _) => part(axis, seen.tokens),
+                    (_, Some(axis)) => part(axis, seen.past),
+                    _ => 1.0,
+                },
+                _ => 1.0,
+            };
+            share * t.bytes() as f64
+        };
+        self.tensors().iter().map(needed).sum()
     }
 
     /// Seeded inputs in the order of [`Problem::tensors`], already rounded to their storage type.
