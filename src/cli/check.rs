@@ -1,21 +1,27 @@
 //! `crossover check`: kernel regression tests.
 
+mod estimate;
+mod summary;
+
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
-use indexmap::IndexMap;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
-
+use self::estimate::Estimate;
+use self::summary::{Repeat, Summary};
 use super::{Failure, Result};
+use crate::device::Facts;
 use crate::device::emulator::Checks;
 use crate::device::open::{open, open_with};
 use crate::kernel::{Kernel, Registry, Tile};
-use crate::op::{Family, Problem};
+use crate::op::Family;
 use crate::verify::suite;
-use crate::verify::trial::{self, Ending, Subject, Trial};
+use crate::verify::trial::{Ending, Subject};
+use crate::verify::workers::{self, Crew, Event, Open};
 
 /// Run the regression tests of kernels: every legal tile, edge lengths, pathological inputs, each
 /// run twice between canaries and held against fp64.
@@ -64,23 +70,44 @@ pub struct Args {
     /// uninitialised, transactions, phases, setmaxnreg, exits, or all of these.
     #[arg(long, value_name = "CHECK,..", value_delimiter = ',')]
     without: Vec<String>,
-    /// One JSON object a case on stdout; the summary goes to stderr.
+    /// One JSON object a case on stdout, and one a group of failures at the end; the summary goes to
+    /// stderr.
     #[arg(long)]
     json: bool,
-    /// Cases at a time; on the emulator one a core unless given, on a GPU always one.
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
+    /// Stop at the first case that fails.
+    #[arg(long)]
+    fail_fast: bool,
+    /// Cases at a time; one a core unless given, on a GPU 16 at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Give each of them a process of its own, as is done on a GPU in any case: one that crashes costs
+    /// its case alone.
+    #[arg(long)]
+    processes: bool,
+    /// Run cases that come in on stdin, as such a process does.
+    #[arg(long, hide = true)]
+    worker: bool,
 }
 
-/// Failures printed in full for each kernel; the others get one line.
-const FULL: usize = 3;
+/// Cases at a time on a GPU: more wait for each other. Each takes a context, of this many bytes with
+/// what a case needs.
+const MOST_ON_GPU: usize = 16;
+const BYTES_ON_GPU: u64 = 2 << 30;
 
 /// `kernels` is the folder that the registry was read from, if not the embedded one.
 ///
 /// # Errors
 /// A pattern, problem, tile, check or device that means nothing, or no case left; a case that
-/// failed, or none that could run.
+/// failed, or none that could run; Ctrl-C.
 pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
+    let checks = args.without.iter().try_fold(Checks::ALL, |all, name| all.without(name));
+    let checks = checks.map_err(Failure::Usage)?;
+    let against = args.against.as_deref();
+    let open_other = || open(against.unwrap_or_default());
+    let other: Option<Open> = against.map(|_| &open_other as Open);
+    if args.worker {
+        return serve(registry, &|| open_with(&args.device, checks), other);
+    }
     let work = work(&args, &registry.matching(&args.glob)?)?;
     if args.list {
         let mut out = std::io::stdout().lock();
@@ -91,30 +118,83 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
         return Ok(());
     }
 
-    let checks = args.without.iter().try_fold(Checks::ALL, |all, name| all.without(name));
-    let checks = checks.map_err(Failure::Usage)?;
     let facts = open(&args.device)?.facts().clone();
-    let workers = match (facts.emulated, args.jobs) {
-        (true, Some(n)) => n,
-        (true, None) => std::thread::available_parallelism().map_or(1, |n| n.get()),
-        (false, _) => 1,
-    };
+    let count = args.jobs.map_or_else(|| at_a_time(&facts), usize::from).min(work.len());
     // `auto` is resolved once, so that every worker and the repeat command have the same device.
     let device = if args.device == "auto" { facts.id.clone() } else { args.device.clone() };
-    let mut summary = Summary::new(
-        &work,
-        Repeat { device: device.clone(), kernels: kernels.map(Path::to_path_buf) },
-        args.json,
-    );
-    let start = Instant::now();
-    let against = args.against.as_deref();
     let open_device = || open_with(&device, checks);
-    let open_other = || open(against.unwrap_or_default());
-    let other: Option<trial::Open> = against.map(|_| &open_other as trial::Open);
-    trial::run_all(&work, workers, &open_device, other, |i, trial| {
-        summary.done(&work[i].1, &trial);
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::Usage(format!("the program does not know its own path: {e}")))?;
+    let start = || {
+        let mut command = Command::new(&program);
+        command.args(kernels.map(|dir| [Path::new("--kernels"), dir]).into_iter().flatten());
+        command.args(["check", "--worker", "--device", &device]);
+        command.args(against.map(|other| ["--against", other]).into_iter().flatten());
+        if !args.without.is_empty() {
+            command.args(["--without", &args.without.join(",")]);
+        }
+        // All of them together have the cores.
+        command.env("RAYON_NUM_THREADS", (2 * cores() / count.max(1)).max(1).to_string());
+        command
+    };
+    let crew = if args.processes || !facts.emulated && count > 1 {
+        Crew::Processes { count, start: &start }
+    } else {
+        Crew::Threads { count, device: &open_device, against: other }
+    };
+
+    let repeat = Repeat { device: device.clone(), kernels: kernels.map(Path::to_path_buf) };
+    let estimate = Estimate::new(&work, &facts, count);
+    let mut summary = Summary::new(&work, repeat, args.json, estimate);
+    static STOP: AtomicBool = AtomicBool::new(false);
+    // A handler that cannot be set leaves Ctrl-C as it is: no summary.
+    let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst));
+    workers::run(&work, crew, |event| {
+        if STOP.load(Ordering::SeqCst) {
+            // Cases that run may take minutes, and nothing waits for them.
+            summary.stopped();
+        }
+        match event {
+            Event::Ended(i, trial) => {
+                let failed = trial.ending == Ending::Failed;
+                summary.done(i, &trial);
+                if failed && args.fail_fast {
+                    return ControlFlow::Break(());
+                }
+            }
+            Event::Tick => summary.tick(),
+        }
+        ControlFlow::Continue(())
     })?;
-    summary.finish(start.elapsed().as_secs_f64())
+    summary.finish()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Cases at a time unless told.
+fn at_a_time(facts: &Facts) -> usize {
+    if facts.emulated {
+        return cores();
+    }
+    let room = (facts.memory_bytes / BYTES_ON_GPU).max(1) as usize;
+    cores().min(MOST_ON_GPU).min(room)
+}
+
+/// Runs what comes in on stdin. Ctrl-C is for the process that sends it; when that is gone or done, so
+/// is this one, whatever it runs.
+fn serve(registry: &Registry, device: Open, against: Option<Open>) -> Result {
+    let _ = ctrlc::set_handler(|| {});
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let _ = send.send(line);
+        }
+        std::process::exit(0);
+    });
+    workers::serve(registry, device, against, receive.into_iter(), std::io::stdout().lock())
+        .map_err(|e| Failure::Usage(format!("a case or its answer did not come through: {e}")))
 }
 
 /// The cases: each kernel's suite, or one problem.
@@ -173,7 +253,7 @@ fn same_tile(a: &Tile, b: &Tile) -> bool {
 
 /// The cases of `--problem`.
 fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Subject>, String> {
-    let problem = Problem::parse(kernel.manifest.op, kernel.phase(), settings)?;
+    let problem = kernel.problem(settings)?;
     problem.fits_memory()?;
     kernel.supports(&problem).map_err(|e| e.0)?;
     let tiles = match &args.tile {
@@ -191,193 +271,4 @@ fn given(args: &Args, kernel: &Kernel, settings: &str) -> Result<Vec<Subject>, S
         most_steps: None,
     };
     Ok(tiles.into_iter().map(subject).collect())
-}
-
-/// One case as `--json` prints it; docs/adding-a-kernel.md describes the fields.
-fn object(subject: &Subject, trial: &Trial, repeat: &Repeat) -> Value {
-    let case = &subject.case;
-    json!({
-        "kernel": case.kernel,
-        "tile": case.tile,
-        "problem": case.problem,
-        "family": case.family,
-        "seed": case.seed,
-        "sms": subject.multiprocessors,
-        "device": repeat.device,
-        "status": trial.ending,
-        "faults": trial.faults,
-        "skipped": trial.skipped,
-        "verification": trial.verification,
-        "agreement": trial.agreement,
-        "seconds": trial.seconds,
-        "repeat": repeat.command(subject),
-    })
-}
-
-/// What became of the cases of one kernel.
-#[derive(Default)]
-struct Tally {
-    cases: usize,
-    passed: usize,
-    failed: usize,
-    skipped: IndexMap<String, usize>,
-    seconds: f64,
-    /// The E/F nearest its limit, with that limit, by output.
-    worst: IndexMap<String, (f64, f64)>,
-    /// The smallest share of elements within one unit in the last place and the largest distance,
-    /// by output.
-    agreement: IndexMap<String, (f64, f64)>,
-}
-
-/// What a command that repeats a case needs beside the case.
-struct Repeat {
-    device: String,
-    kernels: Option<PathBuf>,
-}
-
-impl Repeat {
-    fn command(&self, subject: &Subject) -> String {
-        subject.command(&self.device, self.kernels.as_deref())
-    }
-}
-
-struct Summary {
-    repeat: Repeat,
-    json: bool,
-    bar: ProgressBar,
-    kernels: IndexMap<String, Tally>,
-}
-
-impl Summary {
-    fn new(work: &[(&Kernel, Subject)], repeat: Repeat, json: bool) -> Summary {
-        let bar = if std::io::stderr().is_terminal() {
-            let style = "{bar:32} {pos}/{len} cases  {elapsed}  {msg}";
-            let style = ProgressStyle::with_template(style).expect("a valid template");
-            ProgressBar::new(work.len() as u64).with_style(style)
-        } else {
-            ProgressBar::hidden()
-        };
-        let mut kernels: IndexMap<String, Tally> = IndexMap::new();
-        for (kernel, _) in work {
-            kernels.entry(kernel.name.clone()).or_default().cases += 1;
-        }
-        Summary { repeat, json, bar, kernels }
-    }
-
-    /// To stdout, or to stderr where stdout carries JSON.
-    fn say(&self, text: &str) {
-        let print = || {
-            let _ = if self.json {
-                writeln!(std::io::stderr(), "{text}")
-            } else {
-                writeln!(std::io::stdout(), "{text}")
-            };
-        };
-        self.bar.suspend(print);
-    }
-
-    fn done(&mut self, subject: &Subject, trial: &Trial) {
-        let case = &subject.case;
-        let tally = self.kernels.entry(case.kernel.clone()).or_default();
-        tally.seconds += trial.seconds;
-        match trial.ending {
-            Ending::Passed => tally.passed += 1,
-            Ending::Failed => tally.failed += 1,
-            Ending::Skipped => {
-                let why = trial.skipped.clone().unwrap_or_default();
-                *tally.skipped.entry(why).or_default() += 1;
-            }
-        }
-        for o in trial.verification.iter().flat_map(|v| &v.outputs) {
-            let worst = tally.worst.entry(o.name.clone()).or_insert((0.0, o.limit));
-            if o.ratio() / o.limit > worst.0 / worst.1 {
-                *worst = (o.ratio(), o.limit);
-            }
-        }
-        for a in &trial.agreement {
-            let least = tally.agreement.entry(a.name.clone()).or_insert((1.0, 0.0));
-            *least = (least.0.min(a.within_one_ulp), least.1.max(a.worst_ulp));
-        }
-        let failed = tally.failed;
-        let ended = tally.passed + failed + tally.skipped.values().sum::<usize>();
-        let complete = ended == tally.cases;
-        if self.json {
-            self.bar.suspend(|| {
-                let _ = writeln!(std::io::stdout(), "{}", object(subject, trial, &self.repeat));
-            });
-        }
-        if trial.ending == Ending::Failed {
-            self.say(&failure(subject, trial, &self.repeat, failed <= FULL));
-        }
-        if complete {
-            let line = self.line(&case.kernel);
-            self.say(&line);
-        }
-        self.bar.set_message(case.kernel.clone());
-        self.bar.inc(1);
-    }
-
-    /// One line a kernel.
-    fn line(&self, name: &str) -> String {
-        let width = self.kernels.keys().map(String::len).max().unwrap_or(0);
-        let t = &self.kernels[name];
-        let mut text = format!("{name:width$}  {} of {} passed", t.passed, t.cases);
-        if t.failed > 0 {
-            text += &format!(", {} FAILED", t.failed);
-        }
-        let skipped: usize = t.skipped.values().sum();
-        if skipped > 0 {
-            text += &format!(", {skipped} skipped");
-        }
-        text += &format!("  {:.1} s", t.seconds);
-        for (output, (ratio, limit)) in &t.worst {
-            text += &format!("  {output} E/F {ratio:.2} of {limit}");
-        }
-        for (output, (share, worst)) in &t.agreement {
-            text += &format!("  {output} {:.2}% within 1 ulp, worst {worst:.1}", share * 100.0);
-        }
-        for (why, n) in &t.skipped {
-            text += &format!("\n{:width$}  skipped {n}: {why}", "");
-        }
-        text
-    }
-
-    fn finish(self, seconds: f64) -> Result {
-        self.bar.finish_and_clear();
-        let sum = |count: fn(&Tally) -> usize| self.kernels.values().map(count).sum::<usize>();
-        let (cases, passed, failed) = (sum(|t| t.cases), sum(|t| t.passed), sum(|t| t.failed));
-        let skipped = cases - passed - failed;
-        let text = format!(
-            "{cases} cases of {} kernels on {}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s",
-            self.kernels.len(),
-            self.repeat.device
-        );
-        if failed > 0 {
-            return Err(Failure::Negative(text));
-        }
-        if passed == 0 {
-            return Err(Failure::Negative(format!("{text}: nothing was checked")));
-        }
-        self.say(&text);
-        Ok(())
-    }
-}
-
-/// A failed case for people: what, where, and how to see it again.
-fn failure(subject: &Subject, trial: &Trial, repeat: &Repeat, full: bool) -> String {
-    let mut text = format!("FAILED {}", subject.label());
-    for fault in &trial.faults {
-        let message = if full {
-            fault.message.trim_end().replace('\n', "\n    ")
-        } else {
-            fault.message.lines().next().unwrap_or_default().to_string()
-        };
-        text += &format!("\n  {}: {message}", fault.check.name());
-    }
-    if full {
-        for (output, map) in &trial.maps {
-            text += &format!("\n  {output}: {}", map.trim_end().replace('\n', "\n  "));
-        }
-    }
-    text + &format!("\n  repeat: {}", repeat.command(subject))
 }

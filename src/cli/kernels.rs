@@ -7,7 +7,6 @@ use serde_json::json;
 use super::{Failure, Result};
 use crate::device::{BufferRole, Job};
 use crate::kernel::{Named, Registry, Tile};
-use crate::op::Problem;
 
 /// List kernels and legal tiles; print rendered PTX.
 #[derive(clap::Args)]
@@ -60,8 +59,7 @@ fn text(args: Args, registry: &Registry) -> Result<String> {
             .collect());
     };
     let named = registry.named(name)?;
-    let problem =
-        Problem::parse(named.op(), named.phase(), &args.problem).map_err(Failure::Usage)?;
+    let problem = named.problem(&args.problem).map_err(Failure::Usage)?;
     let (kernel, sms) = match named {
         Named::Kernel(kernel) => (kernel, 132),
         Named::Best { .. } => {

@@ -10,7 +10,7 @@ use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
 use crate::kernel::{Registry, Tile};
 use crate::measure::profile::{Profile, profile};
-use crate::op::{Family, Problem};
+use crate::op::Family;
 use crate::report::profile::{HEAD, annotated, annotated_ptx, html, summary};
 use crate::verify;
 
@@ -74,8 +74,7 @@ pub struct Args {
 /// written; a kernel that faults or gives a wrong result.
 pub fn run(args: Args, registry: &Registry) -> Result {
     let named = registry.named(&args.kernel)?;
-    let problem =
-        Problem::parse(named.op(), named.phase(), &args.problem).map_err(Failure::Usage)?;
+    let problem = named.problem(&args.problem).map_err(Failure::Usage)?;
     problem.fits_memory().map_err(Failure::Usage)?;
     let emulator = emulator(&args)?;
     let facts = emulator.model().facts();

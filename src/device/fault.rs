@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Why a device could not do as asked. The message says what, where and the way out.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,7 +52,7 @@ impl DeviceError {
 }
 
 /// The kind of a fault, so that tests and callers need not read the message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
     /// An access outside of the memory that is there.
@@ -165,7 +165,7 @@ impl FaultKind {
 }
 
 /// An instruction executed by a thread or warp.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Site {
     /// What it does: `reads it`. Empty where the message says it.
     pub does: String,
@@ -179,10 +179,10 @@ pub struct Site {
     pub line: u32,
     pub source: String,
     /// Template file and line.
-    #[serde(serialize_with = "origin")]
+    #[serde(serialize_with = "origin", deserialize_with = "read_origin")]
     pub origin: Option<(Arc<str>, u32)>,
     /// Where a line that a macro brought stands in it, and the calls that led there.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<String>,
 }
 
@@ -192,6 +192,15 @@ fn origin<S: serde::Serializer>(origin: &Option<(Arc<str>, u32)>, s: S) -> Resul
         Some((file, line)) => s.collect_str(&format_args!("{file}:{line}")),
         None => s.serialize_none(),
     }
+}
+
+fn read_origin<'de, D: Deserializer<'de>>(d: D) -> Result<Option<(Arc<str>, u32)>, D::Error> {
+    let text = Option::<String>::deserialize(d)?;
+    let split = |text: String| {
+        let (file, line) = text.rsplit_once(':')?;
+        Some((Arc::from(file), line.parse().ok()?))
+    };
+    Ok(text.and_then(split))
 }
 
 impl Site {
@@ -225,7 +234,7 @@ impl Site {
 }
 
 /// A fault with its place.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trap {
     pub kind: FaultKind,
     pub kernel: String,

@@ -149,7 +149,7 @@ impl Kernel {
 
     /// What grids, workspaces and parameters may name: the problem, the template's constants
     /// and the manifest's derived values.
-    fn launch_context(
+    pub(super) fn launch_context(
         &self,
         problem: &Problem,
         tile: &Tile,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use minijinja::value::Value;
 
 use super::expr::{Context, environment};
+use super::pieces;
 use super::registry::Sources;
 use super::render::hash;
 
@@ -38,7 +39,8 @@ pub(super) fn within(
     let templates: BTreeMap<String, String> = sources
         .iter()
         .filter(|(name, _)| name.ends_with(".ptx"))
-        .map(|(name, text)| (name.clone(), marked(name, text, &mut spots)))
+        .filter_map(|(name, text)| Some((name.clone(), pieces::guarded(text).ok()?)))
+        .map(|(name, text)| (name.clone(), marked(&name, &text, &mut spots)))
         .collect();
     let mut env = environment();
     env.set_loader(move |name| Ok(templates.get(name).cloned()));
@@ -46,7 +48,7 @@ pub(super) fn within(
         .get_template(path)
         .and_then(|template| template.render(Value::from_pairs(context.clone())));
     let Ok(rendered) = rendered else { return BTreeMap::new() };
-    let (text, lines) = read(&rendered, &spots);
+    let (text, lines) = read(&pieces::bare(&rendered), &spots);
     if hash(&text) == sha256 { lines } else { BTreeMap::new() }
 }
 

@@ -4,10 +4,11 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer};
 
+use super::Tile;
 use crate::device::Swizzle;
-use crate::op::{DType, Kind, Op, PhaseName, Role};
+use crate::op::{self, DType, Kind, Op, PhaseName, Problem, Role, Variable};
 
-/// `<phase>.<arch>.toml`, beside the template of the same stem.
+/// `<phase>.<arch>.toml`, beside the PTX of the same stem, template or plain.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -21,7 +22,10 @@ pub struct Manifest {
     pub phases: Vec<PhaseName>,
     /// `.target` of the PTX: `sm_80` runs on 8.0 and later, `sm_90a` on 9.0 alone.
     pub target: String,
-    /// Precisions of a problem that the template can be rendered for.
+    /// Whether the PTX is a template; if missing, the text tells
+    /// ([`Kernel::is_template`](super::Kernel::is_template)).
+    pub template: Option<bool>,
+    /// Precisions of a problem that the kernel does.
     pub dtypes: Vec<DType>,
     /// Problem variables with the only values they may take, such as `D = [64, 128]`.
     #[serde(default)]
@@ -30,6 +34,10 @@ pub struct Manifest {
     /// `state = ["fp32", "bf16"]`. One that is not listed is as usual.
     #[serde(default)]
     pub formats: IndexMap<String, Vec<String>>,
+    /// Options beyond the operator's plain form that the kernel takes, such as `window`. One that
+    /// nothing else in the manifest names either is refused.
+    #[serde(default)]
+    pub options: Vec<String>,
     /// Further conditions on a problem's variables and its `phase`.
     #[serde(default)]
     pub supports: Vec<Condition>,
@@ -46,7 +54,9 @@ pub struct Manifest {
     /// Which combinations of tile values are legal.
     #[serde(default)]
     pub constraints: Vec<Condition>,
-    /// Default tiles: the first whose `when` holds. `when` sees problem variables and `dtype`.
+    /// Default tiles: the first whose `when` holds. `when` sees problem variables and `dtype`; the last
+    /// has none. Where each axis has one value, or there are none, this may be missing.
+    #[serde(default)]
     pub default: Vec<Default>,
     /// Values for grids, workspaces and parameters, in order, from all of the above and every
     /// problem variable.
@@ -149,9 +159,159 @@ fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PhaseName>, D::
     }
 }
 
+impl Expr {
+    /// The variable that it is and nothing more, if it is one.
+    pub fn variable(&self) -> Option<&str> {
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        match self {
+            Expr::Text(text) => {
+                let text = text.trim();
+                let name = text.starts_with(|c: char| c.is_alphabetic() || c == '_');
+                (name && text.chars().all(is_name)).then_some(text)
+            }
+            Expr::Int(_) | Expr::Float(_) => None,
+        }
+    }
+}
+
 impl Manifest {
-    /// What is wrong with precisions and formats, if anything.
+    /// What is wrong with it beyond its form, if anything: precisions, formats, options, default
+    /// tiles, parameters that are called after something else than they pass.
     pub fn fault(&self) -> Option<String> {
+        let faults = [
+            Manifest::formats_fault,
+            Manifest::options_fault,
+            Manifest::defaults_fault,
+            Manifest::params_fault,
+        ];
+        faults.iter().find_map(|fault| fault(self))
+    }
+
+    fn options_fault(&self) -> Option<String> {
+        let odd = self
+            .options
+            .iter()
+            .find(|name| !self.op.variable(name).is_some_and(|v| is_beyond_plain(self.op, v)))?;
+        let all = self.op.variables().iter().filter(|v| is_beyond_plain(self.op, v));
+        let all: Vec<_> = all.map(|v| v.name).collect();
+        let all = if all.is_empty() { "none".into() } else { all.join(", ") };
+        Some(format!("options: `{odd}` is no option of {}: it has {all}", self.op))
+    }
+
+    /// Default tiles that name an axis or value that there is not, lack one, or are never reached, and
+    /// problems that none is for.
+    fn defaults_fault(&self) -> Option<String> {
+        for (i, default) in self.default.iter().enumerate() {
+            let place = format!("default {} ({})", i + 1, Tile(default.tile.clone()));
+            if let Some(axis) = default.tile.keys().find(|axis| !self.tile.contains_key(*axis)) {
+                let known: Vec<_> = self.tile.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                return Some(format!("{place}: no tile axis `{axis}`: there are {known}"));
+            }
+            for (axis, values) in &self.tile {
+                match default.tile.get(axis) {
+                    None => return Some(format!("{place}: tile axis `{axis}` is missing")),
+                    Some(x) if !values.contains(x) => {
+                        return Some(format!(
+                            "{place}: tile axis {axis} takes {values:?}, not {x}"
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+            let last = i + 1 == self.default.len();
+            match (&default.when, last) {
+                (Some(when), true) => {
+                    return Some(format!(
+                        "{place} is the last and has `when = \"{when}\"`: problems for which it does \
+                         not hold have no default tile; leave its `when` out or add one without"
+                    ));
+                }
+                (None, false) => {
+                    return Some(format!(
+                        "{place} has no `when`, so those behind it are never reached: put it last"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        if let Some((axis, _)) = self.tile.iter().find(|(_, values)| values.is_empty()) {
+            return Some(format!("tile: axis {axis} has no value"));
+        }
+        let one = self.tile.values().all(|values| values.len() == 1);
+        let why = "default: none, and tile axes have several values: say which is the default";
+        (self.default.is_empty() && !one).then(|| why.into())
+    }
+
+    /// A parameter that has the name of one tensor or variable and passes another.
+    fn params_fault(&self) -> Option<String> {
+        let op = self.op;
+        let plain = Problem::plain(op, op.phases()[0].name, DType::Bf16, (64, 64), 64);
+        let tensors: Vec<&str> = op.tensors(&plain).iter().map(|t| t.name).collect();
+        let is_buffer =
+            |name: &str| tensors.contains(&name) || self.workspace.iter().any(|w| w.name == name);
+        for entry in &self.entry {
+            for param in &entry.params {
+                let name = param.name.as_str();
+                let (of, other) = match &param.kind {
+                    ParamKind::Buffer(of) => ("buffer", is_buffer(name).then_some(of.as_str())),
+                    ParamKind::TensorMap(spec) => {
+                        ("tensor_map of", is_buffer(name).then_some(spec.buffer.as_str()))
+                    }
+                    ParamKind::U32(e) | ParamKind::U64(e) | ParamKind::F32(e) => {
+                        let value = e.variable().filter(|v| op.variable(v).is_some());
+                        ("value", value.filter(|_| op.variable(name).is_some()))
+                    }
+                };
+                if let Some(other) = other.filter(|other| *other != name) {
+                    return Some(format!(
+                        "entry {}: param `{name}` passes the {of} `{other}`: pass `{name}`, or call it \
+                         after what it passes",
+                        entry.name
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the manifest names a variable anywhere: in `options`, `specialise`, `shapes`, a
+    /// condition, an expression or a buffer.
+    pub fn names(&self, name: &str) -> bool {
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        let in_text = |text: &String| text.split(|c| !is_name(c)).any(|word| word == name);
+        let is = |e: &Expr| matches!(e, Expr::Text(text) if in_text(text));
+        let any = |all: &[Expr]| all.iter().any(is);
+        let when = |when: &Option<String>| when.as_ref().is_some_and(in_text);
+        let param = |p: &Param| {
+            when(&p.when)
+                || match &p.kind {
+                    ParamKind::Buffer(buffer) => buffer == name,
+                    ParamKind::U32(e) | ParamKind::U64(e) | ParamKind::F32(e) => is(e),
+                    ParamKind::TensorMap(map) => {
+                        map.buffer == name || any(&map.dims) || any(&map.strides) || any(&map.tile)
+                    }
+                }
+        };
+        let entry = |e: &Entry| {
+            any(&e.grid)
+                || any(&e.block)
+                || any(&e.cluster)
+                || is(&e.shared)
+                || when(&e.when)
+                || e.params.iter().any(param)
+        };
+        self.options.iter().chain(&self.specialise).any(|n| n == name)
+            || self.shapes.contains_key(name)
+            || self.formats.contains_key(name)
+            || self.supports.iter().chain(&self.constraints).any(|c| in_text(&c.expr))
+            || self.constants.values().chain(self.derived.values()).any(is)
+            || self.default.iter().any(|d| when(&d.when))
+            || self.workspace.iter().any(|w| any(&w.shape) || when(&w.when))
+            || self.entry.iter().any(entry)
+    }
+
+    fn formats_fault(&self) -> Option<String> {
         if let Some(dtype) = self.dtypes.iter().find(|d| !DType::PRECISIONS.contains(d)) {
             let known = DType::precision_names();
             return Some(format!("dtypes: {dtype} is no precision: expected {known}"));
@@ -178,6 +338,18 @@ impl Manifest {
             }
         }
         None
+    }
+}
+
+/// Whether a variable is an option beyond the operator's plain form, which a kernel has to ask for: one
+/// that problems go without unless it is given, packed lengths, or a value dimension that is the
+/// keys' unless it is given. Number formats are asked for by [`Manifest::formats`].
+pub fn is_beyond_plain(op: Op, v: &Variable) -> bool {
+    let follows = |of: &str| op.variable(of).is_some_and(|v| v.role == Role::Key);
+    match (v.role, &v.default) {
+        (Role::Option | Role::Lengths, op::Default::Nothing) => true,
+        (Role::Channel, op::Default::As(of)) => follows(of),
+        _ => false,
     }
 }
 

@@ -1,11 +1,13 @@
-//! How it is computed: PTX templates with their manifests, the legal tiles of each, rendering,
-//! and the launches of a variant on a problem.
+//! How it is computed: PTX, plain or templates, with their manifests, the legal tiles of each,
+//! rendering, and the launches of a variant on a problem.
 
 pub mod expr;
 pub mod job;
 mod macros;
 pub mod manifest;
 pub mod named;
+mod params;
+mod pieces;
 pub mod registry;
 pub mod render;
 pub mod tile;

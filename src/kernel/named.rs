@@ -41,6 +41,18 @@ impl<'r> Named<'r> {
         }
     }
 
+    /// The problem of settings as at a prompt: what they leave open is as the kernel of that name has
+    /// it ([`Kernel::problem`]).
+    ///
+    /// # Errors
+    /// As of [`Problem::parse`].
+    pub fn problem(&self, settings: &str) -> Result<Problem, String> {
+        match self {
+            Named::Kernel(kernel) => kernel.problem(settings),
+            Named::Best { op, phase, .. } => Problem::parse(*op, *phase, settings),
+        }
+    }
+
     /// The kernel that was named, even if it cannot do the problem; else [`Registry::best`].
     ///
     /// # Errors

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use globset::Glob;
 use include_dir::{Dir, include_dir};
 
-use super::{KernelError, Manifest};
+use super::{KernelError, Manifest, pieces};
 use crate::device::Facts;
-use crate::op::{Op, PhaseName};
+use crate::op::{Op, PhaseName, Problem};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/kernels");
 
@@ -36,7 +36,13 @@ impl Kernel {
         format!("{}.toml", self.name)
     }
 
-    /// The template's text.
+    /// Whether the PTX is rendered. As the manifest's `template` says; without it, a text that has
+    /// template syntax outside of PTX comments and strings is a template.
+    pub fn is_template(&self) -> bool {
+        self.manifest.template.unwrap_or_else(|| pieces::is_template(self.template()))
+    }
+
+    /// The text of the template, or of the plain PTX.
     pub fn template(&self) -> &str {
         &self.sources[&self.template_path()]
     }
@@ -73,6 +79,37 @@ impl Kernel {
         let mut words =
             code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
         words.any(|word| word == "SMS")
+    }
+
+    /// The problem of settings as at a prompt, `T=1000,causal=true`. What they leave open is the
+    /// operator's default, or the first value of the manifest's where the kernel has no such.
+    ///
+    /// # Errors
+    /// As of [`Problem::parse`].
+    pub fn problem(&self, settings: &str) -> Result<Problem, String> {
+        let m = &self.manifest;
+        let parse = |settings: &str| Problem::parse(m.op, self.phase(), settings);
+        let problem = parse(settings)?;
+        let given = |name: &str| {
+            settings.split(',').any(|s| s.split('=').next().map(str::trim) == Some(name))
+        };
+        let mut all = settings.trim().trim_end_matches(',').to_owned();
+        let mut add = |name: &str, value: &dyn std::fmt::Display| {
+            let comma = if all.is_empty() { "" } else { "," };
+            all += &format!("{comma}{name}={value}");
+        };
+        if let Some(dtype) = m.dtypes.first().filter(|_| !m.dtypes.contains(&problem.dtype()))
+            && !given("dtype")
+        {
+            add("dtype", dtype);
+        }
+        for (name, allowed) in &m.shapes {
+            let usual = problem.get(name).is_some_and(|x| !allowed.contains(&(x as i64)));
+            if let Some(first) = allowed.first().filter(|_| usual && !given(name)) {
+                add(name, first);
+            }
+        }
+        parse(&all)
     }
 
     /// Why PTX of this target cannot run on a device, if it cannot.
@@ -141,7 +178,7 @@ impl Registry {
             }
             if !sources.contains_key(&format!("{name}.ptx")) {
                 return Err(KernelError(format!(
-                    "{place}: {path} has no template {name}.ptx beside it"
+                    "{place}: {path} has no PTX {name}.ptx beside it, template or plain"
                 )));
             }
             let prefix = format!("{}/{}.", manifest.op, manifest.phases[0]);

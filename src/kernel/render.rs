@@ -1,14 +1,17 @@
 //! Renders a template for a problem and tile to PTX, and keeps each line's origin.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use minijinja::value::Value;
+use minijinja::{Error, ErrorKind};
 use sha2::{Digest, Sha256};
 
 use super::expr::{Context, Evaluator, environment, value};
-use super::{Kernel, KernelError, Tile, macros};
+use super::manifest::is_beyond_plain;
+use super::{Kernel, KernelError, Tile, macros, pieces};
 use crate::device::{Macros, Ptx};
-use crate::op::{Problem, Role, Value as Given};
+use crate::op::{Default, Problem, Role, Scalar, Value as Given, Variable};
 
 impl Kernel {
     fn fault(&self, field: &str, why: impl std::fmt::Display) -> KernelError {
@@ -87,6 +90,11 @@ impl Kernel {
                 )));
             }
         }
+        for v in problem.op().variables_in(problem.phase()) {
+            if let Some(why) = self.not_asked_for(v, problem) {
+                return Err(KernelError(why));
+            }
+        }
         let eval = Evaluator::default();
         for condition in &m.supports {
             if !eval.holds(&condition.expr, &context).map_err(|e| self.fault("supports", e))? {
@@ -94,6 +102,40 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Why a problem that has an option beyond the operator's plain form is refused: the manifest does
+    /// not name it. `None` for all others.
+    fn not_asked_for(&self, v: &Variable, problem: &Problem) -> Option<String> {
+        let op = problem.op();
+        let given = problem.value(v.name);
+        let is_on = match &v.default {
+            Default::As(other) => given != problem.value(other),
+            _ => *given != Given::None,
+        };
+        if !is_beyond_plain(op, v) || !is_on {
+            return None;
+        }
+        // Packed lengths are known by flags and tensors that only packed problems have.
+        let mut names = vec![v.name];
+        if v.role == Role::Lengths {
+            let plain = problem.pack(Vec::new());
+            let flags = op.derived(&plain).into_iter();
+            names.extend(flags.filter(|(_, x)| matches!(x, Scalar::Bool(_))).map(|(name, _)| name));
+            let absent = plain.absent();
+            names.extend(absent.into_iter().filter(|name| !problem.absent().contains(name)));
+        }
+        if names.iter().any(|name| self.manifest.names(name)) {
+            return None;
+        }
+        Some(format!(
+            "{} takes no {}: its manifest does not name it; a kernel that does lists it in `options`",
+            self.name,
+            match v.role {
+                Role::Channel => format!("{} = {given}", v.name),
+                _ => v.name.to_string(),
+            }
+        ))
     }
 
     /// Whether the manifest takes that number format for a variable: one that it lists, or the usual
@@ -225,6 +267,14 @@ impl Kernel {
     /// # Errors
     /// None of the manifest's defaults is for the problem, or the first that is is not legal.
     pub fn default_tile(&self, problem: &Problem) -> Result<Tile, KernelError> {
+        if self.manifest.default.is_empty() {
+            // Each axis has one value, or there is none.
+            let only =
+                |(axis, values): (&String, &Vec<i64>)| Some((axis.clone(), *values.first()?));
+            let tile = Tile(self.manifest.tile.iter().filter_map(only).collect());
+            self.check_tile(problem, &tile).map_err(|e| self.fault("tile", e))?;
+            return Ok(tile);
+        }
         let context = self.problem_context(problem);
         let eval = Evaluator::default();
         for default in &self.manifest.default {
@@ -247,19 +297,27 @@ impl Kernel {
         Err(self.fault("default", format!("none holds for {problem}")))
     }
 
-    /// The PTX of one variant.
+    /// The PTX of one variant: the rendered template, or the file as it is where that is plain PTX.
     ///
     /// # Errors
-    /// As of [`Kernel::supports`] and [`Kernel::check_tile`], or the template fails; the message
-    /// says where.
+    /// As of [`Kernel::supports`] and [`Kernel::check_tile`], the template fails, or the PTX lacks an
+    /// entry of the manifest or has other parameters; the message says where.
     pub fn render(&self, problem: &Problem, tile: &Tile) -> Result<Ptx, KernelError> {
         self.supports(problem)?;
         self.check_tile(problem, tile)?;
+        let path = self.template_path();
+        if !self.is_template() {
+            let ptx = self.verbatim(Arc::from(path));
+            self.check_entries(&ptx, problem, tile)?;
+            return Ok(ptx);
+        }
         let context = self.constants(problem, tile)?;
         let mut env = environment();
         let sources = self.sources.clone();
-        env.set_loader(move |name| Ok(sources.get(name).cloned()));
-        let path = self.template_path();
+        env.set_loader(move |name| {
+            let guarded = sources.get(name).map(|text| pieces::guarded(text)).transpose();
+            guarded.map_err(|why| Error::new(ErrorKind::SyntaxError, format!("{name}: {why}")))
+        });
         let template = env.get_template(&path).map_err(|e| template_error(&path, &e))?;
         let (text, spans) = template
             .render_with_spans(Value::from_pairs(context.clone()))
@@ -285,17 +343,28 @@ impl Kernel {
             at += line.len();
             let line = line.trim_end();
             // Line statements and macro calls leave empty lines behind: keep one of a run.
-            if line.is_empty() && lines.last().is_none_or(|l: &&str| l.is_empty()) {
+            if line.is_empty() && lines.last().is_none_or(|l: &Cow<str>| l.is_empty()) {
                 continue;
             }
-            lines.push(line);
+            lines.push(pieces::bare(line));
             origin.push(place.unwrap_or_else(|| (Arc::from(path.as_str()), 0)));
         }
         let text = lines.join("\n") + "\n";
         let sha256 = hash(&text);
         let (sources, rendered) = (self.sources.clone(), sha256.clone());
         let macros = Macros::new(move || macros::within(&sources, &path, &context, &rendered));
-        Ok(Ptx { kernel: self.name.clone(), text, origin, sha256, macros })
+        let ptx = Ptx { kernel: self.name.clone(), text, origin, sha256, macros };
+        self.check_entries(&ptx, problem, tile)?;
+        Ok(ptx)
+    }
+
+    /// The file as it is.
+    fn verbatim(&self, path: Arc<str>) -> Ptx {
+        let text = self.template().to_owned();
+        let lines = 1..=text.lines().count() as u32;
+        let origin = lines.map(|line| (path.clone(), line)).collect();
+        let (kernel, sha256) = (self.name.clone(), hash(&text));
+        Ptx { kernel, text, origin, sha256, macros: Macros::default() }
     }
 }
 

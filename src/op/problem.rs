@@ -238,6 +238,11 @@ impl Problem {
         self.count(self.phase_row().lengths[0])
     }
 
+    /// The same of another length: all that the phase's length sets.
+    pub fn with_length(&self, length: usize) -> Problem {
+        self.phase_row().lengths.iter().fold(self.clone(), |p, name| p.with(name, length))
+    }
+
     /// Lengths of packed sequences: tokens of q and of k. Empty where nothing is packed.
     pub fn lens(&self) -> &[[usize; 2]] {
         let packed = self.op.with_role(Role::Lengths).map(|v| self.value(v.name));

@@ -8,11 +8,13 @@
 
 mod agree;
 mod error;
+pub mod groups;
 pub mod limits;
 mod map;
 mod subset;
 pub mod suite;
 pub mod trial;
+pub mod workers;
 
 use rayon::prelude::*;
 

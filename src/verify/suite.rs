@@ -20,6 +20,9 @@ const LEAST_PER_VARIANT: usize = 2;
 /// Problems of this length or more keep to few heads: the suite has to end in minutes on a CPU.
 const LONG: usize = 500;
 
+/// The length of cases at default tiles: a few blocks and a ragged end.
+const DEFAULT_LENGTH: usize = 150;
+
 /// Heads of the output, and heads that serve several of them where the operator has such.
 const HEADS: [(usize, usize); 4] = [(1, 1), (2, 1), (4, 2), (3, 1)];
 const BATCHES: [usize; 2] = [1, 2];
@@ -36,11 +39,13 @@ const UNEVEN: [(u32, (usize, usize)); 3] = [(5, (2, 1)), (7, (2, 1)), (9, (3, 1)
 /// The manifest names what problems lack, or an expression of it fails.
 pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Subject>, KernelError> {
     let mut all = Vec::new();
+    check_defaults(kernel)?;
     for &phase in &kernel.manifest.phases {
         let mut variants = variants(kernel, phase)?;
         if phase != kernel.phase() {
             few_tiles(&mut variants);
         }
+        all.extend(at_default_tiles(kernel, &variants, seed)?);
         all.extend(of_phase(kernel, phase, &variants, seed)?);
     }
     if all.is_empty() {
@@ -54,6 +59,58 @@ pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Subject>, KernelError> {
         )));
     }
     Ok(all)
+}
+
+/// Refuses default tiles that are legal for nothing the kernel does.
+fn check_defaults(kernel: &Kernel) -> Result<(), KernelError> {
+    let m = &kernel.manifest;
+    let mut problems = Vec::new();
+    for &phase in &m.phases {
+        for &dtype in &m.dtypes {
+            for dims in head_dims(kernel) {
+                let plain = forms(m.op, phase, dtype, dims);
+                let extras = m.op.suite(phase).extras;
+                problems.extend((0..5).flat_map(|turn| plain.iter().map(move |p| extras(p, turn))));
+            }
+        }
+    }
+    problems.retain(|p| p.fault().is_none() && kernel.supports(p).is_ok());
+    for (i, default) in m.default.iter().enumerate() {
+        // In the order of the axes, as a tile is checked.
+        let tile = Tile(default.tile.clone());
+        let mut why = None;
+        let mut refused =
+            |p: &Problem| kernel.check_tile(p, &tile).map_err(|e| why = Some(e)).is_err();
+        if problems.iter().all(&mut refused)
+            && let Some(why) = why
+        {
+            let path = kernel.manifest_path();
+            let n = i + 1;
+            return Err(KernelError(format!(
+                "{path}: default {n} is legal for no problem that the suite has: {why}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A case at the default tile of each precision and pair of dimensions.
+fn at_default_tiles(
+    kernel: &Kernel,
+    variants: &[Variant],
+    seed: u64,
+) -> Result<Vec<Subject>, KernelError> {
+    let mut met = HashSet::new();
+    let new = variants.iter().filter(|v| met.insert((v.dtype, v.dims)));
+    let subject = |v: &Variant| {
+        let problem = v.base.with_length(DEFAULT_LENGTH);
+        let problem = Some(problem).filter(|p| kernel.supports(p).is_ok());
+        let problem = problem.unwrap_or_else(|| v.base.clone());
+        let tile = kernel.default_tile(&problem)?;
+        let case = case(kernel, &tile, problem, Family::default(), seed);
+        Ok(Subject { case, prefix: false, multiprocessors: None, most_steps: None })
+    };
+    new.map(subject).collect()
 }
 
 fn of_phase(
@@ -186,7 +243,18 @@ fn base(
     dtype: DType,
     dims: (usize, usize),
 ) -> Result<Problem, KernelError> {
-    let op = kernel.manifest.op;
+    let all = forms(kernel.manifest.op, phase, dtype, dims);
+    let refused = kernel.supports(&all[0]);
+    let found = all.into_iter().find(|p| p.fault().is_none() && kernel.supports(p).is_ok());
+    found.ok_or_else(|| match refused {
+        Err(why) => why,
+        Ok(()) => KernelError(format!("{}: no problem of {dims:?} is whole", kernel.name)),
+    })
+}
+
+/// Problems of those dimensions with all that the suite varies: flags, formats, 256 tokens or 1000;
+/// the plainest first.
+fn forms(op: Op, phase: PhaseName, dtype: DType, dims: (usize, usize)) -> Vec<Problem> {
     let mut all: Vec<Problem> =
         [256, 1000].map(|length| Problem::plain(op, phase, dtype, dims, length)).to_vec();
     for own in op.suite(phase).own {
@@ -204,12 +272,7 @@ fn base(
             all.extend(more);
         }
     }
-    let refused = kernel.supports(&all[0]);
-    let found = all.into_iter().find(|p| p.fault().is_none() && kernel.supports(p).is_ok());
-    found.ok_or_else(|| match refused {
-        Err(why) => why,
-        Ok(()) => KernelError(format!("{}: no problem of {dims:?} is whole", kernel.name)),
-    })
+    all
 }
 
 fn variants(kernel: &Kernel, phase: PhaseName) -> Result<Vec<Variant>, KernelError> {

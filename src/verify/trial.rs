@@ -1,12 +1,12 @@
 //! One case of the regression suite: run twice, look at everything that can be wrong.
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::workers::{self, Crew, Event, Open};
 use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
 use crate::device::{Device, DeviceError, ErrorKind, Job, Loaded, STEP_LIMIT, Trap};
 use crate::kernel::Kernel;
@@ -87,7 +87,7 @@ impl Subject {
 }
 
 /// What a case is looked at for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// Template, manifest or PTX.
@@ -128,18 +128,18 @@ impl Check {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fault {
     pub check: Check,
     /// For people.
     pub message: String,
     /// What the emulator knows of a fault at run time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trap: Option<Box<Trap>>,
 }
 
 /// How a trial ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     Passed,
@@ -149,7 +149,7 @@ pub enum Ending {
 }
 
 /// What came of a case.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Trial {
     pub ending: Ending,
     pub faults: Vec<Fault>,
@@ -183,6 +183,13 @@ impl Trial {
     /// A case that is not run.
     pub fn skip(why: impl Into<String>) -> Trial {
         Trial { ending: Ending::Skipped, skipped: Some(why.into()), ..Trial::new() }
+    }
+
+    /// A case that failed by that check.
+    pub fn failed(check: Check, message: impl Into<String>) -> Trial {
+        let mut trial = Trial::new();
+        trial.fault(check, message);
+        trial
     }
 
     fn fault(&mut self, check: Check, message: impl Into<String>) {
@@ -221,14 +228,14 @@ pub fn run(
     if let Some(why) = kernel.unfit(device.facts()) {
         return Trial::skip(why);
     }
+    // A problem of the suite is one that a user may have, without a tile.
+    if let Err(e) = kernel.default_tile(&subject.case.problem) {
+        return Trial::failed(Check::Build, e.0);
+    }
     let multiprocessors = subject.multiprocessors(device.facts().multiprocessors);
     match kernel.job_on(&subject.case.problem, &subject.case.tile, multiprocessors) {
         Ok(job) => run_job(&job, subject, device, against),
-        Err(e) => {
-            let mut trial = Trial::new();
-            trial.fault(Check::Build, e.0);
-            trial
-        }
+        Err(e) => Trial::failed(Check::Build, e.0),
     }
 }
 
@@ -429,14 +436,8 @@ fn compare(
     }
 }
 
-/// Opens a device for one worker.
-pub type Open<'a> = &'a (dyn Fn() -> Result<Box<dyn Device>, DeviceError> + Sync);
-
 /// Runs cases over `workers` threads, each with a device of its own, and hands every trial to
 /// `done` as it ends, with its index.
-///
-/// Once a device that is not emulated faults, the driver's context may be lost: what is left is
-/// skipped and says so.
 ///
 /// # Errors
 /// If a device cannot be opened.
@@ -447,46 +448,12 @@ pub fn run_all(
     against: Option<Open>,
     mut done: impl FnMut(usize, Trial),
 ) -> Result<(), DeviceError> {
-    let next = AtomicUsize::new(0);
-    let lost = AtomicBool::new(false);
-    let (send, receive) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for _ in 0..workers.max(1) {
-            let send = send.clone();
-            let (next, lost) = (&next, &lost);
-            scope.spawn(move || {
-                let opened =
-                    device().and_then(|d| Ok((d, against.map(|open| open()).transpose()?)));
-                let (device, against) = match opened {
-                    Ok(devices) => devices,
-                    Err(e) => {
-                        let _ = send.send(Err(e));
-                        return;
-                    }
-                };
-                loop {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((kernel, subject)) = work.get(i) else { return };
-                    let trial = if lost.load(Ordering::Relaxed) {
-                        Trial::skip(format!("{} faulted in an earlier case", device.facts().id))
-                    } else {
-                        run(kernel, subject, device.as_ref(), against.as_deref())
-                    };
-                    if trial.fatal && !device.facts().emulated {
-                        lost.store(true, Ordering::Relaxed);
-                    }
-                    if send.send(Ok((i, trial))).is_err() {
-                        return;
-                    }
-                }
-            });
+    let crew = Crew::Threads { count: workers, device, against };
+    workers::run(work, crew, |event| {
+        if let Event::Ended(i, trial) = event {
+            done(i, *trial);
         }
-        drop(send);
-        for message in receive {
-            let (i, trial) = message?;
-            done(i, trial);
-        }
-        Ok(())
+        ControlFlow::Continue(())
     })
 }
 
