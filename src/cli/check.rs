@@ -1,7 +1,7 @@
 //! `crossover check`: kernel regression tests.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{Failure, Result};
+use super::{Failure, Result, console};
 use crate::device::emulator::Checks;
 use crate::device::open::{open, open_with};
 use crate::kernel::{Kernel, Registry, Tile};
@@ -83,11 +83,8 @@ const FULL: usize = 3;
 pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let work = work(&args, &registry.matching(&args.glob)?)?;
     if args.list {
-        let mut out = std::io::stdout().lock();
-        for (_, case) in &work {
-            // A closed pipe (| head) is no failure.
-            let _ = writeln!(out, "{}", case.label());
-        }
+        let lines: String = work.iter().map(|(_, case)| case.label() + "\n").collect();
+        console::put(&lines);
         return Ok(());
     }
 
@@ -266,14 +263,7 @@ impl Summary {
 
     /// To stdout, or to stderr where stdout carries JSON.
     fn say(&self, text: &str) {
-        let print = || {
-            let _ = if self.json {
-                writeln!(std::io::stderr(), "{text}")
-            } else {
-                writeln!(std::io::stdout(), "{text}")
-            };
-        };
-        self.bar.suspend(print);
+        self.bar.suspend(|| if self.json { console::note(text) } else { console::say(text) });
     }
 
     fn done(&mut self, subject: &Subject, trial: &Trial) {
@@ -302,9 +292,8 @@ impl Summary {
         let ended = tally.passed + failed + tally.skipped.values().sum::<usize>();
         let complete = ended == tally.cases;
         if self.json {
-            self.bar.suspend(|| {
-                let _ = writeln!(std::io::stdout(), "{}", object(subject, trial, &self.repeat));
-            });
+            let line = object(subject, trial, &self.repeat).to_string();
+            self.bar.suspend(|| console::say(&line));
         }
         if trial.ending == Ending::Failed {
             self.say(&failure(subject, trial, &self.repeat, failed <= FULL));

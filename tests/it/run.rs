@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crossover::record::file::read;
-use crossover::record::{Record, Status};
+use crossover::record::{Record, Status, read};
 use tempfile::TempDir;
 
 use crate::common::PROGRAM;
