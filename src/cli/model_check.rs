@@ -55,6 +55,15 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         let model = args.model.as_deref().and_then(output::description);
         inputs.extend(model.map(|path| Input { option: "--model", path }));
         output::folder("--out", out, &["md", "svg"], &inputs)?;
+        let readme = out.join("README.md");
+        let text = std::fs::read_to_string(&readme);
+        if text.is_ok_and(|text| !text.contains("crossover model-check")) {
+            return Err(Failure::Usage(format!(
+                "--out {}: {} is no table of this command; name another folder",
+                out.display(),
+                readme.display()
+            )));
+        }
     }
     let read = record::read(&args.records).map_err(|e| Failure::Usage(e.to_string()))?;
     let kernels: Vec<&str> =

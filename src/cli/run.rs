@@ -171,9 +171,13 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     ended?;
     drawn?;
     if stopped {
-        let resume = if args.resume { "" } else { " --resume" };
+        let how = match args.rerun {
+            Some(resume::Rerun::All) => "all again with",
+            _ => "go on with",
+        };
+        let resume = if args.resume || args.rerun.is_some() { "" } else { " --resume" };
         return Err(Failure::Interrupted(format!(
-            "stopped after {} of {}; go on with: {}{resume}",
+            "stopped after {} of {}; {how}: {}{resume}",
             tally.ran,
             super::cases(todo.len()),
             shell::command()

@@ -28,7 +28,11 @@ pub fn check(
     let mut inputs = vec![Input { option: "the run", path: source }];
     inputs.extend(description.map(|path| Input { option: "--device", path }));
     output::folder("--out", out, &ENDINGS, &inputs)?;
-    let real = |path: &Path| path.canonicalize().ok();
+    // Of a folder that is yet to be made, where it will be.
+    let real = |path: &Path| match path.ancestors().find_map(|p| p.canonicalize().ok()) {
+        None => Path::new(".").canonicalize().ok(),
+        there => there,
+    };
     if let (Some(kernels), Some(out_is)) = (kernels.and_then(real), real(out))
         && out_is.starts_with(&kernels)
     {
