@@ -1,7 +1,6 @@
 //! Files read and written as a whole: whoever reads one sees the old contents or the new, never a
 //! part.
 
-use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -65,11 +64,9 @@ pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
 
 /// The error without the name of the temporary file, which means nothing to anybody.
 fn without_name(e: io::Error) -> io::Error {
-    let inner = e.source().and_then(|source| source.downcast_ref::<io::Error>());
-    match inner.and_then(io::Error::raw_os_error) {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => e.kind().into(),
-    }
+    let text = e.to_string();
+    let what = text.rsplit_once(" at path ").map_or(text.as_str(), |(what, _)| what);
+    io::Error::new(e.kind(), what.to_string())
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ kernels = '*.sm80'
 T = 16
 Hq = 1
 D = 64
+causal = true
 ";
 
 /// Commands that print, on files that [`folder`] has.

@@ -31,17 +31,21 @@ impl Folder {
     fn new() -> Folder {
         let folder = Folder(tempfile::tempdir().unwrap());
         folder.write("small.toml", SWEEP);
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for op in ["attention", "gated_delta_rule"] {
-            fs::create_dir_all(folder.path("kernels").join(op)).unwrap();
-            for ending in ["ptx", "toml"] {
-                let name = format!("kernels/{op}/prefill.sm80.{ending}");
-                fs::copy(repository.join(&name), folder.path(&name)).unwrap();
-            }
-        }
+        ["attention", "gated_delta_rule"].iter().for_each(|op| folder.copy_kernels(op));
         good(&folder.run(&[]));
         assert_eq!(folder.records().len(), 4);
         folder
+    }
+
+    /// The kernels of an operator, with the parts that their templates include.
+    fn copy_kernels(&self, op: &str) {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels").join(op);
+        let to = self.path("kernels").join(op);
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -164,12 +168,7 @@ fn what_is_no_change_is_none() {
         t.replace("Does it go on?", "Why?").replace("[16, 20]", "[20, 16]") + "# a word\n"
     });
     folder.edit("kernels/attention/prefill.sm80.toml", |t| t + "# a word\n");
-    fs::create_dir(folder.path("kernels/kda")).unwrap();
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for ending in ["ptx", "toml"] {
-        let name = format!("kernels/kda/prefill.sm80.{ending}");
-        fs::copy(repository.join(&name), folder.path(&name)).unwrap();
-    }
+    folder.copy_kernels("kda");
     says(&folder.run(&["--resume"]), &["0 cases", "4 done before"]);
     assert_eq!(folder.records(), old);
     let copy = fs::read_to_string(folder.path("out/small/sweep.toml")).unwrap();

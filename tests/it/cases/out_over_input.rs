@@ -103,7 +103,7 @@ fn exec_over_what_else_it_reads() {
     folder.refused(&with(profile(template)), &["--html", "--kernels"]);
     fs::write(
         folder.path("a.toml"),
-        "name = 'a'\n[[group]]\nop = 'attention'\nT = 16\nHq = 1\nD = 64\n",
+        "name = 'a'\n[[group]]\nop = 'attention'\nT = 16\nHq = 1\nD = 64\ncausal = true\n",
     )
     .unwrap();
     let run = vec!["run", "a.toml", "--device", "emulator", "--out", "kernels/new"];
@@ -183,7 +183,7 @@ fn a_run_over_another_sweep() {
     let sweep = |name: &str| {
         format!(
             "name = '{name}'\ndevice = 'emulator'\n[[group]]\nop = 'attention'\n\
-             kernels = '*.sm80'\nT = 16\nHq = 1\nD = 64\n"
+             kernels = '*.sm80'\nT = 16\nHq = 1\nD = 64\ncausal = true\n"
         )
     };
     fs::create_dir(folder.path("d")).unwrap();

@@ -56,6 +56,7 @@ kernels = '*.sm80'
 T = [16, 20, 24]
 Hq = 1
 D = 64
+causal = true
 ";
     for torn in [false, true] {
         let folder = tempfile::tempdir().unwrap();
