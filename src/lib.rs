@@ -15,6 +15,11 @@
 
 // Blank lines keep the order.
 
+// What all that write share.
+mod disk;
+#[cfg(test)]
+mod mutate;
+
 // What is computed, and where.
 pub mod op;
 

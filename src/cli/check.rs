@@ -4,7 +4,6 @@ mod estimate;
 mod summary;
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +12,7 @@ use std::sync::mpsc;
 
 use self::estimate::Estimate;
 use self::summary::{Repeat, Summary};
-use super::{Failure, Result};
+use super::{Failure, Result, console};
 use crate::device::Facts;
 use crate::device::emulator::Checks;
 use crate::device::open::{open, open_with};
@@ -110,11 +109,8 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     }
     let work = work(&args, &registry.matching(&args.glob)?)?;
     if args.list {
-        let mut out = std::io::stdout().lock();
-        for (_, case) in &work {
-            // A closed pipe (| head) is no failure.
-            let _ = writeln!(out, "{}", case.label());
-        }
+        let lines: String = work.iter().map(|(_, case)| case.label() + "\n").collect();
+        console::put(&lines);
         return Ok(());
     }
 

@@ -1,8 +1,6 @@
 //! `crossover devices`: where kernels can run.
 
-use std::io::Write;
-
-use super::Result;
+use super::{Result, console};
 use crate::device::open::list;
 use crate::device::{DeviceError, Facts};
 
@@ -21,13 +19,7 @@ pub struct Args {
 /// None: the list says why a device cannot be opened.
 pub fn run(args: Args) -> Result {
     let found = list();
-    let mut out = std::io::stdout().lock();
-    // A closed pipe (| head) is no failure.
-    let _ = if args.json {
-        out.write_all(json(&found).as_bytes())
-    } else {
-        out.write_all(text(&found).as_bytes())
-    };
+    console::put(&if args.json { json(&found) } else { text(&found) });
     Ok(())
 }
 
@@ -40,7 +32,7 @@ fn json(found: &[Result<Facts, DeviceError>]) -> String {
                 text += &serde_json::to_string(facts).expect("facts are plain data");
                 text.push('\n');
             }
-            Err(e) => eprintln!("{e}"),
+            Err(e) => console::note(&e.to_string()),
         }
     }
     text

@@ -1,12 +1,12 @@
 //! `crossover exec`: one kernel on the tensors of a file.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Failure, Result, file};
+use super::output::{self, Input};
+use super::{Failure, Result, console, file};
 use crate::device::emulator::Checks;
 use crate::device::open::open_with;
 use crate::device::{Clock, Counts, JobShare, Modelled, Regime, ShareRule};
@@ -55,11 +55,18 @@ pub struct Args {
 
 /// Runs the kernel on the tensors of the file, writes its outputs and says what was run.
 ///
+/// `kernels` is the folder that the registry was read from, if not the embedded one.
+///
 /// # Errors
-/// A file that is no problem of the operator, or that the kernel, tile or device cannot do; a fault
+/// An output that cannot be written, or is what is read; a file that is no problem of the operator, or that the kernel, tile or device cannot do; a fault
 /// while it runs; outputs that cannot be written, are wrong, or come with damaged buffers.
-pub fn run(args: Args, registry: &Registry) -> Result {
+pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let named = registry.named(&args.kernel)?;
+    let mut read = vec![Input { option: "--inputs", path: &args.inputs }];
+    read.extend(kernels.map(|path| Input { option: "--kernels", path }));
+    let description = output::description(&args.device);
+    read.extend(description.map(|path| Input { option: "--device", path }));
+    output::file("--out", &args.out, &read)?;
     let (problem, inputs) = file::read(&args.inputs, named.op(), named.phases(), &args.options)
         .map_err(Failure::Usage)?;
     let in_file = |e: crate::kernel::KernelError| {
@@ -74,8 +81,6 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         None => kernel.default_tile(&problem).map_err(in_file)?,
     };
     kernel.check_tile(&problem, &tile)?;
-    file::writable(&args.out).map_err(Failure::Usage)?;
-
     if let Some(why) = kernel.unfit(facts) {
         return Err(Failure::Usage(why));
     }
@@ -137,8 +142,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     } else {
         report.text(&kernel.name, &job.ptx.sha256, &facts.id)
     };
-    // A closed pipe (| head) is no failure.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    console::put(&text);
 
     if let Some(why) = verification.as_ref().and_then(verify::reason) {
         return Err(Failure::Negative(format!("{}: wrong: {why}", kernel.name)));

@@ -10,13 +10,23 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as Unknown, StrDeserializer};
 
+use super::console;
 use super::options::{Options, long};
+use crate::disk;
 use crate::op::{
     DType, FaultKind, Flow, Given, Kind, MAX_COUNT, Needed, Op, PhaseName, Problem, Role, Tensor,
     TensorSpec, Value, Variable,
 };
 
-/// Reads a problem of the operator and its inputs, in the order of [`Problem::tensors`]. The phase
+/// A problem with its inputs, in the order of [`Problem::tensors`], and what a user should know of
+/// them.
+pub struct Found {
+    pub problem: Problem,
+    pub inputs: Vec<Tensor>,
+    pub notes: Vec<String>,
+}
+
+/// Reads a problem of the operator and its inputs from a file; notes go to standard error. The phase
 /// is that which the options name, else the first of `phases` that takes the tensors.
 ///
 /// # Errors
@@ -28,11 +38,25 @@ pub fn read(
     phases: &[PhaseName],
     options: &Options,
 ) -> Result<(Problem, Vec<Tensor>), String> {
-    let name = path.display();
-    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
-    let source = Source { name: name.to_string(), file };
+    let bytes = disk::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let found = parse(path, &bytes, op, phases, options)?;
+    found.notes.iter().for_each(|note| console::note(note));
+    Ok((found.problem, found.inputs))
+}
+
+/// As [`read`], from the bytes of the file of that path.
+///
+/// # Errors
+/// As of [`read`].
+pub fn parse(
+    path: &Path,
+    bytes: &[u8],
+    op: Op,
+    phases: &[PhaseName],
+    options: &Options,
+) -> Result<Found, String> {
+    let source = Source::new(path, bytes)?;
+    let name = &source.name;
     let named = options.phase(op)?;
     let phases = named.as_ref().map_or(phases, std::slice::from_ref);
     let tried = phases.iter().map(|phase| source.problem(op, *phase, options));
@@ -47,22 +71,24 @@ pub fn read(
     let problem = problem.ok_or_else(|| format!("{op} without a phase"))??;
     let specs = problem.tensors_of(Flow::Input);
     let inputs = specs.iter().map(|s| source.input(s, &problem)).collect::<Result<Vec<_>, _>>()?;
+    let mut notes = Vec::new();
     let mut ignored: Vec<_> = source.file.names();
     ignored.retain(|n| !specs.iter().any(|s| s.name == *n));
     ignored.sort_unstable();
     if !ignored.is_empty() {
-        eprintln!("note: {name}: {op} has no input {}: ignored", ignored.join(", "));
+        notes.push(format!("note: {name}: {op} has no input {}: ignored", ignored.join(", ")));
     }
     for (spec, tensor) in specs.iter().zip(&inputs) {
         let bad = (0..tensor.len()).filter(|&i| !tensor.get(i).is_finite()).count();
         if bad > 0 {
-            eprintln!("warning: {name}: {}: {bad} values are NaN or infinite", spec.name);
+            let of = spec.name;
+            notes.push(format!("warning: {name}: {of}: {bad} values are NaN or infinite"));
         }
         if let Some(doubt) = op.doubt(spec.name, tensor) {
-            eprintln!("warning: {name}: {}: {doubt}", spec.name);
+            notes.push(format!("warning: {name}: {}: {doubt}", spec.name));
         }
     }
-    Ok((problem, inputs))
+    Ok(Found { problem, inputs, notes })
 }
 
 struct Source<'a> {
@@ -73,7 +99,15 @@ struct Source<'a> {
 /// Variables with the tensor that told them.
 type Told = IndexMap<&'static str, &'static str>;
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(path: &Path, bytes: &'a [u8]) -> Result<Source<'a>, String> {
+        let name = path.display().to_string();
+        match SafeTensors::deserialize(bytes) {
+            Ok(file) => Ok(Source { name, file }),
+            Err(e) => Err(format!("{name}: no safetensors file: {e}")),
+        }
+    }
+
     fn tensor(&self, tensor: &str) -> Result<TensorView<'_>, String> {
         self.file.tensor(tensor).map_err(|_| {
             let mut known = self.file.names();
@@ -183,7 +217,8 @@ impl Source<'_> {
                     Some(why) if options.has_flag(fault.variable) => {
                         format!("--{}: {why}", long(fault.variable))
                     }
-                    _ => fault.text,
+                    _ if said.contains_key(fault.variable) => fault.text,
+                    _ => format!("{}: {}", self.name, fault.text),
                 },
             },
         )?;
@@ -332,41 +367,26 @@ fn is_optional(op: Op, spec: &TensorSpec) -> bool {
     flag || is_packing(spec)
 }
 
-/// Makes sure that a file can be made there, before any work is done for it.
-///
-/// # Errors
-/// The path is a folder, a device or a pipe, or nothing can be written beside it.
-pub fn writable(path: &Path) -> Result<(), String> {
-    if path.is_dir() {
-        return Err(format!("--out {}: is a folder; name a file", path.display()));
-    }
-    // The file is renamed into place: that would replace a device by a file.
-    if path.metadata().is_ok_and(|m| !m.is_file()) {
-        return Err(format!("--out {}: is a device or pipe; name a file", path.display()));
-    }
-    temporary(path).map(drop)
-}
-
-/// A file beside `path`, so that renaming it there is atomic.
-fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, String> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    tempfile::Builder::new()
-        .prefix(".crossover-")
-        .tempfile_in(folder)
-        .map_err(|e| format!("--out {}: cannot write there: {e}", path.display()))
-}
-
 /// Outputs of a problem that another program left in a file, in the order of its tensors; `None`
 /// for those that the file lacks.
 ///
 /// # Errors
 /// None of the outputs is there, or a shape or type does not fit; the message names file and tensor.
 pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>>, String> {
-    let name = path.display();
-    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|e| format!("{name}: no safetensors file: {e}"))?;
-    let source = Source { name: name.to_string(), file };
+    let bytes = disk::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    parse_outputs(path, &bytes, problem)
+}
+
+/// As [`read_outputs`], from the bytes of the file of that path.
+///
+/// # Errors
+/// As of [`read_outputs`].
+fn parse_outputs(
+    path: &Path,
+    bytes: &[u8],
+    problem: &Problem,
+) -> Result<Vec<Option<Tensor>>, String> {
+    let source = Source::new(path, bytes)?;
     let specs = problem.tensors_of(Flow::Output);
     let read = |s: &TensorSpec| {
         let there = source.file.names().contains(&s.name);
@@ -376,7 +396,8 @@ pub fn read_outputs(path: &Path, problem: &Problem) -> Result<Vec<Option<Tensor>
     if outputs.iter().all(Option::is_none) {
         let wanted: Vec<_> = specs.iter().map(|s| s.name).collect();
         return Err(format!(
-            "{name}: none of the outputs {}: the file has {}",
+            "{}: none of the outputs {}: the file has {}",
+            source.name,
             wanted.join(", "),
             source.file.names().join(", ")
         ));
@@ -408,20 +429,8 @@ pub fn write(
     let metadata: HashMap<String, String> =
         facts.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
     let bytes = serialize(views, Some(metadata)).map_err(|e| fault(e.to_string()))?;
-    let file = temporary(path)?;
-    std::fs::write(file.path(), bytes).map_err(|e| fault(e.to_string()))?;
-    set_readable(file.path()).map_err(|e| fault(e.to_string()))?;
-    file.persist(path).map_err(|e| fault(e.to_string()))?;
-    Ok(())
+    disk::replace(path, &bytes).map_err(|e| fault(e.to_string()))
 }
 
-/// Temporary files are private to their owner; results are ordinary files.
-fn set_readable(path: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))?;
-    }
-    let _ = path;
-    Ok(())
-}
+#[cfg(test)]
+mod mutated;

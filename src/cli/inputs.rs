@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Result, file};
+use super::{Failure, Result, console, file, output};
 use crate::op::{Family, Flow, Op, PhaseName, Problem};
 
 /// Write the seeded inputs of a problem to a safetensors file.
@@ -39,7 +39,7 @@ pub fn run(args: Args) -> Result {
     let first = op.phases()[0].name;
     let problem = Problem::parse(op, first, &args.problem).map_err(Failure::Usage)?;
     problem.fits_memory().map_err(Failure::Usage)?;
-    file::writable(&args.out).map_err(Failure::Usage)?;
+    output::file("--out", &args.out, &[])?;
     let inputs = problem.inputs(&args.family, args.seed);
     let facts = [
         ("op", op.name().to_string()),
@@ -54,7 +54,8 @@ pub fn run(args: Args) -> Result {
         PhaseName::Prefill => String::new(),
         phase => format!("{phase} "),
     };
-    println!("{op} {phase}{}, {}: wrote {}", problem.short(), args.family, args.out.display());
+    let out = args.out.display();
+    console::say(&format!("{op} {phase}{}, {}: wrote {out}", problem.short(), args.family));
     Ok(())
 }
 

@@ -1,10 +1,8 @@
 //! `crossover kernels`: the kernels, their legal tiles, their rendered PTX.
 
-use std::io::Write;
-
 use serde_json::json;
 
-use super::{Failure, Result};
+use super::{Failure, Result, console};
 use crate::device::{BufferRole, Job};
 use crate::kernel::{Named, Registry, Tile};
 
@@ -40,10 +38,7 @@ pub struct Args {
 /// A name, problem or tile that means nothing or that the kernel cannot do; for a name without
 /// target, a device that cannot be had.
 pub fn run(args: Args, registry: &Registry) -> Result {
-    let mut out = std::io::stdout().lock();
-    let text = text(args, registry)?;
-    // A closed pipe (| head) is no failure.
-    let _ = out.write_all(text.as_bytes());
+    console::put(&text(args, registry)?);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, thin.
 
 mod check;
+mod console;
 mod devices;
 mod exec;
 mod file;
@@ -8,16 +9,18 @@ mod inputs;
 mod kernels;
 mod model_check;
 mod options;
+mod output;
 mod plan;
 mod profile;
 mod report;
 mod run;
+mod shell;
 mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::device::model::DeviceModel;
 use crate::device::open::{self, DEFAULT_MODEL};
@@ -26,9 +29,12 @@ use crate::kernel::{Kernel, KernelError, Named, Registry};
 use crate::op::Problem;
 use crate::sweep::SweepError;
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a case or check failed, or a result is wrong; \
+    2 bad input, or what cannot be read, run or written; 130 stopped by Ctrl-C";
+
 /// Benchmarks attention kernels written by hand in PTX; autotuning is to come.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     /// Kernel folder to use in place of the embedded one.
     #[arg(long, global = true, value_name = "DIR")]
@@ -107,7 +113,7 @@ fn pick<'r>(
 ) -> Result<&'r Kernel, KernelError> {
     let kernel = named.pick(facts, problem)?;
     if let Named::Best { .. } = named {
-        eprintln!("note: {named} is {} here ({}, {problem})", kernel.name, facts.id);
+        console::note(&format!("note: {named} is {} here ({}, {problem})", kernel.name, facts.id));
     }
     Ok(kernel)
 }
@@ -139,29 +145,58 @@ fn facts(spec: &str) -> Result<Facts> {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = registry(cli.kernels.as_ref()).and_then(|registry| match cli.command {
-        Command::Run(args) => run::run(args, &registry),
-        Command::Plan(args) => plan::run(args, &registry),
-        Command::Check(args) => check::run(args, &registry, cli.kernels.as_deref()),
+    let result = match parse() {
+        Ok(cli) => run(cli),
+        Err(e) => {
+            let text = e.render();
+            if e.use_stderr() {
+                console::note(text.to_string().trim_end());
+                return ExitCode::from(2);
+            }
+            console::put(&text.to_string());
+            Ok(())
+        }
+    };
+    let code = match &result {
+        Ok(()) => 0,
+        Err(Failure::Negative(_)) => 1,
+        Err(Failure::Usage(_)) => 2,
+        Err(Failure::Interrupted(_)) => 130,
+    };
+    let said = console::end();
+    for e in [&result, &said].into_iter().filter_map(|r| r.as_ref().err()) {
+        console::note(&format!("error: {e}"));
+    }
+    ExitCode::from(if code == 0 && said.is_err() { 2 } else { code })
+}
+
+/// The command line as this process has it.
+fn parse() -> Result<Cli, clap::Error> {
+    // `--seed -1` is a value that the option refuses, and no option of its own.
+    let numbers = |command: clap::Command| {
+        command.mut_args(|arg| match arg.is_positional() || !arg.get_action().takes_values() {
+            true => arg,
+            false => arg.allow_negative_numbers(true),
+        })
+    };
+    let command = numbers(Cli::command()).mut_subcommands(numbers);
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
+fn run(cli: Cli) -> Result {
+    let registry = registry(cli.kernels.as_ref())?;
+    let (registry, kernels) = (&registry, cli.kernels.as_deref());
+    match cli.command {
+        Command::Run(args) => run::run(args, registry, kernels),
+        Command::Plan(args) => plan::run(args, registry),
+        Command::Check(args) => check::run(args, registry, kernels),
         Command::Report(args) => report::run(args),
-        Command::Exec(args) => exec::run(args, &registry),
+        Command::Exec(args) => exec::run(args, registry, kernels),
         Command::Inputs(args) => inputs::run(args),
         Command::Verify(args) => verify::run(args),
-        Command::Kernels(args) => kernels::run(args, &registry),
+        Command::Kernels(args) => kernels::run(args, registry),
         Command::Devices(args) => devices::run(args),
-        Command::Profile(args) => profile::run(args, &registry),
-        Command::ModelCheck(args) => model_check::run(args, &registry),
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(match e {
-                Failure::Usage(_) => 2,
-                Failure::Negative(_) => 1,
-                Failure::Interrupted(_) => 130,
-            })
-        }
+        Command::Profile(args) => profile::run(args, registry, kernels),
+        Command::ModelCheck(args) => model_check::run(args, registry),
     }
 }

@@ -1,18 +1,20 @@
 //! `crossover model-check`: modelled times against measured ones.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Write;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, Result};
+use super::output::{self, Input};
+use super::{Failure, Result, console, shell};
 use crate::device::emulator::{Checks, Emulator};
 use crate::device::model::DeviceModel;
 use crate::kernel::Registry;
 use crate::measure::counters::compare;
 use crate::measure::model_check::{agreements, check};
 use crate::op::Problem;
-use crate::record::file;
+use crate::record;
 use crate::report::write_model_check;
 
 /// Execute the variants of measured records on the emulator and hold the order of their modelled
@@ -47,7 +49,23 @@ pub struct Args {
 /// Records that cannot be read, none measured, or of several devices; no description of the GPU;
 /// counters that cannot be read; a correlation below `--require`.
 pub fn run(args: Args, registry: &Registry) -> Result {
-    let read = file::read(&args.records).map_err(|e| Failure::Usage(e.to_string()))?;
+    if let Some(out) = &args.out {
+        let mut inputs: Vec<_> =
+            args.records.iter().map(|path| Input { option: "RECORDS", path }).collect();
+        let model = args.model.as_deref().and_then(output::description);
+        inputs.extend(model.map(|path| Input { option: "--model", path }));
+        output::folder("--out", out, &["md", "svg"], &inputs)?;
+        let readme = out.join("README.md");
+        let text = std::fs::read_to_string(&readme);
+        if text.is_ok_and(|text| !text.contains("crossover model-check")) {
+            return Err(Failure::Usage(format!(
+                "--out {}: {} is no table of this command; name another folder",
+                out.display(),
+                readme.display()
+            )));
+        }
+    }
+    let read = record::read(&args.records).map_err(|e| Failure::Usage(e.to_string()))?;
     let kernels: Vec<&str> =
         registry.matching(&args.only)?.iter().map(|k| k.name.as_str()).collect();
     let records: Vec<_> = read
@@ -96,10 +114,9 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         }
     };
 
-    let mut out = std::io::stdout().lock();
+    let mut out = String::new();
     let mut low = Vec::new();
     for (kernel, a) in agreements(&checked.points) {
-        // A closed pipe (| head) is no failure.
         let cycles =
             |rho: Option<f64>| rho.map_or(String::new(), |r| format!(" ({r:.3} in cycles)"));
         let _ = writeln!(
@@ -137,10 +154,11 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     if let Some(folder) = &args.out {
         let shown = Problem::short;
         let files =
-            write_model_check(&checked, &compared, &title, &super::run::command(), &shown, folder)
+            write_model_check(&checked, &compared, &title, &shell::command(), &shown, folder)
                 .map_err(|e| Failure::Usage(e.to_string()))?;
         let _ = writeln!(out, "wrote {}", files[0].display());
     }
+    console::put(&out);
     if !low.is_empty() {
         let least = args.require.unwrap_or_default();
         return Err(Failure::Negative(format!("below {least}: {}", low.join(", "))));

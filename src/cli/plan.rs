@@ -1,9 +1,8 @@
 //! `crossover plan`: the cases of a sweep, how many, and why each skipped one is skipped.
 
-use std::io::Write;
 use std::path::PathBuf;
 
-use super::Result;
+use super::{Result, console};
 use crate::kernel::Registry;
 use crate::sweep::{Plan, Shard, Sweep};
 
@@ -37,8 +36,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     let plan = plan.shard(args.shard.unwrap_or(Shard::WHOLE));
     let id = device.as_ref().map(|facts| facts.id.as_str());
     let text = if args.json { json(&plan, id) } else { text(&sweep, &plan) };
-    // A closed pipe (| head) is no failure.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    console::put(&text);
     Ok(())
 }
 

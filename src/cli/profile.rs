@@ -1,13 +1,15 @@
 //! `crossover profile`: where a variant's modelled time goes, line by line.
 
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
-use super::{Failure, Result};
+use super::output::{self, Input};
+use super::{Failure, Result, console};
 use crate::device::ShareRule;
 use crate::device::emulator::Emulator;
 use crate::device::model::DeviceModel;
 use crate::device::open::DEFAULT_MODEL;
+use crate::disk;
 use crate::kernel::{Registry, Tile};
 use crate::measure::profile::{Profile, profile};
 use crate::op::Family;
@@ -69,10 +71,18 @@ pub struct Args {
 
 /// Executes the variant and prints what each line did.
 ///
+/// `kernels` is the folder that the registry was read from, if not the embedded one.
+///
 /// # Errors
 /// A kernel, problem, tile or device that means nothing or does not fit; a page that cannot be
 /// written; a kernel that faults or gives a wrong result.
-pub fn run(args: Args, registry: &Registry) -> Result {
+pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
+    if let Some(path) = &args.html {
+        let kernels = kernels.map(|path| Input { option: "--kernels", path });
+        let device = output::description(&args.device);
+        let device = device.map(|path| Input { option: "--device", path });
+        output::file("--html", path, &kernels.into_iter().chain(device).collect::<Vec<_>>())?;
+    }
     let named = registry.named(&args.kernel)?;
     let problem = named.problem(&args.problem).map_err(Failure::Usage)?;
     problem.fits_memory().map_err(Failure::Usage)?;
@@ -102,7 +112,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     let words = problem.short();
     let source = |path: &str| kernel.source(path);
     if let Some(path) = &args.html {
-        std::fs::write(path, html(&found, &words, &source))
+        disk::replace(path, html(&found, &words, &source).as_bytes())
             .map_err(|e| Failure::Usage(format!("cannot write {}: {e}", path.display())))?;
     }
     let text = if args.json {
@@ -111,8 +121,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         text(&found, &words, &source, &args, colour)
     };
-    // A closed pipe (| head) is no failure.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    console::put(&text);
     match verify::reason(&found.verification) {
         None => Ok(()),
         Some(why) => Err(Failure::Negative(format!("{}: wrong: {why}", kernel.name))),

@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, Result, run::progress::say};
-use crate::record::file;
+use super::output::{self, Input};
+use super::{Failure, Result, console};
+use crate::record;
 use crate::report::{Prose, Summary, write};
 use crate::sweep::{Source, Sweep};
 
 /// Name under which a run leaves its sweep beside its records.
 pub const SWEEP_COPY: &str = "sweep.toml";
+
+/// Endings of the files of a report.
+pub const ENDINGS: [&str; 3] = ["html", "md", "svg"];
 
 /// Most sentences about crossovers on the terminal; the report has all of them.
 const MOST_SENTENCES: usize = 12;
@@ -30,8 +34,10 @@ pub struct Args {
 /// As of [`draw`].
 pub fn run(args: Args) -> Result {
     let paths: Vec<&Path> = args.records.iter().map(PathBuf::as_path).collect();
+    let inputs: Vec<_> = paths.iter().map(|path| Input { option: "RECORDS", path }).collect();
+    output::folder("--out", &args.out, &ENDINGS, &inputs)?;
     let summary = draw(&paths, None, &args.out)?;
-    tell(&args.out, &summary);
+    tell(&paths, &summary, true);
     Ok(())
 }
 
@@ -41,9 +47,14 @@ pub fn run(args: Args) -> Result {
 /// # Errors
 /// Records that cannot be read, none at all, or a report that cannot be written.
 pub fn draw(records: &[&Path], sweep: Option<&Sweep>, out: &Path) -> Result<Summary> {
-    let read = file::read(records).map_err(|e| Failure::Usage(e.to_string()))?;
-    for torn in &read.torn {
-        eprintln!("note: {torn} was cut short by an interrupted write; that case has no record");
+    let read = record::read(records).map_err(|e| Failure::Usage(e.to_string()))?;
+    for ignored in &read.ignored {
+        console::note(&format!("note: {ignored}"));
+    }
+    match read.superseded {
+        0 => {}
+        1 => console::note("note: 1 record is replaced by a newer one of its case"),
+        n => console::note(&format!("note: {n} records are replaced by newer ones of their cases")),
     }
     let prose = match sweep {
         Some(sweep) => prose(sweep),
@@ -52,16 +63,18 @@ pub fn draw(records: &[&Path], sweep: Option<&Sweep>, out: &Path) -> Result<Summ
     write(&read.records, &prose, out).map_err(|e| Failure::Usage(e.to_string()))
 }
 
-/// Says where the report is and what it comes to.
-pub fn tell(records: &Path, summary: &Summary) {
-    say("");
+/// Says where the report is and, where all is there, what it comes to.
+pub fn tell(records: &[&Path], summary: &Summary, whole: bool) {
+    console::say("");
     let sentences = match summary.crossovers.len() {
         n if n <= MOST_SENTENCES => &summary.crossovers,
         _ => &summary.headlines,
     };
-    sentences.iter().for_each(|s| say(s));
-    say(&format!("records  {}", records.display()));
-    say(&format!("report   {}", summary.index.display()));
+    sentences.iter().filter(|_| whole).for_each(|s| console::say(s));
+    for path in records {
+        console::say(&format!("records  {}", path.display()));
+    }
+    console::say(&format!("report   {}", summary.index.display()));
 }
 
 fn prose(sweep: &Sweep) -> Prose {

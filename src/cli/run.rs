@@ -1,17 +1,21 @@
 //! `crossover run`: plan, verify, measure, record, report.
 
-pub mod progress;
+mod folder;
+mod lock;
+mod progress;
+mod resume;
 mod work;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Failure, Result, report};
+use super::{Failure, Result, console, output, report, shell};
 use crate::device::ShareRule;
+use crate::disk;
 use crate::kernel::Registry;
 use crate::measure::Limits;
-use crate::record::file::{FILE_NAME, Writer, done_ids};
+use crate::record::file::{FILE_NAME, Writer};
 use crate::record::{Record, Status};
 use crate::sweep::{Plan, Planned, Shard, Sweep};
 
@@ -26,9 +30,15 @@ pub struct Args {
     /// Folder of the records and the report; out/<name of the sweep> if missing.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Leave out what the folder has records of.
+    /// Leave out what the folder has records of. Records that would not be the same now, since a
+    /// kernel, this program or the device has changed, end the run unless --rerun says what becomes
+    /// of them.
     #[arg(long)]
     resume: bool,
+    /// As --resume, and measure again of what has records: those of changed kernels, all that have
+    /// changed, all, or none. The newest record of a case counts.
+    #[arg(long, value_name = "WHICH")]
+    rerun: Option<resume::Rerun>,
     /// Only part I of N, I from 0; parts may share a folder.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
@@ -52,12 +62,14 @@ fn seconds(text: &str) -> std::result::Result<f64, String> {
     }
 }
 
-/// Runs what is planned and not yet recorded, then draws the report of the whole folder.
+/// Runs what is planned and not yet recorded, then draws the report of the whole folder. `kernels` is
+/// the folder that the registry was read from, if not the embedded one.
 ///
 /// # Errors
-/// A sweep that cannot be planned or has nothing to run; no such device, or one that is lost;
-/// records or a report that cannot be written; a case that failed; Ctrl-C.
-pub fn run(args: Args, registry: &Registry) -> Result {
+/// A sweep that cannot be planned or has nothing to run; no such device, or one that is lost; a
+/// folder that another run is at, or that has records of these cases, or records that would not be
+/// the same now; records or a report that cannot be written; a case that failed; Ctrl-C.
+pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let sweep = Sweep::load(&args.sweep)?;
     // A faulty sweep is refused before a device is looked for.
     sweep.plan(registry, None, args.seed)?;
@@ -67,26 +79,46 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         super::sampling_allowed(sample, device.facts())?;
     }
     let shard = args.shard.unwrap_or(Shard::WHOLE);
-    let plan = sweep.plan(registry, Some(device.facts()), args.seed)?;
-    if plan.runnable().next().is_none() {
-        return Err(Failure::Usage(nothing_to_run(&sweep, &plan)));
+    let whole = sweep.plan(registry, Some(device.facts()), args.seed)?;
+    if whole.runnable().next().is_none() {
+        return Err(Failure::Usage(nothing_to_run(&sweep, &whole)));
     }
-    let plan = plan.shard(shard);
+    let plan = whole.clone().shard(shard);
+    let sample = args.sample_ctas.or(sweep.sample_ctas).unwrap_or_default();
 
     let out = args.out.clone().unwrap_or_else(|| Path::new("out").join(&sweep.name));
     let file = out.join(match shard.is_whole() {
         true => FILE_NAME.to_string(),
-        false => shard_file(shard),
+        false => format!("records-{}.jsonl", of(shard)),
     });
-    let Open { mut writer, done, retried } = open(&file, args.resume)?;
-    // The report of these records, drawn again, finds its prose here.
-    let copy = out.join(report::SWEEP_COPY);
-    std::fs::write(&copy, sweep.source.text.as_bytes())
-        .map_err(|e| Failure::Usage(format!("cannot write {}: {e}", copy.display())))?;
+    folder::check(&out, &file, &sweep, kernels, output::description(spec))?;
+    let _lock = lock::take(&out, shard)?;
+    let copy = folder::copy(&out, &sweep)?;
+    let cases: Vec<_> = plan.cases.iter().collect();
+    let now = resume::Now { registry, facts: device.facts(), sample };
+    let records = resume::records(&out)?;
+    let found = match args.resume || args.rerun.is_some() {
+        true => resume::find(&out, &records, &whole, &cases, &now, args.rerun)?,
+        false => folder::fresh(&file, &records, &plan, &device.facts().id)?,
+    };
+    let mut writer = Writer::append(&file).map_err(|e| Failure::Usage(e.to_string()))?;
+    if writer.zeros_cut() > 0 {
+        console::note(&format!(
+            "note: {}: {} zero bytes of an interrupted write are cut off its end",
+            file.display(),
+            writer.zeros_cut()
+        ));
+    }
+    if let Some(copy) = copy {
+        // The report of these records, drawn again, finds its prose here.
+        disk::replace(&copy, sweep.source.text.as_bytes())
+            .map_err(|e| Failure::Usage(format!("cannot write {}: {e}", copy.display())))?;
+    }
+    found.notes.iter().for_each(|note| console::note(&format!("note: {note}")));
 
     let facts = device.facts().clone();
     let id = |p: &Planned| p.case.id(&sweep.name, &facts.id);
-    let (old, new): (Vec<_>, Vec<_>) = plan.cases.iter().partition(|p| done.contains(&id(p)));
+    let (old, new): (Vec<_>, Vec<_>) = plan.cases.iter().partition(|p| found.done.contains(&id(p)));
     let (mut skipped, mut todo): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
     for p in new {
         match &p.skip {
@@ -95,11 +127,11 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         }
     }
     // What ended a run before must not keep the rest from being run.
-    todo.sort_by_key(|case| retried.contains(&case.id(&sweep.name, &facts.id)));
+    todo.sort_by_key(|case| found.retried.contains(&case.id(&sweep.name, &facts.id)));
 
     let stop = interrupts();
     let ground = if facts.emulated { "modelled after counts of the emulator" } else { "measured" };
-    progress::say(&format!(
+    console::say(&format!(
         "{}: {} on {}, times {ground}{}{}",
         sweep.name,
         super::cases(todo.len()),
@@ -107,13 +139,12 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         if skipped.is_empty() { String::new() } else { format!(", {} skipped", skipped.len()) },
         if old.is_empty() { String::new() } else { format!(", {} done before", old.len()) },
     ));
-    let sample = args.sample_ctas.or(sweep.sample_ctas).unwrap_or_default();
     let site = work::Site {
         registry,
         device: device.as_ref(),
         spec,
         sweep: &sweep.name,
-        command: &command(),
+        command: &shell::command(),
         sample,
         limits: Limits { time: Duration::from_secs_f64(args.time), ..Limits::default() },
     };
@@ -128,29 +159,28 @@ pub fn run(args: Args, registry: &Registry) -> Result {
         Ok(())
     });
     bar.end();
-    let stopped = stop.load(Ordering::SeqCst) > 0;
+    // Ctrl-C in the last case leaves nothing to go on with.
+    let stopped = stop.load(Ordering::SeqCst) > 0 && tally.ran < todo.len();
 
     // Whatever happened, what is recorded is drawn.
     let drawn = report::draw(&[&out], Some(&sweep), &out);
     match &drawn {
-        Ok(summary) => report::tell(&file, summary),
-        Err(e) => eprintln!("error: {e}"),
+        Ok(summary) => report::tell(&[&file], summary, ended.is_ok() && !stopped),
+        Err(e) => console::note(&format!("error: {e}")),
     }
     ended?;
     drawn?;
-    let resume = || {
-        let device = args.device.as_ref().map_or(String::new(), |d| format!(" --device {d}"));
-        let out = args.out.as_ref().map_or(String::new(), |o| format!(" --out {}", o.display()));
-        let shard = args.shard.map_or(String::new(), |s| format!(" --shard {s}"));
-        let sample = args.sample_ctas.map_or(String::new(), |s| format!(" --sample-ctas {s}"));
-        format!("crossover run {}{device}{out}{shard}{sample} --resume", args.sweep.display())
-    };
     if stopped {
+        let how = match args.rerun {
+            Some(resume::Rerun::All) => "all again with",
+            _ => "go on with",
+        };
+        let resume = if args.resume || args.rerun.is_some() { "" } else { " --resume" };
         return Err(Failure::Interrupted(format!(
-            "stopped after {} of {}; go on with: {}",
+            "stopped after {} of {}; {how}: {}{resume}",
             tally.ran,
             super::cases(todo.len()),
-            resume()
+            shell::command()
         )));
     }
     match tally.verdict() {
@@ -187,37 +217,9 @@ impl Tally {
     }
 }
 
-struct Open {
-    writer: Writer,
-    done: std::collections::HashSet<String>,
-    /// Cases with a record that is not final.
-    retried: std::collections::HashSet<String>,
-}
-
-/// Opens the records for appending. Only a resumed run may find some.
-fn open(file: &Path, resume: bool) -> Result<Open> {
-    let fail = |e: crate::record::file::RecordError| Failure::Usage(e.to_string());
-    let size = std::fs::metadata(file).map_or(0, |m| m.len());
-    if size > 0 && !resume {
-        return Err(Failure::Usage(format!(
-            "{} has records already: go on with --resume, or write elsewhere with --out DIR",
-            file.display()
-        )));
-    }
-    let done = done_ids(file).map_err(fail)?;
-    let retried = match size {
-        0 => Default::default(),
-        _ => {
-            let records = crate::record::file::read(&[file]).map_err(fail)?.records;
-            records.into_iter().filter(|r| !r.status.is_final()).map(|r| r.id).collect()
-        }
-    };
-    let writer = Writer::append(file).map_err(fail)?;
-    Ok(Open { writer, done, retried })
-}
-
-fn shard_file(shard: Shard) -> String {
-    format!("records-{}.jsonl", shard.to_string().replace('/', "-of-"))
+/// `0-of-4`, for names of files.
+fn of(shard: Shard) -> String {
+    shard.to_string().replace('/', "-of-")
 }
 
 fn nothing_to_run(sweep: &Sweep, plan: &Plan) -> String {
@@ -231,19 +233,6 @@ fn nothing_to_run(sweep: &Sweep, plan: &Plan) -> String {
     )
 }
 
-/// The command line as a person would type it.
-pub fn command() -> String {
-    let quoted = |arg: String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-        if !arg.is_empty() && arg.chars().all(plain) {
-            return arg;
-        }
-        format!("'{}'", arg.replace('\'', "'\\''"))
-    };
-    let args = std::env::args_os().skip(1).map(|arg| quoted(arg.to_string_lossy().into_owned()));
-    std::iter::once("crossover".to_string()).chain(args).collect::<Vec<_>>().join(" ")
-}
-
 /// Counts Ctrl-C: the first lets the running cases finish, the second ends at once. What is
 /// recorded stays either way.
 fn interrupts() -> &'static AtomicUsize {
@@ -253,7 +242,7 @@ fn interrupts() -> &'static AtomicUsize {
         if STOP.fetch_add(1, Ordering::SeqCst) > 0 {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after the running case; Ctrl-C again stops at once");
+        console::note("\nstopping after the running case; Ctrl-C again stops at once");
     });
     &STOP
 }

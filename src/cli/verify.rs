@@ -1,12 +1,11 @@
 //! `crossover verify`: what another program made of the inputs, held against fp64.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::inputs::operator;
-use super::{Failure, Result, file};
+use super::{Failure, Result, console, file};
 use crate::op::{Family, Flow, Op, Tensor};
 use crate::verify::{self, Reference, Subset};
 
@@ -89,8 +88,7 @@ pub fn run(args: Args) -> Result {
         }
         text
     };
-    // A closed pipe (| head) is no failure.
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    console::put(&text);
     match verify::reason(&v) {
         Some(why) => Err(Failure::Negative(format!("{}: wrong: {why}", args.outputs.display()))),
         None => Ok(()),

@@ -3,6 +3,8 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::nan;
+
 /// Counts of a job's launches, exact unless CTAs were sampled. Warp-level instructions unless said
 /// otherwise.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -139,9 +141,11 @@ impl Counts {
 pub struct Modelled {
     /// The described device, such as `h200`.
     pub model: String,
+    #[serde(deserialize_with = "nan::one")]
     pub ns: f64,
     /// Nanoseconds each limit alone would take: `memory`, `tensor`, `special`, `issue`,
     /// `shared`, `latency`, ...
+    #[serde(deserialize_with = "nan::by_name")]
     pub limits: IndexMap<String, f64>,
     /// The limit that binds.
     pub bound: String,

@@ -3,6 +3,8 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::nan;
+
 /// Facts that a record carries about its device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
@@ -31,9 +33,12 @@ pub struct Facts {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Peak {
     /// Dense matrix TFLOP/s with fp32 accumulation.
+    #[serde(deserialize_with = "nan::one")]
     pub bf16_tflops: f64,
+    #[serde(deserialize_with = "nan::one")]
     pub tf32_tflops: f64,
     /// Device memory, 10^9 bytes a second.
+    #[serde(deserialize_with = "nan::one")]
     pub memory_gbps: f64,
 }
 

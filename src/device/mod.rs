@@ -11,6 +11,7 @@ mod facts;
 mod fault;
 mod job;
 pub mod model;
+pub(crate) mod nan;
 pub mod open;
 mod outcome;
 mod shares;

@@ -4,6 +4,8 @@
 mod schedule;
 mod time;
 
+use std::path::Path;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -123,7 +125,7 @@ impl DeviceModel {
                 "no device is described as {spec:?}; known: {known}, or the path of a .toml file"
             )));
         }
-        let text = std::fs::read_to_string(spec).map_err(|e| {
+        let text = crate::disk::read_text(Path::new(spec)).map_err(|e| {
             DeviceError::Unavailable(format!("cannot read the device description {spec}: {e}"))
         })?;
         Self::parse(spec, &text)

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use super::{Computed, Counts, JobShare};
+use super::{Computed, Counts, JobShare, nan};
 use crate::op::Tensor;
 
 /// What the assembler said of one entry.
@@ -27,6 +27,7 @@ pub struct Build {
     /// C75xx lines and spill reports of the log; empty for a clean build.
     pub warnings: Vec<String>,
     /// Time to compile and load, on the host's clock.
+    #[serde(deserialize_with = "nan::one")]
     pub load_ms: f64,
 }
 
@@ -58,6 +59,7 @@ pub enum Regime {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The time of the run.
+    #[serde(deserialize_with = "nan::one")]
     pub ns: f64,
     /// Multiprocessor clock over the sample, where the device can tell.
     pub sm_mhz: Option<f64>,

@@ -2,11 +2,14 @@
 
 use std::time::Instant;
 
+use super::variant::{Executed, launch_sha256};
 use super::{Limits, sampling, warning};
 use crate::device::{Clock, Device, DeviceError, ErrorKind, Loaded, ShareRule};
 use crate::kernel::{KernelError, Registry};
 use crate::op::{Family, Problem, Tensor};
-use crate::record::{Kernel as KernelFacts, Record, SCHEMA, Sampled, Status, Timing, Traffic};
+use crate::record::{
+    Kernel as KernelFacts, Record, SCHEMA, Sampled, Status, Timing, Traffic, binary_sha256,
+};
 use crate::sweep::Case;
 use crate::verify::{Reference, Subset, add_run_facts, hold_run, reason, same_bits};
 
@@ -128,6 +131,8 @@ impl<'a> Bench<'a> {
             time: format!("{:.3}", jiff::Timestamp::now()),
             command: self.command.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
+            binary_sha256: binary_sha256().map(String::from),
+            sample_ctas: facts.emulated.then(|| self.rule.to_string()),
             problem: case.problem.clone(),
             phase: case.problem.phase(),
             family: case.family,
@@ -136,6 +141,7 @@ impl<'a> Bench<'a> {
                 name: case.kernel.clone(),
                 tile: case.tile.0.clone(),
                 ptx_sha256: String::new(),
+                launch_sha256: None,
                 target: target.unwrap_or_default(),
             },
             device: facts.clone(),
@@ -155,15 +161,9 @@ impl<'a> Bench<'a> {
         let facts = device.facts();
         let kernel = self.registry.get(&case.kernel)?;
         kernel.supports(&case.problem).map_err(|e| End(Status::Invalid, e.0))?;
-        // The work does not depend on the data: on the emulator one head (with its group)
-        // stands for all, and its counts are multiplied.
-        let (executed, times) = match facts.emulated {
-            true => case.problem.one_head_group(),
-            false => (case.problem.clone(), 1),
-        };
-        let times = times as u64;
-        let job = kernel.job_on(&executed, &case.tile, facts.multiprocessors)?;
+        let Executed { problem: executed, times, job } = Executed::new(kernel, case, facts)?;
         record.kernel.ptx_sha256 = job.ptx.sha256.clone();
+        record.kernel.launch_sha256 = Some(launch_sha256(&job));
         let mut traffic =
             Traffic { min_bytes: case.problem.min_bytes(), counts: None, sampled: None };
 

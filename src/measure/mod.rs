@@ -7,6 +7,7 @@ pub mod model_check;
 pub mod profile;
 pub mod sampling;
 pub mod stats;
+pub mod variant;
 pub mod warning;
 
 pub use case::{Bench, Lost};

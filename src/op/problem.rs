@@ -671,7 +671,7 @@ impl<'de> Deserialize<'de> for Problem {
             D::Error::custom(format!("unknown dtype `{dtype}`: {}", DType::precision_names()))
         })?;
         // Keys that no row has are a later version's, and left alone.
-        let mut given = Given::new();
+        let (mut given, mut nulls) = (Given::new(), Vec::new());
         for v in op.variables_in(phase) {
             let may_lack = v.is_sparse() || matches!(v.default, Default::Nothing);
             let json = map.get(v.key).filter(|json| !(may_lack && json.is_null()));
@@ -682,6 +682,11 @@ impl<'de> Deserialize<'de> for Problem {
                 return Err(D::Error::missing_field(v.key));
             };
             if matches!(v.default, Default::Nothing) && json.as_f64() == Some(0.0) {
+                continue;
+            }
+            // JSON has no NaN: a null number is one, as everywhere in a record.
+            if json.is_null() && v.kind == super::Kind::Number {
+                nulls.push(v.name);
                 continue;
             }
             let value = v.kind.read_json(json);
@@ -700,6 +705,7 @@ impl<'de> Deserialize<'de> for Problem {
         }
         let problem =
             Problem::new(op, phase, dtype, &given, Needed::Given).map_err(D::Error::custom)?;
+        let problem = nulls.into_iter().fold(problem, |p, name| p.with(name, f64::NAN));
         match sums.iter().find(|(name, value)| problem.value(name) != *value) {
             None => Ok(problem),
             Some((name, value)) => {

@@ -1,21 +1,29 @@
 //! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
 
 pub mod file;
+mod line;
 #[cfg(test)]
 pub(crate) mod made_up;
 mod model_error;
-mod nan;
+#[cfg(test)]
+mod mutated;
+mod program;
+mod read;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sample};
+use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sample, nan};
 use crate::op::{Family, PhaseName, Problem};
 
-pub use file::{RecordError, Records, Writer, done_ids, read};
+pub use file::{RecordError, Writer};
 pub use model_error::ModelError;
+pub use program::binary_sha256;
+pub use read::{Ignored, Records, read};
 
 /// Version of the schema below.
 pub const SCHEMA: u32 = 1;
@@ -36,6 +44,19 @@ pub enum Status {
     Timeout,
 }
 
+impl Status {
+    /// Whether the same case would end the same way again, so that `--resume` leaves it. A timeout
+    /// or a failed launch may come from the state of the machine.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Status::Timeout | Status::LaunchFailed)
+    }
+}
+
+/// Hexadecimal digits of a hash.
+fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// One case: a kernel variant on a problem with inputs of a family, on a device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -48,6 +69,12 @@ pub struct Record {
     /// The exact command line.
     pub command: String,
     pub version: String,
+    /// SHA-256 of the program's file; older records lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary_sha256: Option<String>,
+    /// What `--sample-ctas` or the sweep said of it, on the emulator; older records lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_ctas: Option<String>,
     pub problem: Problem,
     /// The problem's, for whoever sorts records by it.
     pub phase: PhaseName,
@@ -67,6 +94,7 @@ pub struct Record {
     pub timing: Option<Timing>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
+    #[serde(deserialize_with = "nan::one")]
     pub flops: f64,
     pub flops_formula: String,
 }
@@ -78,6 +106,10 @@ pub struct Kernel {
     pub name: String,
     pub tile: IndexMap<String, i64>,
     pub ptx_sha256: String,
+    /// SHA-256 of what the manifest makes beside the PTX: buffers, grids, arguments. Older records
+    /// lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch_sha256: Option<String>,
     /// `.target` of the PTX.
     pub target: String,
 }
@@ -90,6 +122,7 @@ pub enum Timing {
         regime: Regime,
         /// Every sample, in the order taken.
         samples: Vec<Sample>,
+        #[serde(deserialize_with = "nan::one")]
         median_ns: f64,
         /// Distribution-free 95% confidence interval of the median.
         #[serde(deserialize_with = "nan::pair")]
@@ -123,6 +156,7 @@ impl Timing {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
     /// Each input read once, each output written once.
+    #[serde(deserialize_with = "nan::one")]
     pub min_bytes: f64,
     /// On the emulator: counts for the whole problem, exact unless CTAs were sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,8 +227,10 @@ pub struct OutputError {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Written by the executed CTAs.
+    #[serde(deserialize_with = "nan::one")]
     pub computed: f64,
     /// Of those, held against the reference; nothing is known of the rest.
+    #[serde(deserialize_with = "nan::one")]
     pub verified: f64,
 }
 

@@ -21,6 +21,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk;
 use crate::op::{Op, Side};
 use crate::record::Record;
 
@@ -80,7 +81,7 @@ pub fn write(records: &[Record], prose: &Prose, out: &Path) -> Result<Summary, R
     let mut files = Vec::new();
     let mut put = |name: String, text: String| {
         let path = out.join(name);
-        fs::write(&path, text).map_err(fail(&path))?;
+        disk::replace(&path, text.as_bytes()).map_err(fail(&path))?;
         files.push(path);
         Ok(())
     };

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::plot::{self, Axis, Line, Panel};
 use super::svg::Ink;
 use super::{ReportError, format};
+use crate::disk;
 use crate::measure::counters::{Compared, Pair};
 use crate::measure::model_check::{Checked, Point, agreements};
 use crate::op::{Mark, Op, Problem};
@@ -25,7 +26,7 @@ pub fn write_model_check(
     out: &Path,
 ) -> Result<Vec<PathBuf>, ReportError> {
     let put = |path: PathBuf, text: &str| {
-        std::fs::write(&path, text)
+        disk::replace(&path, text.as_bytes())
             .map_err(|source| ReportError::Write { path: path.clone(), source })?;
         Ok(path)
     };

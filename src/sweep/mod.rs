@@ -185,7 +185,7 @@ impl Sweep {
     /// No such file, or a file that is no sweep.
     pub fn load(path: &Path) -> Result<Sweep, SweepError> {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match crate::disk::read_text(path) {
             Ok(text) => Sweep::parse(Source::new(name, text)),
             Err(e) => match curated(path) {
                 Some((name, text)) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crossover::record::file::read;
-use crossover::record::{Record, Status};
+use crossover::record::{Record, Status, read};
 use tempfile::TempDir;
 
 use crate::common::PROGRAM;
@@ -113,7 +112,10 @@ fn a_run_leaves_records_and_a_report() {
     assert!(page.contains("Does it run?") && page.contains("to have one skipped"));
 
     // Again: refused, and nothing to do when resumed.
-    refused(&folder.run(&["run", "tiny.toml"]), &["records.jsonl", "--resume", "--out"]);
+    refused(
+        &folder.run(&["run", "tiny.toml"]),
+        &["records.jsonl", "--resume", "--rerun all", "--out"],
+    );
     let out = good(&folder.run(&["run", "tiny.toml", "--resume"]));
     assert!(out.contains("0 cases") && out.contains("12 done before"), "{out}");
     assert_eq!(folder.records("out/tiny").len(), CASES);
@@ -155,15 +157,15 @@ fn shards_are_the_whole_and_nothing_twice() {
 }
 
 /// Starts a longer run and waits for its first records.
-fn started(folder: &Folder) -> Child {
+fn started(folder: &Folder, sweep: &str, out: &str) -> Child {
     fs::write(
-        folder.path("long.toml"),
+        folder.path(sweep),
         TINY.replace("'tiny'", "'long'").replace("128]", "512, 2048, 8192]"),
     )
     .unwrap();
-    let mut command = folder.command(&["run", "long.toml"]);
+    let mut command = folder.command(&["run", sweep, "--out", out]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (file, start) = (folder.path("out/long/records.jsonl"), Instant::now());
+    let (file, start) = (folder.path(out).join("records.jsonl"), Instant::now());
     while fs::read(&file).map_or(0, |bytes| bytes.iter().filter(|b| **b == b'\n').count()) < 3 {
         assert!(start.elapsed() < Duration::from_secs(120), "no records");
         std::thread::sleep(Duration::from_millis(5));
@@ -174,7 +176,7 @@ fn started(folder: &Folder) -> Child {
 #[test]
 fn a_killed_run_keeps_what_it_finished() {
     let folder = Folder::new();
-    let mut child = started(&folder);
+    let mut child = started(&folder, "long.toml", "out/long");
     child.kill().unwrap();
     child.wait().unwrap();
     let before = folder.records("out/long");
@@ -201,14 +203,17 @@ fn a_killed_run_keeps_what_it_finished() {
 #[test]
 fn ctrl_c_stops_cleanly() {
     let folder = Folder::new();
-    let child = started(&folder);
+    let child = started(&folder, "a long one.toml", "it's here");
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     let (out, e) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(130), "{out}{e}");
-    assert!(e.contains("crossover run long.toml --resume"), "{e}");
-    assert!(out.contains("index.html") && folder.path("out/long/index.html").exists(), "{out}");
-    assert!(folder.records("out/long").len() >= 3);
+    let again = r"go on with: crossover run 'a long one.toml' --out 'it'\''s here' --resume";
+    assert!(e.contains(again), "{e}");
+    assert!(out.contains("index.html") && folder.path("it's here/index.html").exists(), "{out}");
+    // Part of a sweep comes to nothing.
+    assert!(!out.contains("rossover between") && !out.contains("overtakes"), "{out}");
+    assert!(folder.records("it's here").len() >= 3);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What `crossover check` says: progress, failures in groups, a line a kernel.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::super::{Failure, Result, cases};
+use super::super::{Failure, Result, cases, console};
 use super::estimate::{Estimate, words};
 use crate::kernel::Kernel;
 use crate::op::Op;
@@ -111,14 +111,7 @@ impl<'w> Summary<'w> {
 
     /// To stdout, or to stderr where stdout carries JSON.
     fn say(&self, text: &str) {
-        let print = || {
-            let _ = if self.json {
-                writeln!(std::io::stderr(), "{text}")
-            } else {
-                writeln!(std::io::stdout(), "{text}")
-            };
-        };
-        self.bar.suspend(print);
+        self.bar.suspend(|| if self.json { console::note(text) } else { console::say(text) });
     }
 
     /// Takes note of how the case of that index ended.
@@ -155,9 +148,7 @@ impl<'w> Summary<'w> {
         tally.told += usize::from(full);
         if self.json {
             let object = object(subject, trial, &self.repeat);
-            self.bar.suspend(|| {
-                let _ = writeln!(std::io::stdout(), "{object}");
-            });
+            self.bar.suspend(|| console::say(&object.to_string()));
         }
         // What is like an earlier failure is told with its group.
         if first {
@@ -250,7 +241,7 @@ impl<'w> Summary<'w> {
                 for group in self.groups.of(name, tally.op) {
                     let mut object = serde_json::to_value(&group).expect("a group is plain data");
                     object["repeat"] = self.repeat.command(&self.work[group.first].1).into();
-                    let _ = writeln!(std::io::stdout(), "{}", json!({ "group": object }));
+                    console::say(&json!({ "group": object }).to_string());
                 }
             }
         }

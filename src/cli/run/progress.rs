@@ -1,19 +1,14 @@
 //! Progress of a run: a line for each case, and on a terminal a bar with the time left.
 
-use std::io::Write;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::super::console;
 use crate::device::{CtaShare, Facts, ShareRule};
 use crate::op::{Problem, Side};
 use crate::record::{Record, Status, Timing};
 use crate::sweep::Case;
-
-/// Prints a line; a closed pipe is no failure.
-pub fn say(line: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
-}
 
 /// A status for people.
 pub fn word(status: Status) -> &'static str {
@@ -75,7 +70,7 @@ impl Bar {
     pub fn finished(&mut self, record: &Record) {
         self.done += 1;
         let line = self.line(record);
-        self.bar.suspend(|| say(&line));
+        self.bar.suspend(|| console::say(&line));
         self.bar.inc(cost(&record.problem, self.emulated, self.sample));
         self.message();
     }
