@@ -154,7 +154,8 @@ impl<'a> Bench<'a> {
         let device = self.device;
         let facts = device.facts();
         let kernel = self.registry.get(&case.kernel)?;
-        kernel.supports(&case.problem).map_err(|e| End(Status::Invalid, e.0))?;
+        let drawn = |()| kernel.admits_drawn(&case.problem, &case.family, case.seed);
+        kernel.supports(&case.problem).and_then(drawn).map_err(|e| End(Status::Invalid, e.0))?;
         // The work does not depend on the data: on the emulator one head (with its group)
         // stands for all, and its counts are multiplied.
         let (executed, times) = match facts.emulated {

@@ -390,6 +390,11 @@ impl Problem {
         }
     }
 
+    /// Whether the scale is what it is where none is given.
+    pub fn has_usual_scale(&self) -> bool {
+        self.op.with_role(Role::Scale).is_none_or(|v| self.is_usual(v))
+    }
+
     /// Inputs then outputs, with layouts, in the order of the operator's documentation.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         self.op.tensors(self).into_iter().filter(|t| t.there).collect()
