@@ -58,7 +58,8 @@ pub struct Args {
 /// `kernels` is the folder that the registry was read from, if not the embedded one.
 ///
 /// # Errors
-/// An output that cannot be written, or is what is read; a file that is no problem of the operator, or that the kernel, tile or device cannot do; a fault
+/// An output that cannot be written, or is what is read; a file that is no problem of the operator, or
+/// that the kernel, tile or device cannot do, be it for the size of its values; a fault
 /// while it runs; outputs that cannot be written, are wrong, or come with damaged buffers.
 pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let named = registry.named(&args.kernel)?;
@@ -76,6 +77,7 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let facts = device.facts();
     let kernel = super::pick(&named, facts, &problem).map_err(in_file)?;
     kernel.supports(&problem).map_err(in_file)?;
+    kernel.admits(&problem, &inputs).map_err(in_file)?;
     let tile = match &args.tile {
         Some(tile) => tile.clone(),
         None => kernel.default_tile(&problem).map_err(in_file)?,
@@ -91,7 +93,8 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let run = loaded.run()?;
     let verification = args.verify.then(|| {
         let budget = verify::BUDGET_FLOPS;
-        let held = verify::hold_run(&problem, &args.family, &inputs, &run, budget);
+        let family = problem.op().family_of(&problem, &inputs, &args.family);
+        let held = verify::hold_run(&problem, &family, &inputs, &run, budget);
         let mut v = held.verification;
         verify::add_run_facts(&mut v, run.damage.clone(), None);
         v

@@ -64,7 +64,8 @@ pub fn run(args: Args) -> Result {
         .collect();
     let budget = if args.all { f64::INFINITY } else { verify::BUDGET_FLOPS };
     let subset = Subset::plan(&problem, budget);
-    let mut v = Reference::new(&problem, &inputs, subset).hold(&args.family, &outputs).verification;
+    let family = problem.op().family_of(&problem, &inputs, &args.family);
+    let mut v = Reference::new(&problem, &inputs, subset).hold(&family, &outputs).verification;
     v.outputs.retain(|o| !missing.contains(&o.name.as_str()));
     v.passed = v.outputs.iter().all(verify::output_passes);
     let text = if args.json {

@@ -41,6 +41,10 @@ pub struct Manifest {
     /// Further conditions on a problem's variables and its `phase`.
     #[serde(default)]
     pub supports: Vec<Condition>,
+    /// Conditions on the inputs, by the operator's measures of them, such as `score_bound`, beside
+    /// what `supports` names.
+    #[serde(default)]
+    pub inputs: Vec<Condition>,
     /// Problem variables that become constants of the template.
     #[serde(default)]
     pub specialise: Vec<String>,

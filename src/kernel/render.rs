@@ -11,7 +11,7 @@ use super::expr::{Context, Evaluator, environment, value};
 use super::manifest::is_beyond_plain;
 use super::{Kernel, KernelError, Tile, macros, pieces};
 use crate::device::{Macros, Ptx};
-use crate::op::{Default, Problem, Role, Scalar, Value as Given, Variable};
+use crate::op::{Default, Family, Problem, Role, Scalar, Tensor, Value as Given, Variable};
 
 impl Kernel {
     fn fault(&self, field: &str, why: impl std::fmt::Display) -> KernelError {
@@ -136,6 +136,51 @@ impl Kernel {
                 _ => v.name.to_string(),
             }
         ))
+    }
+
+    /// Refuses inputs that the kernel would make a wrong result of without a word.
+    ///
+    /// # Errors
+    /// A condition of the manifest excludes them; the message says why, and the measures that they
+    /// have. Or a condition of it fails.
+    pub fn admits(&self, problem: &Problem, inputs: &[Tensor]) -> Result<(), KernelError> {
+        if self.manifest.inputs.is_empty() {
+            return Ok(());
+        }
+        let mut context = self.problem_context(problem);
+        let measures = problem.op().measures(problem, inputs);
+        context.extend(measures.iter().map(|(name, x)| (name.to_string(), Value::from(*x))));
+        let eval = Evaluator::default();
+        for condition in &self.manifest.inputs {
+            if !eval.holds(&condition.expr, &context).map_err(|e| self.fault("inputs", e))? {
+                let named = measures.iter().filter(|(name, _)| condition.expr.contains(name));
+                let has: Vec<_> = named.map(|(name, x)| format!("{name} = {x:.3e}")).collect();
+                return Err(KernelError(format!(
+                    "{}: {}; these inputs have {}",
+                    self.name,
+                    condition.why,
+                    has.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Kernel::admits`], of the inputs that a family draws. They are of usual size: only an
+    /// unusual scale can make them too large.
+    ///
+    /// # Errors
+    /// As of [`Kernel::admits`].
+    pub fn admits_drawn(
+        &self,
+        problem: &Problem,
+        family: &Family,
+        seed: u64,
+    ) -> Result<(), KernelError> {
+        if self.manifest.inputs.is_empty() || problem.has_usual_scale() {
+            return Ok(());
+        }
+        self.admits(problem, &problem.inputs(family, seed))
     }
 
     /// Whether the manifest takes that number format for a variable: one that it lists, or the usual

@@ -160,7 +160,8 @@ impl<'a> Bench<'a> {
         let device = self.device;
         let facts = device.facts();
         let kernel = self.registry.get(&case.kernel)?;
-        kernel.supports(&case.problem).map_err(|e| End(Status::Invalid, e.0))?;
+        let drawn = |()| kernel.admits_drawn(&case.problem, &case.family, case.seed);
+        kernel.supports(&case.problem).and_then(drawn).map_err(|e| End(Status::Invalid, e.0))?;
         let Executed { problem: executed, times, job } = Executed::new(kernel, case, facts)?;
         record.kernel.ptx_sha256 = job.ptx.sha256.clone();
         record.kernel.launch_sha256 = Some(launch_sha256(&job));

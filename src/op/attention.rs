@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use ndarray::{Array3, Array4, s};
+use rayon::prelude::*;
 
 use super::draw::{fill_normal, normal_tensor};
 use super::family::{Keys, Logits, Part};
@@ -90,7 +91,7 @@ static VARIABLES: [Variable; 13] = [
         Kind::Lens,
         Default::Nothing,
         Role::Lengths,
-        "packed sequences of unequal lengths, in place of B and T: 1000+16x512, 5:1000 for 5 queries of 1000 keys",
+        "packed sequences of unequal lengths, in place of B and T: 1000+16x512, 5:1000 for 5 queries of 1000 keys, 0 for an empty one",
     ),
 ];
 const LENGTH: Default = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
@@ -225,6 +226,18 @@ impl Operator for Attention {
             let text = format!("softcap = {cap}: expected a number above 0");
             return Some(Fault::wrong("softcap", text));
         }
+        // New tokens' own keys are in the cache. A sequence without any is padding.
+        let short = |[q, k]: &[usize; 2]| (1..*q).contains(k);
+        let own = [[s.tq, s.tkv]];
+        let all = if p.lens().is_empty() { &own[..] } else { p.lens() };
+        if p.phase() == PhaseName::Verify
+            && let Some([q, k]) = all.iter().find(|l| short(l))
+        {
+            let text = format!(
+                "Tkv = {k}: the keys of a sequence's Tq = {q} new tokens are among its Tkv: expected at least {q}"
+            );
+            return Some(Fault::wrong("Tkv", text));
+        }
         None
     }
 
@@ -298,13 +311,16 @@ impl Operator for Attention {
     /// sees.
     fn cut(&self, p: &Problem, rows: &Range<usize>) -> Option<Cut> {
         let s = Shape::of(p);
-        let mut lens = Vec::new();
+        let (mut lens, mut between) = (Vec::new(), Vec::new());
         let mut keys: Option<Range<usize>> = None;
         for one in p.places() {
             let (start, end) = (rows.start.max(one.q.start), rows.end.min(one.q.end));
             if start >= end {
+                // The keys of a sequence without rows stay, where they lie between those of others.
+                between.extend(keys.is_some().then_some([0, one.k.len()]));
                 continue;
             }
+            lens.append(&mut between);
             // Only the last sequence met is cut at its end, so the keys stay in one piece.
             let seen = s.keys(end - 1 - one.q.start, one.q.len(), one.k.len()).end;
             let tkv = if end < one.q.end { seen } else { one.k.len() };
@@ -353,8 +369,21 @@ impl Operator for Attention {
 
     fn has_prefix_property(&self, p: &Problem) -> bool {
         let s = Shape::of(p);
-        let square = p.lens().iter().all(|[q, k]| q == k);
-        s.causal && s.tq == s.tkv && s.tq > 1 && square
+        s.causal && s.tq > 1
+    }
+
+    fn measures(&self, p: &Problem, inputs: &[Tensor]) -> Vec<(&'static str, f64)> {
+        measures(p, inputs)
+    }
+
+    /// From a size of 2^12 on, a score times log2(e) in fp32 is so coarse that the largest weight of a
+    /// row is not 1 to 16 bits: it is rounded in P, as no weight of 1 is, and not in the sum.
+    fn family_of(&self, p: &Problem, inputs: &[Tensor], family: &Family) -> Family {
+        let is_large = measures(p, inputs).iter().any(|(name, x)| *name == SCORE && *x > 4096.0);
+        match family.logits {
+            Logits::Normal if is_large => Family { logits: Logits::Huge, ..*family },
+            _ => *family,
+        }
     }
 
     fn suite(&self, phase: PhaseName) -> Suite {
@@ -412,7 +441,8 @@ impl Operator for Attention {
 }
 
 /// In turns the problem as it is, with a window if causal, with a soft cap, with packed lengths in
-/// prefill, and with all of them.
+/// prefill, and with all of them. Packed sequences are empty of queries, of keys and of both, first,
+/// last and between others.
 fn extras(p: &Problem, turn: usize) -> Problem {
     let (mut p, turn) = (p.clone(), turn % 5);
     let (q, k) = (p.count("Tq"), p.count("Tkv"));
@@ -423,7 +453,8 @@ fn extras(p: &Problem, turn: usize) -> Problem {
         p = p.with("softcap", 20.0);
     }
     if matches!(turn, 3 | 4) && p.phase() == PhaseName::Prefill {
-        p = p.pack(vec![[q.div_ceil(3), k.div_ceil(3)], [q, k], [1, k], [65, 63]]);
+        let third = [q.div_ceil(3), k.div_ceil(3)];
+        p = p.pack(vec![[0, 7], third, [0, 0], [0, 0], [q, k], [1, k], [9, 0], [65, 63], [0, 0]]);
     }
     p
 }
@@ -465,7 +496,43 @@ fn fixed(i: usize) -> f32 {
     ((i as f32) * 12.9898 + 0.5).sin() * std::f32::consts::SQRT_2
 }
 
-/// Plain softmax in fp64: o, then lse. Heads and blocks of rows are independent of each other.
+const SCORE: &str = "score_bound";
+
+/// What bounds the scores of these inputs, over the rows that see a key and the keys that a row sees:
+/// `product_bound` is the largest norm of a query times the largest of a key of its head, which no
+/// sum of their products exceeds at any point; `score_bound` that times the scale, or the soft cap
+/// where it is less. Vectors that are not finite have no part: their scores are not either.
+fn measures(p: &Problem, inputs: &[Tensor]) -> Vec<(&'static str, f64)> {
+    let s = Shape::of(p);
+    let largest = |t: &Tensor, heads: usize, rows: Range<usize>, h: usize| {
+        let norm = |row: usize| {
+            let start = (row * heads + h) * s.d;
+            (start..start + s.d).map(|i| t.get(i).powi(2)).sum::<f64>().sqrt()
+        };
+        rows.into_par_iter().map(norm).filter(|x| x.is_finite()).reduce(|| 0.0, f64::max)
+    };
+    let mut most = 0f64;
+    for (b, one) in (0..s.b).flat_map(|b| p.places().into_iter().map(move |one| (b, one))) {
+        let (tq, tkv) = (one.q.len(), one.k.len());
+        let sees = |i: &usize| !s.keys(*i, tq, tkv).is_empty();
+        let Some(first) = (0..tq).find(sees) else { continue };
+        let seen = s.keys(first, tq, tkv).start..s.keys(tq - 1, tq, tkv).end;
+        let rows = b * s.tq + one.q.start + first..b * s.tq + one.q.end;
+        let start = b * s.tkv + one.k.start;
+        let keys: Vec<f64> = (0..s.hkv)
+            .map(|h| largest(&inputs[1], s.hkv, start + seen.start..start + seen.end, h))
+            .collect();
+        for h in 0..s.hq {
+            most = most.max(largest(&inputs[0], s.hq, rows.clone(), h) * keys[h / (s.hq / s.hkv)]);
+        }
+    }
+    let score = most * s.scale.abs();
+    vec![("product_bound", most), (SCORE, s.softcap.map_or(score, |cap| cap.min(score)))]
+}
+
+/// Plain softmax in fp64: o, then lse. Heads and blocks of rows are independent of each other. What a
+/// row does not see has no part in it, be it NaN. A row whose scores are all -infinity is as one that
+/// sees no key.
 ///
 /// It costs `2 (D + Dv)` operations for each head and visible pair: crop the problem first where
 /// one head or a few rows are enough.
@@ -478,6 +545,7 @@ fn reference(p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let mut o = Array4::<f64>::zeros((shape.b, shape.tq, shape.hq, shape.dv));
     let mut lse = Array3::<f64>::from_elem((shape.b, shape.hq, shape.tq), f64::NEG_INFINITY);
     let sequences = p.places();
+    let is_finite = v.iter().all(|x| x.is_finite());
     for (b, hq) in (0..shape.b).flat_map(|b| (0..shape.hq).map(move |hq| (b, hq))) {
         let hkv = hq / (shape.hq / shape.hkv);
         for (s, i0) in
@@ -504,13 +572,29 @@ fn reference(p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
                 p.slice_mut(s![..seen.start]).fill(0.0);
                 p.slice_mut(s![seen.end..]).fill(0.0);
                 let mut p = p.slice_mut(s![seen]);
+                if p.iter().all(|x| *x == f64::NEG_INFINITY) {
+                    p.fill(0.0);
+                    continue;
+                }
                 let max = p.fold(f64::NEG_INFINITY, |m, &x| m.max(x));
                 p.mapv_inplace(|x| (x - max).exp());
                 let sum = p.sum();
                 p /= sum;
                 lse[[b, hq, s.q.start + i]] = max + sum.ln();
             }
-            o.slice_mut(s![b, rows, hq, ..]).assign(&p.dot(&v));
+            let mut o = o.slice_mut(s![b, rows, hq, ..]);
+            if is_finite {
+                o.assign(&p.dot(&v));
+                continue;
+            }
+            // A weight of 0 makes NaN of what is not finite: that goes to the rows alone that see it.
+            o.assign(&p.dot(&v.mapv(|x| if x.is_finite() { x } else { 0.0 })));
+            for ((j, c), x) in v.indexed_iter().filter(|(_, x)| !x.is_finite()) {
+                let sees = |i: &usize| shape.keys(*i, tq, tkv).contains(&(first + j));
+                for i in (i0..i1).filter(sees) {
+                    o[[i - i0, c]] += p[[i - i0, j]] * x;
+                }
+            }
         }
     }
     vec![o.into_raw_vec_and_offset().0, lse.into_raw_vec_and_offset().0]
@@ -584,6 +668,84 @@ mod tests {
         assert!((flat[1][0] - 31f64.ln()).abs() < 0.011);
     }
 
+    /// NaN of a key or value reaches the rows that see it, wherever a block of rows begins.
+    #[test]
+    fn rows_have_no_part_in_what_they_do_not_see() {
+        let nan =
+            |t: &mut Tensor, i: usize| t.bytes[2 * i..2 * i + 2].copy_from_slice(&[0xc0, 0x7f]);
+        for (window, tq) in [(0, 150), (0, 90), (0, 170), (40, 150)] {
+            let p = shape(tq, 150, true)
+                .with("window", if window > 0 { window.into() } else { Value::None });
+            let clean = inputs(&p, &Family::default(), 5);
+            let want = reference(&p, &clean);
+            for (j, tensor) in [(0, 1), (70, 1), (149, 1), (0, 2), (70, 2), (149, 2)] {
+                let mut inputs = clean.clone();
+                nan(&mut inputs[tensor], j * 8 + 3);
+                let got = reference(&p, &inputs);
+                let s = Shape::of(&p);
+                for (i, h) in (0..tq).flat_map(|i| (0..2).map(move |h| (i, h))) {
+                    let sees = s.keys(i, tq, 150).contains(&j);
+                    for c in 0..8 {
+                        let at = (i * 2 + h) * 8 + c;
+                        let bad = sees && (tensor == 1 || c == 3);
+                        assert!(if bad { got[0][at].is_nan() } else { got[0][at] == want[0][at] });
+                    }
+                    let (got, want) = (got[1][h * tq + i], want[1][h * tq + i]);
+                    assert!(if sees && tensor == 1 { got.is_nan() } else { got == want });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn scores_of_minus_infinity_are_as_no_key() {
+        let p = shape(2, 3, false).with("Hq", 1);
+        let mut inputs = inputs(&p, &Family::default(), 5);
+        inputs[0] = Tensor::from_f64(DType::Bf16, &[1, 2, 1, 8], [1.0; 16]);
+        let set = |k: [f64; 3]| {
+            let k = k.into_iter().flat_map(|x| [x; 8]);
+            Tensor::from_f64(DType::Bf16, &[1, 3, 1, 8], k)
+        };
+        let low = f64::NEG_INFINITY;
+        inputs[1] = set([low; 3]);
+        let got = reference(&p, &inputs);
+        assert!(got[0].iter().all(|x| *x == 0.0) && got[1] == [low; 2]);
+        inputs[1] = set([low, 0.5, low]);
+        let got = reference(&p, &inputs);
+        assert!((0..8).all(|c| got[0][c] == inputs[2].get(8 + c)) && got[1][0] == 8.0 * 0.5 * 0.3);
+        inputs[1] = set([-low, 0.5, 0.5]);
+        let got = reference(&p, &inputs);
+        assert!(got.iter().flatten().all(|x| x.is_nan()));
+    }
+
+    /// The bounds hold of every score that a row has, and are those of the vectors that are met alone.
+    #[test]
+    fn scores_are_bounded_by_norms() {
+        let p = problem("Hq=2,Hkv=1,D=8,causal=true,scale=0.3,lens=3:5+0:4+2+6:3");
+        let mut inputs = inputs(&p, &Family::default(), 5);
+        let of = |p: &Problem, inputs: &[Tensor]| {
+            let all = measures(p, inputs);
+            assert_eq!((all[0].0, all[1].0), ("product_bound", "score_bound"));
+            (all[0].1, all[1].1)
+        };
+        let (product, score) = of(&p, &inputs);
+        assert!((score - 0.3 * product).abs() < 1e-12 && product > 1.0);
+        // Keys of a sequence without queries, queries that see no key, vectors that are not finite.
+        let put = |t: &mut Tensor, row: usize, x: u16| {
+            (row * 8..row * 8 + 8)
+                .for_each(|i| t.bytes[2 * i..2 * i + 2].copy_from_slice(&x.to_le_bytes()));
+        };
+        put(&mut inputs[1], 6, 0x7000);
+        put(&mut inputs[0], 2 * 6, 0x7000);
+        put(&mut inputs[1], 0, 0x7fc0);
+        let less = of(&p, &inputs).0;
+        assert!(less <= product && less > 0.0);
+        put(&mut inputs[1], 1, 0x4e80); // 2^30
+        let (product, score) = of(&p, &inputs);
+        assert!(product > 1e9 && score > 3e8);
+        assert_eq!(of(&p.with("softcap", 20.0), &inputs).1, 20.0);
+    }
+
     /// Against a count of every pair, over shapes and windows of every kind.
     #[test]
     fn visible_pairs_are_those_that_the_mask_lets_through() {
@@ -595,7 +757,8 @@ mod tests {
         for i in 0..10_000 {
             let causal = i % 4 > 0;
             let sequences = 1 + draw(3);
-            let lens: Vec<_> = (0..sequences).map(|_| [1 + draw(40), 1 + draw(40)]).collect();
+            let least = usize::from(sequences == 1);
+            let lens: Vec<_> = (0..sequences).map(|_| [0, 0].map(|_| least + draw(40))).collect();
             let mut p = shape(lens[0][0], lens[0][1], causal).with_role(Role::Sequence, 1);
             if causal && i % 2 == 0 {
                 p = p.with("window", 1 + draw(50));

@@ -81,6 +81,18 @@ pub trait Operator: Sync {
     /// What makes the layer, for people: `Hq 16, Hkv 4, D 128, causal`.
     fn layer(&self, p: &Problem) -> String;
 
+    /// What conditions of manifests may name of the inputs beside the variables, such as
+    /// `score_bound`, above which no score lies.
+    fn measures(&self, _: &Problem, _inputs: &[Tensor]) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// The family whose limits count for inputs that nobody drew, in place of `family`: one of large
+    /// logits where theirs are.
+    fn family_of(&self, _: &Problem, _inputs: &[Tensor], family: &Family) -> Family {
+        *family
+    }
+
     /// What is odd about an input that a user brings, if anything.
     fn doubt(&self, _name: &str, _tensor: &Tensor) -> Option<&'static str> {
         None

@@ -2,7 +2,7 @@
 
 use super::limits::{GROSS, GROSS_CAP, usual_floor};
 use super::map;
-use crate::op::{Crop, Problem, Role, Tensor, TensorSpec};
+use crate::op::{Crop, DType, Problem, Role, Tensor, TensorSpec};
 use crate::record::OutputError;
 
 /// Tokens of a block along T.
@@ -56,6 +56,23 @@ impl Sums {
     }
 }
 
+/// Whether a result is what a reference wants that is not finite, or not so once it is `stored`: NaN
+/// for NaN, infinity for the same infinity.
+fn is_alike(got: f64, want: f64, stored: f64) -> bool {
+    (got.is_nan() && want.is_nan()) || got == want || got == stored
+}
+
+/// A value rounded to the digits of a precision. Where it lies beyond that precision's range, as the
+/// fp32 output of an fp16 problem may, it has as many digits there.
+fn rounded(precision: DType, x: f64) -> f64 {
+    let near = precision.round(x);
+    if near.is_finite() || !x.is_finite() {
+        return near;
+    }
+    let size = 2f64.powi(x.abs().log2() as i32);
+    precision.round(x / size) * size
+}
+
 /// Rows and columns of an output inside one crop, and whether its rows are tokens.
 fn matrix(spec: &TensorSpec, len: usize) -> (usize, usize, bool) {
     let (axis, last) = (spec.token_axis(), spec.shape.len() - 1);
@@ -88,10 +105,10 @@ pub fn judge(
         let mut local = vec![Sums::default(); (first + rows).div_ceil(BLOCK) - first / BLOCK];
         for (i, &want) in part.want.iter().enumerate().filter(|(i, _)| part.has(*i)) {
             let got = part.got.get(i);
-            let rounded = precision.round(want);
+            let (stored, rounded) = (spec.dtype.round(want), rounded(precision, want));
             let mut one = Sums { n: 1, reference: want * want, ..Sums::default() };
-            if !want.is_finite() || !rounded.is_finite() {
-                nonfinite += u64::from(got != want && got != rounded);
+            if !stored.is_finite() {
+                nonfinite += u64::from(!is_alike(got, want, stored));
                 continue;
             }
             // A missing value counts as zero, so that E stays a number.
@@ -146,11 +163,9 @@ pub fn judge(
             let block = local[row / BLOCK - first / BLOCK].rms();
             let scale = if rms > 0.0 { want.abs().max(block).max(rms * 1e-3) } else { 1.0 };
             let tolerance = (GROSS * limit * floor).min(GROSS_CAP) * scale;
-            let right = if want.is_finite() && precision.round(want).is_finite() {
-                off <= tolerance
-            } else {
-                got == want || got == precision.round(want)
-            };
+            let stored = spec.dtype.round(want);
+            let right =
+                if stored.is_finite() { off <= tolerance } else { is_alike(got, want, stored) };
             let say = |what: &str| {
                 let at = place(spec, part.crop, row, i % cols);
                 format!("{what} {}{at} got {got:.6e} wanted {want:.6e}", spec.name)

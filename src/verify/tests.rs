@@ -252,3 +252,46 @@ fn agreement_counts_units_in_the_last_place() {
     set(&mut other[0], 2, f64::NAN);
     assert_eq!(agreement(&b.problem, &b.outputs, &other)[0].worst_ulp, 2f64.powi(53));
 }
+
+/// NaN is right where the reference has it, and an infinity of the same sign; nothing else is.
+#[test]
+fn what_is_not_finite_must_be_of_its_kind() {
+    let problem = full(130, 2);
+    let mut inputs = problem.inputs(&Family::default(), 5);
+    let row = 64;
+    set(&mut inputs[2], 129 * row + 3, f64::NAN);
+    set(&mut inputs[2], 128 * row + 5, f64::INFINITY);
+    let outputs = perfect(&problem, &inputs);
+    let reference = Reference::new(&problem, &inputs, Subset::whole(&problem));
+    let hold = |outputs: &[Tensor]| reference.hold(&Family::default(), outputs).verification;
+    let right = hold(&outputs);
+    assert!(right.passed, "{right:?}");
+    let at = |t: usize, h: usize, d: usize| (t * 2 + h) * row + d;
+    assert!(outputs[0].get(at(129, 1, 3)).is_nan() && outputs[0].get(at(128, 1, 3)).is_finite());
+    for (i, x) in [
+        (at(129, 1, 3), 1.0),
+        (at(129, 1, 3), f64::INFINITY),
+        (at(129, 0, 5), f64::NEG_INFINITY),
+        (at(129, 0, 5), f64::NAN),
+        (at(128, 1, 3), f64::NAN),
+    ] {
+        let mut wrong = outputs.clone();
+        set(&mut wrong[0], i, x);
+        let v = hold(&wrong);
+        assert!(!v.passed && v.outputs[0].nonfinite == 1, "{i} {x}: {v:?}");
+        assert!(v.outputs[0].first_bad.is_some());
+    }
+}
+
+/// An fp32 output of an fp16 problem may lie where fp16 has infinity.
+#[test]
+fn fp32_outputs_keep_their_range() {
+    let problem = full(70, 1).with_dtype(DType::Fp16).with("scale", 1e5);
+    let mut b = bench(problem, Subset::whole);
+    assert!((0..70).any(|i| b.outputs[1].get(i).abs() > 65504.0));
+    let v = b.hold().verification;
+    assert!(v.passed && v.outputs[1].floor < 1e-3, "{v:?}");
+    let i = (0..70).find(|i| b.outputs[1].get(*i).abs() > 65504.0).expect("a large one");
+    set(&mut b.outputs[1], i, f64::INFINITY);
+    assert_eq!(b.hold().verification.outputs[1].nonfinite, 1);
+}

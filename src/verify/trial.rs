@@ -233,7 +233,9 @@ pub fn run(
         return Trial::failed(Check::Build, e.0);
     }
     let multiprocessors = subject.multiprocessors(device.facts().multiprocessors);
-    match kernel.job_on(&subject.case.problem, &subject.case.tile, multiprocessors) {
+    let Case { problem, tile, family, seed, .. } = &subject.case;
+    let drawn = kernel.admits_drawn(problem, family, *seed);
+    match drawn.and_then(|()| kernel.job_on(problem, tile, multiprocessors)) {
         Ok(job) => run_job(&job, subject, device, against),
         Err(e) => Trial::failed(Check::Build, e.0),
     }
@@ -290,7 +292,12 @@ fn twice(
     let same = super::same_bits(&first.outputs, &second.outputs);
     let reference =
         Reference::new(&subject.case.problem, inputs, Subset::whole(&subject.case.problem));
-    let mut held = reference.hold(&subject.case.family, &first.outputs);
+    let Case { problem, family, .. } = &subject.case;
+    let family = match problem.has_usual_scale() {
+        true => *family,
+        false => problem.op().family_of(problem, inputs, family),
+    };
+    let mut held = reference.hold(&family, &first.outputs);
     let mut damage = first.damage;
     damage.extend(second.damage);
     damage.dedup();
@@ -323,9 +330,12 @@ fn prefix(
     device: &dyn Device,
     trial: &mut Trial,
 ) {
-    let t = subject.case.problem.tokens();
+    let problem = &subject.case.problem;
+    let t = problem.tokens();
     // Somewhere inside, rarely at a block's edge.
     let cut = (t / 2 + 3).min(t - 1);
+    // Of the tokens that are looked back on, those that the rows before the cut see.
+    let seen = problem.op().cut(problem, &(0..cut)).map_or(cut, |needed| needed.past.end);
     let other =
         subject.case.problem.inputs(&subject.case.family, subject.case.seed.wrapping_add(0x5eed));
     let specs: Vec<TensorSpec> = subject.case.problem.tensors_of(Flow::Input);
@@ -337,8 +347,12 @@ fn prefix(
             let is_time = |role: &Option<Role>| matches!(role, Some(Role::Token | Role::Past));
             let Some(axis) = spec.roles.iter().position(is_time) else { return mixed };
             let row = spec.shape[axis + 1..].iter().product::<usize>() * spec.dtype.bytes();
-            for start in (0..mixed.bytes.len()).step_by(row * t) {
-                let changed = start + cut * row..start + t * row;
+            let (first, all) = match spec.roles[axis] {
+                Some(Role::Past) => (seen, spec.shape[axis]),
+                _ => (cut, t),
+            };
+            for start in (0..mixed.bytes.len()).step_by(row * all) {
+                let changed = start + first * row..start + all * row;
                 mixed.bytes[changed.clone()].copy_from_slice(&b.bytes[changed]);
             }
             mixed

@@ -22,9 +22,10 @@ fn starts(lens: &[[usize; 2]], side: usize) -> RawArg {
 #[test]
 fn longest_sequences_come_first() {
     let kernel = kernel("attention/prefill.sm90a");
-    // More sequences than a CTA has threads, with ties.
-    let lens: Vec<[usize; 2]> =
-        (0..150).map(|i| [1 + i * 37 % 700, 1 + (i / 2) * 53 % 900]).collect();
+    // More sequences than a CTA has threads, with ties and empty ones.
+    let lens: Vec<[usize; 2]> = (0..150)
+        .map(|i| [(i * 37 % 700) * (i % 5).min(1), (i / 2) * 53 % 900 * (i % 4).min(1)])
+        .collect();
     for causal in [false, true] {
         let problem = packed(&lens, (3, 1), causal);
         let tile = kernel.default_tile(&problem).unwrap();
