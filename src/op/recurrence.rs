@@ -1,4 +1,5 @@
 //! What linear operators share: a state of fixed size that each token decays, changes and reads.
+//! Packed sequences lie one after another, and each has a state of its own.
 //!
 //! The two delta rules are here whole and differ in their gate ([`Gate`]): one number a head and
 //! token in the gated delta rule, one a key channel as well in Kimi Delta Attention.
@@ -6,6 +7,8 @@
 //! ```text
 //! S = diag(exp g_t) S;  e = v_t - S^T k_t;  S += beta_t k_t e^T;  o_t = scale * S^T q_t
 //! ```
+
+use std::ops::Range;
 
 use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
@@ -15,7 +18,7 @@ use super::family::{Beta, Decay, Keys, Part};
 use super::operator::{
     DRAFTS, Default, Face, Operator, Own, Phase, PhaseName, Role, Suite, Variable, Work,
 };
-use super::value::{Kind, Value};
+use super::value::{Kind, Scalar, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
 // Rows that every linear operator has.
@@ -47,6 +50,12 @@ pub const fn context() -> Variable {
     let need = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
     let doc = "tokens before, which the state stands for; no tensor and no work depends on it";
     Variable::row("context", "context", Kind::Count, need, Role::Context, doc)
+}
+
+/// Lengths of packed sequences, one a sequence.
+pub const fn lens() -> Variable {
+    let doc = "packed sequences of unequal lengths, in place of B and T: 1000+16x512";
+    Variable::row("lens", "lens", Kind::Lens, Default::Nothing, Role::Lengths, doc)
 }
 
 /// Tokens a sequence.
@@ -99,13 +108,58 @@ pub fn own_axes(phase: PhaseName) -> &'static [Own] {
     }
 }
 
-/// In decode and verify the problem in turns with its state in fp32, bf16 and fp16.
+/// In turns the problem as it is and with packed lengths; in decode and verify with its state in
+/// fp32, bf16 and fp16 too.
 pub fn extras(p: &Problem, turn: usize) -> Problem {
-    // Every third case is looked at for more: formats take other turns.
+    // Every third case is looked at for more: extras take other turns.
     match (p.phase(), (turn + turn / 3) % 3) {
-        (PhaseName::Prefill, _) | (_, 0) => p.clone(),
+        (PhaseName::Prefill, 2) => p.pack(ragged(p.tokens(), turn / 2)),
+        (PhaseName::Prefill, _) => p.clone(),
+        (PhaseName::Decode, _) if turn % 5 == 4 => p.pack(vec![[1, 1]; 3]),
+        (PhaseName::Verify, _) if turn % 5 == 4 => p.pack([p.tokens(), 2, 16, 3].map(both).into()),
+        (_, 0) => p.clone(),
         (_, 1) => p.with("state", Value::Word("bf16")),
         _ => p.with("state", Value::Word("fp16")),
+    }
+}
+
+/// Lengths around `t`, of which some are 1, some shorter than a chunk and some 0: in turns in the
+/// middle, first and last.
+fn ragged(t: usize, turn: usize) -> Vec<[usize; 2]> {
+    let third = t.div_ceil(3);
+    let lens = match turn % 3 {
+        0 => [t, 0, third, 0, 65],
+        1 => [0, third, t, 1, 7],
+        _ => [1, 63, t, 0, 0],
+    };
+    lens.map(both).into()
+}
+
+/// A length as packed lengths have it: of q and of k.
+fn both(n: usize) -> [usize; 2] {
+    [n, n]
+}
+
+/// What manifests may name of the sequences: `N` of them, the longest of `Tmax` tokens; `packed`
+/// where they lie one after another.
+pub fn derived(p: &Problem) -> Vec<(&'static str, Scalar)> {
+    let lens = p.lens();
+    let packed = !lens.is_empty();
+    let n = if packed { lens.len() } else { p.sequences() };
+    let longest = lens.iter().map(|l| l[0]).max().unwrap_or(p.tokens());
+    vec![
+        ("packed", Scalar::Bool(packed)),
+        ("N", Scalar::Int(n as i64)),
+        ("Tmax", Scalar::Int(longest as i64)),
+    ]
+}
+
+/// The tokens of each sequence, counted through all of them.
+pub fn sequences_of(p: &Problem) -> Vec<Range<usize>> {
+    let t = p.tokens();
+    match p.lens() {
+        [] => (0..p.sequences()).map(|b| b * t..(b + 1) * t).collect(),
+        _ => p.places().into_iter().map(|one| one.q).collect(),
     }
 }
 
@@ -125,7 +179,10 @@ pub fn layer(p: &Problem, heads: String) -> String {
     if p.phase() == PhaseName::Verify {
         text += &format!(", {} new tokens", p.tokens());
     }
-    text
+    match p.lens().len() {
+        0 => text,
+        n => format!("{text}, {n} packed sequences"),
+    }
 }
 
 /// Whether the decay is one number a head and token, or one a key channel as well.
@@ -158,6 +215,10 @@ impl Operator for DeltaRule {
 
     fn parts(&self) -> &'static [Part] {
         &[Part::Gate, Part::Keys, Part::Beta]
+    }
+
+    fn derived(&self, p: &Problem) -> Vec<(&'static str, Scalar)> {
+        derived(p)
     }
 
     fn tensors(&self, p: &Problem) -> Vec<TensorSpec> {
@@ -199,7 +260,7 @@ impl Operator for DeltaRule {
 }
 
 /// Rows of the delta rules. The query/key head of value head `hv` is `hv / (HV/H)`.
-pub static VARIABLES: [Variable; 11] = [
+pub static VARIABLES: [Variable; 12] = [
     sequences(),
     tokens(),
     Variable::row(
@@ -232,6 +293,7 @@ pub static VARIABLES: [Variable; 11] = [
     ),
     state(),
     context(),
+    lens(),
 ];
 /// A head's usual width.
 pub const DIM: Default = Default::Is(Value::Count(128));
@@ -255,7 +317,9 @@ impl Shape {
 
 /// q and k `[B,T,H,K]`, v `[B,T,HV,V]`, g `[B,T,HV]` or `[B,T,HV,K]` fp32, beta `[B,T,HV]`
 /// fp32, initial_state `[N,HV,K,V]` if given; o as v, final_state `[N,HV,K,V]` if asked for. N = B;
-/// states are fp32 unless their format says otherwise.
+/// states are fp32 unless their format says otherwise. N packed sequences have B = 1 and an input
+/// more, cu_seqlens `[N+1]` i32: where each begins and the last ends. A sequence without tokens
+/// leaves its state as it was, 0 if none is given.
 fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
     let (dtype, state) = (p.dtype(), p.format("state"));
     let g = if gate == Gate::Scalar { "B T HV" } else { "B T HV K" };
@@ -266,6 +330,7 @@ fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
         p.input("g", DType::Fp32, g),
         p.input("beta", DType::Fp32, "B T HV"),
         p.input("initial_state", state, "N HV K V").only_if(p.flag("initial_state")),
+        p.input("cu_seqlens", DType::I32, "N+1").only_if(!p.lens().is_empty()),
         p.output("o", dtype, "B T HV V"),
         p.output("final_state", state, "N HV K V").only_if(p.flag("final_state")),
     ]
@@ -315,6 +380,7 @@ fn inputs(p: &Problem, gate: Gate, family: &Family, seed: u64) -> Vec<Tensor> {
     if p.flag("initial_state") {
         all.push(normal_tensor(&specs[5], seed, 5, 0.5));
     }
+    all.extend(p.cu_seqlens().into_iter().map(|(_, starts)| starts));
     all
 }
 
@@ -379,24 +445,25 @@ fn betas(n: usize, family: &Family, seed: u64) -> Vec<f32> {
     beta
 }
 
-/// The recurrence in fp64, token by token: o, then the final state if asked for.
+/// The recurrence in fp64, token by token of each sequence: o, then the final state if asked for.
 fn reference(p: &Problem, gate: Gate, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let (s, scale) = (Shape::of(p), p.number("scale").unwrap_or(1.0));
     let [q, k, v, g, beta] = [0, 1, 2, 3, 4].map(|i| inputs[i].to_f64());
     let start = p.flag("initial_state").then(|| inputs[5].to_f64());
     let mut o = vec![0.0; v.len()];
-    let mut last = vec![0.0; s.b * s.hv * s.k * s.v];
-    for (b, hv) in (0..s.b).flat_map(|b| (0..s.hv).map(move |hv| (b, hv))) {
+    let sequences = sequences_of(p);
+    let mut last = vec![0.0; sequences.len() * s.hv * s.k * s.v];
+    for (n, hv) in (0..sequences.len()).flat_map(|n| (0..s.hv).map(move |hv| (n, hv))) {
         let h = hv / (s.hv / s.h);
-        let state = (b * s.hv + hv) * s.k * s.v..(b * s.hv + hv + 1) * s.k * s.v;
+        let state = (n * s.hv + hv) * s.k * s.v..(n * s.hv + hv + 1) * s.k * s.v;
         let mut m = match &start {
             Some(x) => Array2::from_shape_vec((s.k, s.v), x[state.clone()].to_vec()),
             None => Ok(Array2::zeros((s.k, s.v))),
         }
         .expect("a full state");
         let mut e = vec![0.0; s.v];
-        for t in 0..s.t {
-            let (qk, hvt) = (((b * s.t + t) * s.h + h) * s.k, (b * s.t + t) * s.hv + hv);
+        for t in sequences[n].clone() {
+            let (qk, hvt) = ((t * s.h + h) * s.k, t * s.hv + hv);
             let (q, k) = (ArrayView1::from(&q[qk..qk + s.k]), &k[qk..qk + s.k]);
             let decay = |c: usize| match gate {
                 Gate::Scalar => g[hvt].exp(),

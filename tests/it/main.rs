@@ -16,6 +16,7 @@ mod fuzz;
 mod gemm;
 mod named;
 mod operators;
+mod packed;
 mod profile;
 mod run;
 mod sampling;
