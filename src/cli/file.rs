@@ -70,6 +70,9 @@ struct Source<'a> {
     file: SafeTensors<'a>,
 }
 
+/// Where packed sequences begin and the last ends, in tokens of q and of k.
+const CU_SEQLENS: [&str; 2] = ["cu_seqlens_q", "cu_seqlens_kv"];
+
 /// Variables with the tensor that told them.
 type Told = IndexMap<&'static str, &'static str>;
 
@@ -196,12 +199,19 @@ impl Source<'_> {
             op.variable(name).is_some() && problem.value(name) != value
         };
         if let (Some(_), Some((name, value))) = (lens, sized.iter().find(|pair| differs(*pair))) {
-            return Err(format!(
-                "{}: cu_seqlens: packed sequences have {name} = {} in all: got {name} = {value} of {}",
-                self.name,
-                problem.value(name),
-                told.get(name).unwrap_or(&"the tensors"),
-            ));
+            let (is, file) = (problem.value(name), &self.name);
+            let tensor = told.get(name).unwrap_or(&"the tensors");
+            return Err(match op.variable(name).map(|v| v.role) {
+                Some(role @ (Role::Token | Role::Past)) => {
+                    let ends = CU_SEQLENS[usize::from(role == Role::Past)];
+                    format!(
+                        "{file}: {ends}: ends with {is}: expected {name} = {value}, the tokens of {tensor}"
+                    )
+                }
+                _ => format!(
+                    "{file}: {tensor}: packed sequences have {name} = {is} in all: got {name} = {value}"
+                ),
+            });
         }
         Ok(problem)
     }
@@ -242,21 +252,7 @@ impl Source<'_> {
 
     /// Lengths of packed sequences: differences of `cu_seqlens_q` and `cu_seqlens_kv`.
     fn lens(&self) -> Result<Vec<[usize; 2]>, String> {
-        let read = |tensor: &str| {
-            let fault = |why: String| format!("{}: {tensor}: {why}", self.name);
-            let view = self.tensor(tensor)?;
-            if view.dtype() != Dtype::I32 || view.shape().len() != 1 {
-                let got = format!("got {:?} of shape {:?}", view.dtype(), view.shape());
-                return Err(fault(format!("{got}, expected I32 of shape [N+1]")));
-            }
-            let n = view.shape()[0];
-            let starts: Vec<f64> = (0..n).map(|i| DType::I32.get(view.data(), i)).collect();
-            if starts.first() != Some(&0.0) || !starts.windows(2).all(|w| w[0] < w[1]) || n < 2 {
-                return Err(fault("expected 0, then ascending ends of the sequences".into()));
-            }
-            Ok(starts.windows(2).map(|w| (w[1] - w[0]) as usize).collect::<Vec<_>>())
-        };
-        let (q, k) = (read("cu_seqlens_q")?, read("cu_seqlens_kv")?);
+        let [q, k] = [self.lengths(CU_SEQLENS[0])?, self.lengths(CU_SEQLENS[1])?];
         if q.len() != k.len() {
             return Err(format!(
                 "{}: cu_seqlens_q has {} sequences, cu_seqlens_kv {}: expected as many",
@@ -266,6 +262,37 @@ impl Source<'_> {
             ));
         }
         Ok(q.into_iter().zip(k).map(|(q, k)| [q, k]).collect())
+    }
+
+    /// Differences of a tensor that holds 0, then the end of each sequence.
+    fn lengths(&self, tensor: &str) -> Result<Vec<usize>, String> {
+        let fault = |why: String| Err(format!("{}: {tensor}: {why}", self.name));
+        let view = self.tensor(tensor)?;
+        if view.dtype() != Dtype::I32 || view.shape().len() != 1 {
+            let got = format!("got {:?} of shape {:?}", view.dtype(), view.shape());
+            return fault(format!("{got}, expected I32 of shape [N+1]"));
+        }
+        let n = view.shape()[0];
+        if n < 2 {
+            return fault(format!(
+                "got shape [{n}], expected [N+1]: 0, then the end of each sequence"
+            ));
+        }
+        let ends: Vec<i64> = (0..n).map(|i| DType::I32.get(view.data(), i) as i64).collect();
+        if ends[0] != 0 {
+            return fault(format!(
+                "[0] is {}, expected 0, where the first sequence begins",
+                ends[0]
+            ));
+        }
+        if let Some(i) = (1..n).find(|&i| ends[i] < ends[i - 1]) {
+            return fault(format!(
+                "[{i}] is {} after {}: expected ends in ascending order, an end again for an empty sequence",
+                ends[i],
+                ends[i - 1]
+            ));
+        }
+        Ok(ends.windows(2).map(|w| (w[1] - w[0]) as usize).collect())
     }
 
     /// The tensor of a spec. fp32 inputs of a 16-bit problem may come in 16 bits: widening

@@ -90,7 +90,7 @@ static VARIABLES: [Variable; 13] = [
         Kind::Lens,
         Default::Nothing,
         Role::Lengths,
-        "packed sequences of unequal lengths, in place of B and T: 1000+16x512, 5:1000 for 5 queries of 1000 keys",
+        "packed sequences of unequal lengths, in place of B and T: 1000+16x512, 5:1000 for 5 queries of 1000 keys, 0 for an empty one",
     ),
 ];
 const LENGTH: Default = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
@@ -283,13 +283,16 @@ impl Operator for Attention {
     /// sees.
     fn cut(&self, p: &Problem, rows: &Range<usize>) -> Option<Cut> {
         let s = Shape::of(p);
-        let mut lens = Vec::new();
+        let (mut lens, mut between) = (Vec::new(), Vec::new());
         let mut keys: Option<Range<usize>> = None;
         for one in p.places() {
             let (start, end) = (rows.start.max(one.q.start), rows.end.min(one.q.end));
             if start >= end {
+                // The keys of a sequence without rows stay, where they lie between those of others.
+                between.extend(keys.is_some().then_some([0, one.k.len()]));
                 continue;
             }
+            lens.append(&mut between);
             // Only the last sequence met is cut at its end, so the keys stay in one piece.
             let seen = s.keys(end - 1 - one.q.start, one.q.len(), one.k.len()).end;
             let tkv = if end < one.q.end { seen } else { one.k.len() };

@@ -1,4 +1,5 @@
-//! Lengths of packed sequences, as texts and as places.
+//! Lengths of packed sequences, as texts and as places. A sequence may be empty, of queries, of keys
+//! or of both, as in batches that are padded for CUDA graphs.
 
 use std::ops::Range;
 
@@ -28,17 +29,18 @@ pub fn parse(text: &str) -> Result<Vec<[usize; 2]>, String> {
     for part in text.split('+') {
         let fault = || {
             format!(
-                "lens={text}: `{part}` is no length: write lengths of at least 1 as in 1000+4097, 16x512 for a number of equal ones, 5:1000 for 5 queries of 1000 keys"
+                "lens={text}: `{part}` is no length: write lengths as in 1000+4097, 16x512 for 1 to 2^20 equal ones, 5:1000 for 5 queries of 1000 keys, 0 for an empty sequence; 2^30 tokens at most"
             )
         };
         let count = |text: &str| match text.trim().parse::<usize>() {
-            Ok(n) if n > 0 && n <= 1 << 30 => Ok(n),
+            Ok(n) if n <= 1 << 30 => Ok(n),
             _ => Err(fault()),
         };
         let (times, one) = part.split_once('x').map_or((Ok(1), part), |(n, one)| (count(n), one));
         let (q, k) = one.split_once(':').unwrap_or((one, one));
         let (times, one) = (times?, [count(q)?, count(k)?]);
-        if times > 1 << 20 || one[0].max(one[1]).saturating_mul(times) > 1 << 30 {
+        let is_many = |n: usize| n.saturating_mul(times) > 1 << 30;
+        if !(1..=1 << 20).contains(&times) || is_many(one[0]) || is_many(one[1]) {
             return Err(fault());
         }
         lens.extend(std::iter::repeat_n(one, times));
@@ -67,10 +69,10 @@ mod tests {
 
     #[test]
     fn lengths_round_trip() {
-        for given in ["1000", "3x64+1000", "5:1000+2x7:8+7"] {
+        for given in ["1000", "3x64+1000", "5:1000+2x7:8+7", "0+30+3x0+5:0+0:5+70"] {
             assert_eq!(text(&parse(given).unwrap()), given);
         }
-        for given in ["", "0", "1+", "2x", "x3", "1:0", "99999999999", "1048576x1048576"] {
+        for given in ["", "1+", "2x", "x3", "0x3", "1:", "-1", "99999999999", "1048576x1048576"] {
             assert!(parse(given).unwrap_err().contains("lens="), "{given}");
         }
     }
@@ -80,5 +82,8 @@ mod tests {
         let all = places(&[[5, 7], [2, 3]]);
         assert_eq!((all[1].q.clone(), all[1].k.clone()), (5..7, 7..10));
         assert_eq!(sums(&[[5, 7], [2, 3]]), [7, 10]);
+        let all = places(&[[0, 0], [5, 0], [0, 3], [2, 3]]);
+        assert_eq!((all[1].q.clone(), all[1].k.clone()), (0..5, 0..0));
+        assert_eq!((all[3].q.clone(), all[3].k.clone()), (5..7, 3..6));
     }
 }

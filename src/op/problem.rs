@@ -282,7 +282,9 @@ impl Problem {
             let n = self.count(name);
             let packed = !self.lens().is_empty()
                 && self.op.with_role(Role::Token).is_some_and(|v| v.name == name);
-            let bad = self.lens().iter().map(|l| l[0]).find(|n| !(least..=most).contains(n));
+            // An empty sequence has no row to be of the phase.
+            let mut given = self.lens().iter().map(|l| l[0]).filter(|n| *n > 0);
+            let bad = given.find(|n| !(least..=most).contains(n));
             let n = if packed { bad.unwrap_or(least) } else { n };
             if !(least..=most).contains(&n) {
                 let range =
@@ -301,7 +303,26 @@ impl Problem {
                 ));
             }
         }
-        self.lengths_fault().or_else(|| self.op.fault(self))
+        self.emptiness_fault().or_else(|| self.lengths_fault()).or_else(|| self.op.fault(self))
+    }
+
+    /// Packed lengths of which all are 0. Sequences may be empty one by one, but a tensor without
+    /// elements has no address and no tensor map.
+    fn emptiness_fault(&self) -> Option<Fault> {
+        let (v, lens) = (self.op.with_role(Role::Lengths)?, self.lens());
+        let [q, k] = lens::sums(lens);
+        let none = match (q, k) {
+            (0, 0) => "tokens",
+            (0, _) => "queries",
+            (_, 0) => "keys",
+            _ => return None,
+        };
+        let text = format!(
+            "{}={}: no sequence has {none}: nothing can be launched on tensors without elements; give at least one sequence some, or leave the batch out",
+            v.name,
+            lens::text(lens)
+        );
+        (!lens.is_empty()).then(|| Fault::wrong(v.name, text))
     }
 
     /// Packed lengths that are not the operator's, or whose sums the sizes beside them contradict.

@@ -93,12 +93,12 @@ fn crops_of_packed_rows_keep_each_sequence_its_keys() {
         for causal in [true, window > 0] {
             let settings = format!(
                 "Hq=4,Hkv=2,D=8,Dv=4,scale=0.3,causal={causal},window={window},\
-                 lens=70+60:100+5:3+90"
+                 lens=0:9+70+0+60:100+0:20+5:3+4:0+0:7+90+0:5"
             );
             let p = problem("attention", &settings);
             let inputs = p.inputs(&Family::default(), 3);
             let whole = outputs(&p, &inputs);
-            for rows in [0..225, 0..10, 65..75, 60..140, 131..132, 200..225] {
+            for rows in [0..229, 0..10, 65..75, 60..140, 130..137, 131..132, 135..137, 200..229] {
                 let crop = Crop { b: 0, head: 3, rows };
                 let cut = p.crop_tensors(Flow::Output, &whole, &crop);
                 let small = p.crop(&crop);
@@ -541,6 +541,22 @@ fn records_of_problems_say_all_that_fixes_them() {
     assert!(why.contains("Tq = 5: packed sequences have 4 in all"), "{why}");
     let many = Problem::parse(op("attention"), PhaseName::Decode, "lens=5:100");
     assert!(many.unwrap_err().contains("Tq = 5: decode takes 1"));
+    // Padding has no row that could be too many; without any row or key there is nothing to do.
+    for (phase, lens) in [
+        (PhaseName::Decode, "1:40+3x0+1:90"),
+        (PhaseName::Decode, "0:7+1:40+1:0"),
+        (PhaseName::Prefill, "0+30"),
+        (PhaseName::Prefill, "5:0+0:5"),
+    ] {
+        let p = Problem::parse(op("attention"), phase, &format!("lens={lens},D=64")).unwrap();
+        assert_eq!(read(&serde_json::to_string(&p).unwrap()).as_ref(), Ok(&p));
+    }
+    for (lens, none) in [("0", "tokens"), ("3x0", "tokens"), ("0:5+0", "queries"), ("5:0", "keys")]
+    {
+        let why = Problem::parse(op("attention"), PhaseName::Prefill, &format!("lens={lens}"));
+        let why = why.unwrap_err();
+        assert!(why.starts_with(&format!("lens={lens}: no sequence has {none}")), "{why}");
+    }
 }
 
 /// A kernel that takes states alone, or 16-bit ones alone, is tried with them; one that takes nothing
