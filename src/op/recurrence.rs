@@ -54,7 +54,8 @@ pub const fn context() -> Variable {
 
 /// Lengths of packed sequences, one a sequence.
 pub const fn lens() -> Variable {
-    let doc = "packed sequences of unequal lengths, in place of B and T: 1000+16x512";
+    let doc =
+        "packed sequences of unequal lengths, in place of B and T: 1000+16x512, 0 for an empty one";
     Variable::row("lens", "lens", Kind::Lens, Default::Nothing, Role::Lengths, doc)
 }
 

@@ -77,7 +77,7 @@ fn extras(kernel: &Kernel, p: &Problem, some: &mut usize) -> Vec<(Problem, Optio
             p = p.with("softcap", 30.0);
         }
         if packed {
-            p = p.pack(vec![[5, 5], [100, 70]]);
+            p = p.pack(vec![[5, 5], [100, 100]]);
         }
         let extras = [window.is_some(), capped, packed].iter().filter(|x| **x).count();
         let most = if p.flag("causal") { window == Some(100) && extras == 3 } else { extras == 2 };

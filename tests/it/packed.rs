@@ -2,12 +2,16 @@
 //! beside it.
 
 use std::ops::Range;
+use std::path::Path;
 
 use crossover::device::Device;
 use crossover::kernel::{Kernel, Tile};
 use crossover::op::{Family, Flow, Op, PhaseName, Problem, Side, Tensor, TensorSpec};
+use predicates::str::contains;
+use safetensors::tensor::TensorView;
+use safetensors::{SafeTensors, serialize};
 
-use crate::common::{emulator, kernel, op, problem, registry};
+use crate::common::{crossover, emulator, kernel, op, problem, registry};
 
 /// Kernels of linear operators that take packed sequences.
 fn kernels() -> Vec<&'static Kernel> {
@@ -277,4 +281,81 @@ fn default_tiles_heed_the_longest_sequence() {
     assert_eq!(columns("lens=8x512"), columns("B=8,T=512"));
     assert_eq!(columns("lens=8192+64x1"), columns("T=8192"));
     assert!(columns("lens=8192+64x1") < columns("lens=8x512"));
+}
+
+/// Writes the file again with one tensor changed.
+fn changed(from: &Path, to: &Path, name: &str, change: impl Fn(&mut Vec<usize>, &mut Vec<u8>)) {
+    let bytes = std::fs::read(from).expect("a file");
+    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let mut all = Vec::new();
+    for (own, view) in file.tensors() {
+        let (mut shape, mut data) = (view.shape().to_vec(), view.data().to_vec());
+        if own == name {
+            change(&mut shape, &mut data);
+        }
+        all.push((own, view.dtype(), shape, data));
+    }
+    let views = all.iter().map(|(name, dtype, shape, data)| {
+        (name, TensorView::new(*dtype, shape.clone(), data).expect("a tensor"))
+    });
+    std::fs::write(to, serialize(views, None).expect("a file")).expect("a written file");
+}
+
+/// `inputs` writes `cu_seqlens`, `exec` reads it, and says what does not fit.
+#[test]
+fn files_carry_packed_sequences() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(format!("{name}.safetensors"));
+    let settings = "lens=30+0+69,H=1,HV=2,K=64,V=64,initial_state=true";
+    for name in ["gated_delta_rule", "kda", "lightning"] {
+        let settings =
+            if name == "lightning" { &settings.replace("H=1,HV", "H") } else { settings };
+        let input = path("in");
+        crossover(&["inputs", name, "-p", settings, "--out"]).arg(&input).assert().success();
+        let exec = |input: &Path| {
+            let mut command = crossover(&["exec", &format!("{name}/prefill.sm80")]);
+            command.args(["--device", "emulator", "--final-state", "--verify", "--inputs"]);
+            command.arg(input).arg("--out").arg(path("out"));
+            command
+        };
+        exec(&input).assert().success().stdout(contains("lens=30+0+69"));
+        let read = |name: &str| std::fs::read(path(name)).expect("a file");
+        let (given, made) = (read("in"), read("out"));
+        let [given, made] =
+            [&given, &made].map(|b| SafeTensors::deserialize(b).expect("a safetensors file"));
+        let start = given.tensor("initial_state").expect("a state");
+        let end = made.tensor("final_state").expect("a state");
+        assert_eq!((start.shape(), end.shape()), (&[3, 2, 64, 64][..], &[3, 2, 64, 64][..]));
+        let each = start.data().len() / 3;
+        assert_eq!(start.data()[each..2 * each], end.data()[each..2 * each], "{name}");
+        assert_ne!(start.data()[..each], end.data()[..each], "{name}");
+
+        std::fs::remove_file(path("out")).expect("a file");
+        let refused =
+            |tensor: &str, words: &[&str], change: &dyn Fn(&mut Vec<usize>, &mut Vec<u8>)| {
+                changed(&input, &path("odd"), tensor, change);
+                let mut failed = exec(&path("odd")).assert().code(2);
+                for word in words {
+                    failed = failed.stderr(contains(*word));
+                }
+                assert!(!path("out").exists());
+            };
+        let two = |shape: &mut Vec<usize>, data: &mut Vec<u8>| {
+            shape[0] = 2;
+            data.truncate(data.len() / 3 * 2);
+        };
+        refused(
+            "initial_state",
+            &["initial_state: got shape [2, 2, 64, 64]", "expected [3, 2"],
+            &two,
+        );
+        let set = |i: usize, x: i32| {
+            move |_: &mut Vec<usize>, data: &mut Vec<u8>| {
+                data[4 * i..4 * i + 4].copy_from_slice(&x.to_le_bytes());
+            }
+        };
+        refused("cu_seqlens", &["cu_seqlens: ends with 98", "T = 99"], &set(3, 98));
+        refused("cu_seqlens", &["cu_seqlens: [2] is 29 after 30"], &set(2, 29));
+        refused("cu_seqlens", &["cu_seqlens: [0] is 1, expected 0"], &set(0, 1));
+    }
 }
