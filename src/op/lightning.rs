@@ -15,6 +15,7 @@ use super::family::{Part, Slope};
 use super::operator::{
     Default, Face, Mark, Operator, Phase, PhaseName, Role, Side, Suite, Variable, Work,
 };
+use super::packed;
 use super::recurrence::{self, DIM};
 use super::value::{Kind, Scalar, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
@@ -47,7 +48,7 @@ static VARIABLES: [Variable; 11] = [
     ),
     recurrence::state(),
     recurrence::context(),
-    recurrence::lens(),
+    packed::lens(),
 ];
 
 /// Chunk length in the FLOP count; the kernels' own chunks may differ.
@@ -80,7 +81,7 @@ impl Operator for Lightning {
     }
 
     fn derived(&self, p: &Problem) -> Vec<(&'static str, Scalar)> {
-        recurrence::derived(p)
+        packed::derived(p)
     }
 
     /// q and k `[B,T,H,K]`, v `[B,T,H,V]`, s `[H]` fp32, initial_state `[N,H,K,V]` if given; o as
@@ -210,7 +211,7 @@ fn reference(p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let [qs, ks, vs, s] = [0, 1, 2, 3].map(|i| inputs[i].to_f64());
     let start = p.flag("initial_state").then(|| inputs[4].to_f64());
     let mut o = vec![0.0; vs.len()];
-    let sequences = recurrence::sequences_of(p);
+    let sequences = packed::sequences_of(p);
     let mut last = vec![0.0; sequences.len() * h * k * v];
     for (n, h, at) in (0..sequences.len()).flat_map(|n| (0..h).map(move |i| (n, i, n * h + i))) {
         let state = at * k * v..(at + 1) * k * v;

@@ -1,5 +1,4 @@
 //! What linear operators share: a state of fixed size that each token decays, changes and reads.
-//! Packed sequences lie one after another, and each has a state of its own.
 //!
 //! The two delta rules are here whole and differ in their gate ([`Gate`]): one number a head and
 //! token in the gated delta rule, one a key channel as well in Kimi Delta Attention.
@@ -7,8 +6,6 @@
 //! ```text
 //! S = diag(exp g_t) S;  e = v_t - S^T k_t;  S += beta_t k_t e^T;  o_t = scale * S^T q_t
 //! ```
-
-use std::ops::Range;
 
 use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
@@ -18,6 +15,7 @@ use super::family::{Beta, Decay, Keys, Part};
 use super::operator::{
     DRAFTS, Default, Face, Operator, Own, Phase, PhaseName, Role, Suite, Variable, Work,
 };
+use super::packed::{self, both, ragged};
 use super::value::{Kind, Scalar, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
@@ -50,13 +48,6 @@ pub const fn context() -> Variable {
     let need = Default::Need { example: "[1024, 4096]", small: Value::Count(256) };
     let doc = "tokens before, which the state stands for; no tensor and no work depends on it";
     Variable::row("context", "context", Kind::Count, need, Role::Context, doc)
-}
-
-/// Lengths of packed sequences, one a sequence.
-pub const fn lens() -> Variable {
-    let doc =
-        "packed sequences of unequal lengths, in place of B and T: 1000+16x512, 0 for an empty one";
-    Variable::row("lens", "lens", Kind::Lens, Default::Nothing, Role::Lengths, doc)
 }
 
 /// Tokens a sequence.
@@ -124,46 +115,6 @@ pub fn extras(p: &Problem, turn: usize) -> Problem {
     }
 }
 
-/// Lengths around `t`, of which some are 1, some shorter than a chunk and some 0: in turns in the
-/// middle, first and last.
-fn ragged(t: usize, turn: usize) -> Vec<[usize; 2]> {
-    let third = t.div_ceil(3);
-    let lens = match turn % 3 {
-        0 => [t, 0, third, 0, 65],
-        1 => [0, third, t, 1, 7],
-        _ => [1, 63, t, 0, 0],
-    };
-    lens.map(both).into()
-}
-
-/// A length as packed lengths have it: of q and of k.
-fn both(n: usize) -> [usize; 2] {
-    [n, n]
-}
-
-/// What manifests may name of the sequences: `N` of them, the longest of `Tmax` tokens; `packed`
-/// where they lie one after another.
-pub fn derived(p: &Problem) -> Vec<(&'static str, Scalar)> {
-    let lens = p.lens();
-    let packed = !lens.is_empty();
-    let n = if packed { lens.len() } else { p.sequences() };
-    let longest = lens.iter().map(|l| l[0]).max().unwrap_or(p.tokens());
-    vec![
-        ("packed", Scalar::Bool(packed)),
-        ("N", Scalar::Int(n as i64)),
-        ("Tmax", Scalar::Int(longest as i64)),
-    ]
-}
-
-/// The tokens of each sequence, counted through all of them.
-pub fn sequences_of(p: &Problem) -> Vec<Range<usize>> {
-    let t = p.tokens();
-    match p.lens() {
-        [] => (0..p.sequences()).map(|b| b * t..(b + 1) * t).collect(),
-        _ => p.places().into_iter().map(|one| one.q).collect(),
-    }
-}
-
 /// `H 16, HV 32, K = V = 128, state in and out`: `heads`, then what all linear operators say.
 pub fn layer(p: &Problem, heads: String) -> String {
     let (k, v) = (p.count("K"), p.count("V"));
@@ -219,7 +170,7 @@ impl Operator for DeltaRule {
     }
 
     fn derived(&self, p: &Problem) -> Vec<(&'static str, Scalar)> {
-        derived(p)
+        packed::derived(p)
     }
 
     fn tensors(&self, p: &Problem) -> Vec<TensorSpec> {
@@ -294,7 +245,7 @@ pub static VARIABLES: [Variable; 12] = [
     ),
     state(),
     context(),
-    lens(),
+    packed::lens(),
 ];
 /// A head's usual width.
 pub const DIM: Default = Default::Is(Value::Count(128));
@@ -452,7 +403,7 @@ fn reference(p: &Problem, gate: Gate, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let [q, k, v, g, beta] = [0, 1, 2, 3, 4].map(|i| inputs[i].to_f64());
     let start = p.flag("initial_state").then(|| inputs[5].to_f64());
     let mut o = vec![0.0; v.len()];
-    let sequences = sequences_of(p);
+    let sequences = packed::sequences_of(p);
     let mut last = vec![0.0; sequences.len() * s.hv * s.k * s.v];
     for (n, hv) in (0..sequences.len()).flat_map(|n| (0..s.hv).map(move |hv| (n, hv))) {
         let h = hv / (s.hv / s.h);

@@ -167,7 +167,10 @@ pub fn setting(
         return Err(format!("{op} has no variable `{name}`: it has dtype, {}", names.join(", ")));
     };
     let row = op.variable(known);
-    if value == "0" && row.is_some_and(|v| matches!(v.default, Default::Nothing)) {
+    // Of lengths 0 is one: that of an empty sequence.
+    let may_lack =
+        |v: &Variable| matches!(v.default, Default::Nothing) && !matches!(v.kind, Kind::Lens);
+    if value == "0" && row.is_some_and(may_lack) {
         return Ok((known, Value::None));
     }
     let kind = row.map_or(Kind::Count, |v| v.kind);

@@ -12,6 +12,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{SafeTensors, serialize};
 
 use crate::common::{crossover, emulator, kernel, op, problem, registry};
+use crate::suite::suite_cases;
 
 /// Kernels of linear operators that take packed sequences.
 fn kernels() -> Vec<&'static Kernel> {
@@ -129,7 +130,7 @@ fn packing_is_a_loop_over_sequences() {
     }
 }
 
-/// Every tile axis' values, both precisions, states on and off, all phases; ragged, empty, short.
+/// Half of the tiles at both precisions, states on and off; ragged, empty and short sequences.
 #[test]
 fn each_sequence_is_as_alone_bit_for_bit() {
     for kernel in kernels() {
@@ -221,6 +222,26 @@ fn chunks_find_their_sequence_among_many() {
                 let want = run(kernel, &tile, &one, &of_sequence(&p, Flow::Input, &inputs, n));
                 let got = of_sequence(&p, Flow::Output, &outputs, n);
                 assert!(got == want, "{p}: sequence {n}");
+            }
+        }
+    }
+}
+
+/// Suites of kernels that take them have packed sequences in every phase, empty ones among them.
+#[test]
+fn suites_try_packed_sequences() {
+    for kernel in kernels() {
+        for &phase in &kernel.manifest.phases {
+            let all = suite_cases(kernel).iter().map(|s| &s.case.problem);
+            let all: Vec<_> = all.filter(|p| p.phase() == phase).collect();
+            let lens: Vec<_> = all.iter().map(|p| p.lens()).filter(|l| !l.is_empty()).collect();
+            let least = if phase == PhaseName::Prefill { all.len() / 5 } else { 1 };
+            assert!(lens.len() >= least && lens.len() * 2 < all.len(), "{} {phase}", kernel.name);
+            if phase == PhaseName::Prefill {
+                let has = |f: fn(&[[usize; 2]]) -> bool| lens.iter().any(|l| f(l));
+                assert!(has(|l| l[0][0] == 0) && has(|l| l[l.len() - 1][0] == 0));
+                assert!(has(|l| l[1..l.len() - 1].iter().any(|n| n[0] == 0)));
+                assert!(has(|l| l.iter().any(|n| n[0] == 1)) && has(|l| l.contains(&[63, 63])));
             }
         }
     }
