@@ -96,9 +96,6 @@ struct Source<'a> {
     file: SafeTensors<'a>,
 }
 
-/// Where packed sequences begin and the last ends, in tokens of q and of k.
-const CU_SEQLENS: [&str; 2] = ["cu_seqlens_q", "cu_seqlens_kv"];
-
 /// Variables with the tensor that told them.
 type Told = IndexMap<&'static str, &'static str>;
 
@@ -191,14 +188,16 @@ impl<'a> Source<'a> {
         if let Some(why) = told.iter().find_map(contradicted) {
             return Err(why);
         }
-        let packed = optional.iter().filter(|t| is_packing(t)).any(|t| self.has(t.name));
+        // Where packed sequences begin and the last ends: in tokens of q, and of k if they differ.
+        let packing: Vec<_> = optional.iter().filter(|t| is_packing(t)).map(|t| t.name).collect();
+        let packed = packing.iter().any(|name| self.has(name));
         let lens = op.with_role(Role::Lengths).filter(|_| packed);
         let sized = given.clone();
         if let Some(v) = lens {
             op.length_names(plain.phase_row()).iter().for_each(|n| {
                 given.shift_remove(n);
             });
-            given.insert(v.name, self.lens()?.into());
+            given.insert(v.name, self.lens(&packing)?.into());
         }
         let problem = Problem::new(op, phase, dtype, &given, Needed::Small).map_err(
             |fault| match (fault.kind, told.get(fault.variable)) {
@@ -238,7 +237,7 @@ impl<'a> Source<'a> {
             let tensor = told.get(name).unwrap_or(&"the tensors");
             return Err(match op.variable(name).map(|v| v.role) {
                 Some(role @ (Role::Token | Role::Past)) => {
-                    let ends = CU_SEQLENS[usize::from(role == Role::Past)];
+                    let ends = packing[usize::from(role == Role::Past)];
                     format!(
                         "{file}: {ends}: ends with {is}: expected {name} = {value}, the tokens of {tensor}"
                     )
@@ -285,18 +284,22 @@ impl<'a> Source<'a> {
         Ok(None)
     }
 
-    /// Lengths of packed sequences: differences of `cu_seqlens_q` and `cu_seqlens_kv`.
-    fn lens(&self) -> Result<Vec<[usize; 2]>, String> {
-        let [q, k] = [self.lengths(CU_SEQLENS[0])?, self.lengths(CU_SEQLENS[1])?];
+    /// Lengths of packed sequences: differences of `cu_seqlens_q` and `cu_seqlens_kv`, or of
+    /// `cu_seqlens` for both.
+    fn lens(&self, packing: &[&str]) -> Result<Vec<[usize; 2]>, String> {
+        let all: Vec<_> = packing.iter().map(|t| self.lengths(t)).collect::<Result<_, _>>()?;
+        let (Some(q), Some(k)) = (all.first(), all.last()) else { return Ok(vec![]) };
         if q.len() != k.len() {
             return Err(format!(
-                "{}: cu_seqlens_q has {} sequences, cu_seqlens_kv {}: expected as many",
+                "{}: {} has {} sequences, {} {}: expected as many",
                 self.name,
+                packing[0],
                 q.len(),
+                packing[packing.len() - 1],
                 k.len()
             ));
         }
-        Ok(q.into_iter().zip(k).map(|(q, k)| [q, k]).collect())
+        Ok(q.iter().zip(k).map(|(q, k)| [*q, *k]).collect())
     }
 
     /// Differences of a tensor that holds 0, then the end of each sequence.

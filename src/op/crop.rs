@@ -68,8 +68,8 @@ impl Problem {
         specs.iter().zip(tensors).map(one).collect()
     }
 
-    /// `cu_seqlens_q` and `cu_seqlens_kv`: where each packed sequence begins and the last ends.
-    /// Empty where nothing is packed.
+    /// Where each packed sequence begins and the last ends: `cu_seqlens_q` and `cu_seqlens_kv`, or
+    /// `cu_seqlens` of an operator that looks back on no keys. Empty where nothing is packed.
     pub fn cu_seqlens(&self) -> Vec<(&'static str, Tensor)> {
         let lens = self.lens();
         if lens.is_empty() {
@@ -82,7 +82,10 @@ impl Problem {
             });
             Tensor::from_f64(DType::I32, &[lens.len() + 1], std::iter::once(0.0).chain(ends))
         };
-        vec![("cu_seqlens_q", starts(0)), ("cu_seqlens_kv", starts(1))]
+        match self.op().with_role(Role::Past) {
+            Some(_) => vec![("cu_seqlens_q", starts(0)), ("cu_seqlens_kv", starts(1))],
+            None => vec![("cu_seqlens", starts(0))],
+        }
     }
 }
 

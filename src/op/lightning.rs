@@ -15,14 +15,15 @@ use super::family::{Part, Slope};
 use super::operator::{
     Default, Face, Mark, Operator, Phase, PhaseName, Role, Side, Suite, Variable, Work,
 };
+use super::packed;
 use super::recurrence::{self, DIM};
-use super::value::{Kind, Value};
+use super::value::{Kind, Scalar, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
 /// Lightning attention.
 pub struct Lightning;
 
-static VARIABLES: [Variable; 10] = [
+static VARIABLES: [Variable; 11] = [
     recurrence::sequences(),
     recurrence::tokens(),
     Variable::row(
@@ -47,6 +48,7 @@ static VARIABLES: [Variable; 10] = [
     ),
     recurrence::state(),
     recurrence::context(),
+    packed::lens(),
 ];
 
 /// Chunk length in the FLOP count; the kernels' own chunks may differ.
@@ -78,9 +80,13 @@ impl Operator for Lightning {
         &[Part::Keys, Part::Slope]
     }
 
+    fn derived(&self, p: &Problem) -> Vec<(&'static str, Scalar)> {
+        packed::derived(p)
+    }
+
     /// q and k `[B,T,H,K]`, v `[B,T,H,V]`, s `[H]` fp32, initial_state `[N,H,K,V]` if given; o as
     /// v, final_state `[N,H,K,V]` if asked for. N = B; states are fp32 unless their format says
-    /// otherwise.
+    /// otherwise. N packed sequences have B = 1 and cu_seqlens `[N+1]` i32, as the delta rules.
     fn tensors(&self, p: &Problem) -> Vec<TensorSpec> {
         let (dtype, state) = (p.dtype(), p.format("state"));
         vec![
@@ -89,6 +95,7 @@ impl Operator for Lightning {
             p.input("v", dtype, "B T H V"),
             p.input("s", DType::Fp32, "H"),
             p.input("initial_state", state, "N H K V").only_if(p.flag("initial_state")),
+            p.input("cu_seqlens", DType::I32, "N+1").only_if(!p.lens().is_empty()),
             p.output("o", dtype, "B T H V"),
             p.output("final_state", state, "N H K V").only_if(p.flag("final_state")),
         ]
@@ -134,6 +141,7 @@ impl Operator for Lightning {
         if p.flag("initial_state") {
             all.push(normal_tensor(&specs[4], seed, 5, 0.5));
         }
+        all.extend(p.cu_seqlens().into_iter().map(|(_, starts)| starts));
         all
     }
 
@@ -196,15 +204,16 @@ fn slopes(heads: usize, slope: Slope) -> Vec<f64> {
     (0..heads).map(slope).collect()
 }
 
-/// The recurrence in fp64, token by token: o, then the final state if asked for.
+/// The recurrence in fp64, token by token of each sequence: o, then the final state if asked for.
 fn reference(p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
-    let [b, t, h, k, v] = ["B", "T", "H", "K", "V"].map(|name| p.count(name));
+    let [h, k, v] = ["H", "K", "V"].map(|name| p.count(name));
     let scale = p.number("scale").unwrap_or(1.0);
     let [qs, ks, vs, s] = [0, 1, 2, 3].map(|i| inputs[i].to_f64());
     let start = p.flag("initial_state").then(|| inputs[4].to_f64());
     let mut o = vec![0.0; vs.len()];
-    let mut last = vec![0.0; b * h * k * v];
-    for (b, h, at) in (0..b).flat_map(|b| (0..h).map(move |i| (b, i, b * h + i))) {
+    let sequences = packed::sequences_of(p);
+    let mut last = vec![0.0; sequences.len() * h * k * v];
+    for (n, h, at) in (0..sequences.len()).flat_map(|n| (0..h).map(move |i| (n, i, n * h + i))) {
         let state = at * k * v..(at + 1) * k * v;
         let mut m = match &start {
             Some(x) => Array2::from_shape_vec((k, v), x[state.clone()].to_vec()),
@@ -212,7 +221,7 @@ fn reference(p: &Problem, inputs: &[Tensor]) -> Vec<Vec<f64>> {
         }
         .expect("a full state");
         let (heads, decay) = (s.len(), (-s[h]).exp());
-        for t in (0..t).map(|i| b * t + i) {
+        for t in sequences[n].clone() {
             let row = t * heads + h;
             let value = &vs[row * v..(row + 1) * v];
             // S = exp(-s) S + k v^T

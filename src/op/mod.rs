@@ -17,6 +17,7 @@ mod kda;
 mod lens;
 mod lightning;
 mod operator;
+mod packed;
 mod problem;
 mod recurrence;
 mod tensor;

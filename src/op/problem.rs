@@ -330,11 +330,19 @@ impl Problem {
         (!lens.is_empty()).then(|| Fault::wrong(v.name, text))
     }
 
-    /// Packed lengths whose sums the sizes beside them contradict.
+    /// Packed lengths that are not the operator's, or whose sums the sizes beside them contradict.
     fn lengths_fault(&self) -> Option<Fault> {
         let lens = self.lens();
         let v = self.op.with_role(Role::Lengths)?;
         let sums = lens::sums(lens);
+        let looks_back = self.op.with_role(Role::Past).is_some();
+        if let Some([q, k]) = lens.iter().find(|[q, k]| q != k && !looks_back) {
+            let text = format!(
+                "{}: {q}:{k}: {} has one length a sequence: write {q} or {k}",
+                v.name, self.op
+            );
+            return Some(Fault::wrong(v.name, text));
+        }
         let roles = [Role::Sequence, Role::Token, Role::Past];
         let wants = [1, sums[0], sums[1]];
         let differs = |(role, want): (Role, usize)| {
@@ -345,11 +353,13 @@ impl Problem {
         }
         let names = self.op.length_names(self.phase_row());
         let (last, rest) = names.split_last()?;
+        let tokens = match looks_back {
+            true => format!("{} and {} tokens of q and k", sums[0], sums[1]),
+            false => format!("{} tokens", sums[0]),
+        };
         let text = format!(
-            "{}: packed sequences have one sequence and {} and {} tokens of q and k, the sums of their lengths; leave {} and {last} out",
+            "{}: packed sequences have one sequence and {tokens}, the sums of their lengths; leave {} and {last} out",
             v.name,
-            sums[0],
-            sums[1],
             rest.join(", ")
         );
         Some(Fault::wrong(v.name, text))
@@ -418,14 +428,17 @@ impl Problem {
     /// An input of that format and layout, such as `"B T H K"`, at this problem's sizes.
     pub(super) fn input(&self, name: &'static str, dtype: DType, dims: &'static str) -> TensorSpec {
         let (mut shape, mut roles) = (Vec::new(), Vec::new());
+        let packed = self.lens().len();
         for letter in dims.split(' ') {
-            let size = match letter {
-                "N" => self.sequences(),
-                "N+1" => self.lens().len() + 1,
-                letter => self.count(letter),
+            let (size, role) = match letter {
+                // Packed sequences are one: a head of it has the states of all.
+                "N" if packed > 0 => (packed, None),
+                "N" => (self.sequences(), self.op.role(letter)),
+                "N+1" => (packed + 1, None),
+                letter => (self.count(letter), self.op.role(letter)),
             };
             shape.push(size);
-            roles.push(self.op.role(letter));
+            roles.push(role);
         }
         let (wide, dtype) = (dtype == DType::Fp32, dtype.storage());
         TensorSpec { name, flow: Flow::Input, there: true, dtype, wide, dims, shape, roles }
@@ -545,11 +558,13 @@ impl Problem {
 }
 
 impl Op {
-    /// The names that packed lengths replace: those of sequences, tokens and the phase's length.
+    /// The names that packed lengths replace: those of sequences, tokens and the phase's length,
+    /// unless that is a context, of which lengths say nothing.
     pub fn length_names(self, phase: &Phase) -> Vec<&'static str> {
         let sized = |v: &&Variable| matches!(v.role, Role::Sequence | Role::Token | Role::Past);
         let mut names: Vec<_> = self.variables().iter().filter(sized).map(|v| v.name).collect();
-        if !names.contains(&phase.length) {
+        let is_context = self.variable(phase.length).is_some_and(|v| v.role == Role::Context);
+        if !names.contains(&phase.length) && !is_context {
             names.insert(1, phase.length);
         }
         names

@@ -15,7 +15,8 @@ use super::family::{Beta, Decay, Keys, Part};
 use super::operator::{
     DRAFTS, Default, Face, Operator, Own, Phase, PhaseName, Role, Suite, Variable, Work,
 };
-use super::value::{Kind, Value};
+use super::packed::{self, both, ragged};
+use super::value::{Kind, Scalar, Value};
 use super::{DType, Family, Problem, Tensor, TensorSpec};
 
 // Rows that every linear operator has.
@@ -99,11 +100,16 @@ pub fn own_axes(phase: PhaseName) -> &'static [Own] {
     }
 }
 
-/// In decode and verify the problem in turns with its state in fp32, bf16 and fp16.
+/// In turns the problem as it is and with packed lengths; in decode and verify with its state in
+/// fp32, bf16 and fp16 too.
 pub fn extras(p: &Problem, turn: usize) -> Problem {
-    // Every third case is looked at for more: formats take other turns.
+    // Every third case is looked at for more: extras take other turns.
     match (p.phase(), (turn + turn / 3) % 3) {
-        (PhaseName::Prefill, _) | (_, 0) => p.clone(),
+        (PhaseName::Prefill, 2) => p.pack(ragged(p.tokens(), turn / 2)),
+        (PhaseName::Prefill, _) => p.clone(),
+        (PhaseName::Decode, _) if turn % 5 == 4 => p.pack(vec![[1, 1]; 3]),
+        (PhaseName::Verify, _) if turn % 5 == 4 => p.pack([p.tokens(), 2, 16, 3].map(both).into()),
+        (_, 0) => p.clone(),
         (_, 1) => p.with("state", Value::Word("bf16")),
         _ => p.with("state", Value::Word("fp16")),
     }
@@ -125,7 +131,10 @@ pub fn layer(p: &Problem, heads: String) -> String {
     if p.phase() == PhaseName::Verify {
         text += &format!(", {} new tokens", p.tokens());
     }
-    text
+    match p.lens().len() {
+        0 => text,
+        n => format!("{text}, {n} packed sequences"),
+    }
 }
 
 /// Whether the decay is one number a head and token, or one a key channel as well.
@@ -158,6 +167,10 @@ impl Operator for DeltaRule {
 
     fn parts(&self) -> &'static [Part] {
         &[Part::Gate, Part::Keys, Part::Beta]
+    }
+
+    fn derived(&self, p: &Problem) -> Vec<(&'static str, Scalar)> {
+        packed::derived(p)
     }
 
     fn tensors(&self, p: &Problem) -> Vec<TensorSpec> {
@@ -199,7 +212,7 @@ impl Operator for DeltaRule {
 }
 
 /// Rows of the delta rules. The query/key head of value head `hv` is `hv / (HV/H)`.
-pub static VARIABLES: [Variable; 11] = [
+pub static VARIABLES: [Variable; 12] = [
     sequences(),
     tokens(),
     Variable::row(
@@ -232,6 +245,7 @@ pub static VARIABLES: [Variable; 11] = [
     ),
     state(),
     context(),
+    packed::lens(),
 ];
 /// A head's usual width.
 pub const DIM: Default = Default::Is(Value::Count(128));
@@ -255,7 +269,9 @@ impl Shape {
 
 /// q and k `[B,T,H,K]`, v `[B,T,HV,V]`, g `[B,T,HV]` or `[B,T,HV,K]` fp32, beta `[B,T,HV]`
 /// fp32, initial_state `[N,HV,K,V]` if given; o as v, final_state `[N,HV,K,V]` if asked for. N = B;
-/// states are fp32 unless their format says otherwise.
+/// states are fp32 unless their format says otherwise. N packed sequences have B = 1 and an input
+/// more, cu_seqlens `[N+1]` i32: where each begins and the last ends. A sequence without tokens
+/// leaves its state as it was, 0 if none is given.
 fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
     let (dtype, state) = (p.dtype(), p.format("state"));
     let g = if gate == Gate::Scalar { "B T HV" } else { "B T HV K" };
@@ -266,6 +282,7 @@ fn tensors(p: &Problem, gate: Gate) -> Vec<TensorSpec> {
         p.input("g", DType::Fp32, g),
         p.input("beta", DType::Fp32, "B T HV"),
         p.input("initial_state", state, "N HV K V").only_if(p.flag("initial_state")),
+        p.input("cu_seqlens", DType::I32, "N+1").only_if(!p.lens().is_empty()),
         p.output("o", dtype, "B T HV V"),
         p.output("final_state", state, "N HV K V").only_if(p.flag("final_state")),
     ]
@@ -315,6 +332,7 @@ fn inputs(p: &Problem, gate: Gate, family: &Family, seed: u64) -> Vec<Tensor> {
     if p.flag("initial_state") {
         all.push(normal_tensor(&specs[5], seed, 5, 0.5));
     }
+    all.extend(p.cu_seqlens().into_iter().map(|(_, starts)| starts));
     all
 }
 
@@ -379,24 +397,25 @@ fn betas(n: usize, family: &Family, seed: u64) -> Vec<f32> {
     beta
 }
 
-/// The recurrence in fp64, token by token: o, then the final state if asked for.
+/// The recurrence in fp64, token by token of each sequence: o, then the final state if asked for.
 fn reference(p: &Problem, gate: Gate, inputs: &[Tensor]) -> Vec<Vec<f64>> {
     let (s, scale) = (Shape::of(p), p.number("scale").unwrap_or(1.0));
     let [q, k, v, g, beta] = [0, 1, 2, 3, 4].map(|i| inputs[i].to_f64());
     let start = p.flag("initial_state").then(|| inputs[5].to_f64());
     let mut o = vec![0.0; v.len()];
-    let mut last = vec![0.0; s.b * s.hv * s.k * s.v];
-    for (b, hv) in (0..s.b).flat_map(|b| (0..s.hv).map(move |hv| (b, hv))) {
+    let sequences = packed::sequences_of(p);
+    let mut last = vec![0.0; sequences.len() * s.hv * s.k * s.v];
+    for (n, hv) in (0..sequences.len()).flat_map(|n| (0..s.hv).map(move |hv| (n, hv))) {
         let h = hv / (s.hv / s.h);
-        let state = (b * s.hv + hv) * s.k * s.v..(b * s.hv + hv + 1) * s.k * s.v;
+        let state = (n * s.hv + hv) * s.k * s.v..(n * s.hv + hv + 1) * s.k * s.v;
         let mut m = match &start {
             Some(x) => Array2::from_shape_vec((s.k, s.v), x[state.clone()].to_vec()),
             None => Ok(Array2::zeros((s.k, s.v))),
         }
         .expect("a full state");
         let mut e = vec![0.0; s.v];
-        for t in 0..s.t {
-            let (qk, hvt) = (((b * s.t + t) * s.h + h) * s.k, (b * s.t + t) * s.hv + hv);
+        for t in sequences[n].clone() {
+            let (qk, hvt) = ((t * s.h + h) * s.k, t * s.hv + hv);
             let (q, k) = (ArrayView1::from(&q[qk..qk + s.k]), &k[qk..qk + s.k]);
             let decay = |c: usize| match gate {
                 Gate::Scalar => g[hvt].exp(),

@@ -188,7 +188,10 @@ impl Kind {
             },
             (Kind::Lens, json) => {
                 let lens: Result<Vec<[usize; 2]>, _> = serde_json::from_value(json.clone());
-                lens.map_or_else(|_| wrong("a list of pairs of lengths"), |l| Ok(l.into()))
+                match lens {
+                    Ok(lens) if lens.iter().flatten().all(|n| *n <= MAX_COUNT) => Ok(lens.into()),
+                    _ => wrong("a list of pairs of lengths, each up to 2^30"),
+                }
             }
             (Kind::Count, _) => wrong("a count"),
             (Kind::Flag, _) => wrong("true or false"),
@@ -248,6 +251,9 @@ mod tests {
             assert_eq!(kind.read_json(&value.to_json()), Ok(value.clone()));
             assert!(kind.read_json(&serde_json::json!({})).is_err());
         }
+        // Their sum is no overflow.
+        let long = serde_json::json!([[1, 1], [u64::MAX, 1]]);
+        assert!(Kind::Lens.read_json(&long).unwrap_err().contains("up to 2^30"));
     }
 
     #[test]

@@ -199,19 +199,26 @@ pub fn judge(
 
 /// An index by the letters of the layout, such as `[B=0 Tq=63 Hq=1 D=5]`.
 fn place(spec: &TensorSpec, crop: &Crop, row: usize, col: usize) -> String {
-    let last = spec.roles.len() - 1;
-    let index = |(i, (letter, role)): (usize, (&str, &Option<Role>))| {
+    let letters: Vec<&str> = spec.dims.split(' ').collect();
+    let last = letters.len() - 1;
+    let mut parts = Vec::new();
+    // Rows are counted through all dimensions that are not the crop's, the last of them fastest.
+    let mut left = row;
+    for (i, role) in spec.roles.iter().enumerate().rev() {
         let x = match role {
             Some(Role::Sequence) => crop.b,
             Some(Role::Token) => row,
             Some(Role::Heads | Role::Shared { .. }) => crop.head,
             _ if i == last => col,
-            _ => row,
+            _ => {
+                let x = left % spec.shape[i];
+                left /= spec.shape[i];
+                x
+            }
         };
-        format!("{letter}={x}")
-    };
-    let dims = spec.dims.split(' ').zip(&spec.roles);
-    let parts: Vec<_> = dims.enumerate().map(index).collect();
+        parts.push(format!("{}={x}", letters[i]));
+    }
+    parts.reverse();
     format!("[{}]", parts.join(" "))
 }
 

@@ -71,6 +71,17 @@ fn a_perfect_kernel_stands_at_the_floor() {
     }
 }
 
+/// Rows of a state are counted through sequences and keys.
+#[test]
+fn a_bad_state_of_packed_sequences_is_named_by_its_sequence() {
+    let mut b = bench(linear(70).pack(vec![[40, 40], [0, 0], [30, 30]]), Subset::whole);
+    assert!(b.hold().verification.passed);
+    set(&mut b.outputs[1], ((2 * 2 + 1) * 64 + 5) * 64 + 3, 1e6);
+    let bad = b.hold().verification.outputs[1].first_bad.clone().unwrap();
+    assert!(bad.starts_with("first bad final_state[N=2 HV=1 K=5 V=3] got"), "{bad}");
+    assert_eq!(b.problem.tensors_of(Flow::Output)[1].shape, [3, 2, 64, 64]);
+}
+
 #[test]
 fn one_nan_fails() {
     let mut b = bench(full(70, 2), Subset::whole);

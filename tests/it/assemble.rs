@@ -86,7 +86,7 @@ fn extras(kernel: &Kernel, p: &Problem) -> Vec<(Problem, Meets)> {
             p = p.with("softcap", 30.0);
         }
         if packed {
-            p = p.pack(vec![[5, 5], [100, 70]]);
+            p = p.pack(vec![[5, 5], [100, 100]]);
         }
         let extras = [window.is_some(), capped, packed].iter().filter(|x| **x).count();
         let whole = extras == 0 || extras == 3 && window == Some(100);

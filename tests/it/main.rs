@@ -19,6 +19,7 @@ mod gemm;
 mod manifests;
 mod named;
 mod operators;
+mod packed;
 mod profile;
 mod resume;
 mod run;

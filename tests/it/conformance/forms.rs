@@ -88,7 +88,7 @@ fn alike(problem: &Problem) -> Problem {
     if problem.get("window").is_some() {
         alike = alike.with("window", 100);
     }
-    if packed { alike.pack(vec![[5, 5], [100, 70]]) } else { alike }
+    if packed { alike.pack(vec![[5, 5], [100, 100]]) } else { alike }
 }
 
 #[test]
