@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::Tile;
 use crate::device::Swizzle;
-use crate::op::{self, DType, Kind, Op, PhaseName, Problem, Role, Variable};
+use crate::op::{self, DType, Family, Kind, Op, PhaseName, Problem, Role, Variable};
 
 /// `<phase>.<arch>.toml`, beside the PTX of the same stem, template or plain.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,6 +45,10 @@ pub struct Manifest {
     /// what `supports` names.
     #[serde(default)]
     pub inputs: Vec<Condition>,
+    /// Inputs on which the kernel loses more than the operator's limits allow. They fail all the same;
+    /// that they do is known.
+    #[serde(default)]
+    pub loses: Vec<Loss>,
     /// Problem variables that become constants of the template.
     #[serde(default)]
     pub specialise: Vec<String>,
@@ -88,6 +92,26 @@ pub enum Expr {
 pub struct Condition {
     pub expr: String,
     pub why: String,
+}
+
+/// Inputs on which a kernel is less exact than it should be, and how much at most.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    /// What a family has of it: `keys=identical` alone, or `gate=slow keys=correlated` together.
+    pub family: String,
+    /// The largest E/F of an output there. More is a failure that is not known.
+    pub most: f64,
+    pub why: String,
+}
+
+impl Loss {
+    /// Whether inputs of that family are meant.
+    pub fn covers(&self, family: &Family) -> bool {
+        let family = family.to_string();
+        let has = |part: &str| family.split(' ').any(|own| own == part);
+        self.family.split_whitespace().all(has)
+    }
 }
 
 /// A tile, and the problems that it is the default for; without `when`, all.
@@ -187,8 +211,31 @@ impl Manifest {
             Manifest::options_fault,
             Manifest::defaults_fault,
             Manifest::params_fault,
+            Manifest::losses_fault,
         ];
         faults.iter().find_map(|fault| fault(self))
+    }
+
+    /// What is known of the kernel's failing on inputs of that family.
+    pub fn loss(&self, family: &Family) -> Option<&Loss> {
+        self.loses.iter().find(|loss| loss.covers(family))
+    }
+
+    /// Losses of no family, of all families, or of no size.
+    fn losses_fault(&self) -> Option<String> {
+        self.loses.iter().enumerate().find_map(|(i, loss)| {
+            let place = format!("loses {} (family = \"{}\")", i + 1, loss.family);
+            match loss.family.parse::<Family>() {
+                Err(e) => Some(format!("{place}: {e}")),
+                Ok(family) if !loss.covers(&family) || family == Family::default() => Some(format!(
+                    "{place}: name parts that differ from the usual ones, such as keys=identical"
+                )),
+                Ok(_) if !(loss.most.is_finite() && loss.most > 0.0) => {
+                    Some(format!("{place}: most = {}: expected an E/F above 0", loss.most))
+                }
+                Ok(_) => None,
+            }
+        })
     }
 
     fn options_fault(&self) -> Option<String> {

@@ -12,7 +12,7 @@ pub mod registry;
 pub mod render;
 pub mod tile;
 
-pub use manifest::Manifest;
+pub use manifest::{Loss, Manifest};
 pub use named::Named;
 pub use registry::{Kernel, Registry};
 pub use tile::Tile;

@@ -71,11 +71,25 @@ impl Reference {
     /// # Panics
     /// If `outputs` are not the problem's.
     pub fn hold(&self, family: &Family, outputs: &[Tensor]) -> Verdict {
-        self.hold_where(family, outputs, None)
+        let limit = |output: &str| self.problem.op().limit(&self.problem, family, output);
+        self.hold_where(limit, outputs, None)
+    }
+
+    /// As [`Reference::hold`], against that E/F in place of the operator's limits.
+    ///
+    /// # Panics
+    /// As [`Reference::hold`].
+    pub fn hold_to(&self, most: f64, outputs: &[Tensor]) -> Verdict {
+        self.hold_where(|_| most, outputs, None)
     }
 
     /// As [`Reference::hold`], of the elements alone that have a 1 in `masks`, if there are any.
-    fn hold_where(&self, family: &Family, outputs: &[Tensor], masks: Option<&[Tensor]>) -> Verdict {
+    fn hold_where(
+        &self,
+        limit: impl Fn(&str) -> f64,
+        outputs: &[Tensor],
+        masks: Option<&[Tensor]>,
+    ) -> Verdict {
         let masks = masks.map(|masks| {
             let cut = |(crop, _): &(Crop, _)| self.problem.crop_tensors(Flow::Output, masks, crop);
             (masks, self.crops.par_iter().map(cut).collect::<Vec<_>>())
@@ -105,8 +119,7 @@ impl Reference {
                 })
                 .collect();
             let elements = parts.iter().map(error::Part::held).sum();
-            let limit = self.problem.op().limit(&self.problem, family, spec.name);
-            let limit = limits::for_elements(limit, elements);
+            let limit = limits::for_elements(limit(spec.name), elements);
             let (mut judged, map) = error::judge(&self.problem, spec, &parts, limit);
             if let Some((whole, _)) = &masks {
                 if elements == 0 {
@@ -142,7 +155,8 @@ pub fn hold_run(
     let masks = subset::masks(computed, &run.outputs);
     let subset = Subset::of_computed(problem, budget_flops, &masks);
     let reference = Reference::new(problem, inputs, subset);
-    reference.hold_where(family, &run.outputs, Some(&masks))
+    let limit = |output: &str| problem.op().limit(problem, family, output);
+    reference.hold_where(limit, &run.outputs, Some(&masks))
 }
 
 /// Holds `outputs` against the fp64 reference over `subset` ([`Subset::plan`]).

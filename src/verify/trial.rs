@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::workers::{self, Crew, Event, Open};
 use super::{Agreement, Reference, Subset, add_run_facts, agreement, output_passes, output_reason};
 use crate::device::{Device, DeviceError, ErrorKind, Job, Loaded, STEP_LIMIT, Trap};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Loss};
 use crate::op::{Flow, Problem, Role, Tensor, TensorSpec};
 use crate::record::Verification;
 use crate::sweep::Case;
@@ -153,6 +153,9 @@ pub enum Ending {
 pub struct Trial {
     pub ending: Ending,
     pub faults: Vec<Fault>,
+    /// Why the kernel's manifest says that it fails, where it fails no worse than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
     /// Why it was skipped.
     pub skipped: Option<String>,
     pub verification: Option<Verification>,
@@ -171,6 +174,7 @@ impl Trial {
         Trial {
             ending: Ending::Passed,
             faults: Vec::new(),
+            known: None,
             skipped: None,
             verification: None,
             maps: Vec::new(),
@@ -195,6 +199,7 @@ impl Trial {
     fn fault(&mut self, check: Check, message: impl Into<String>) {
         self.faults.push(Fault { check, message: message.into(), trap: None });
         self.ending = Ending::Failed;
+        self.known = None;
     }
 
     fn device_fault(&mut self, context: &str, error: &DeviceError) {
@@ -236,7 +241,7 @@ pub fn run(
     let Case { problem, tile, family, seed, .. } = &subject.case;
     let drawn = kernel.admits_drawn(problem, family, *seed);
     match drawn.and_then(|()| kernel.job_on(problem, tile, multiprocessors)) {
-        Ok(job) => run_job(&job, subject, device, against),
+        Ok(job) => run_known(&job, subject, device, against, kernel.manifest.loss(family)),
         Err(e) => Trial::failed(Check::Build, e.0),
     }
 }
@@ -247,6 +252,17 @@ pub fn run_job(
     subject: &Subject,
     device: &dyn Device,
     against: Option<&dyn Device>,
+) -> Trial {
+    run_known(job, subject, device, against, None)
+}
+
+/// As [`run_job`], of a kernel that is known to lose so much on these inputs.
+fn run_known(
+    job: &Job,
+    subject: &Subject,
+    device: &dyn Device,
+    against: Option<&dyn Device>,
+    loss: Option<&Loss>,
 ) -> Trial {
     let start = Instant::now();
     let room = device.facts().shared_bytes_per_cta;
@@ -260,7 +276,7 @@ pub fn run_job(
     }
     let mut trial = Trial::new();
     let inputs = subject.case.problem.inputs(&subject.case.family, subject.case.seed);
-    if let Some(outputs) = twice(job, subject, &inputs, device, &mut trial) {
+    if let Some(outputs) = twice(job, subject, &inputs, device, loss, &mut trial) {
         if subject.prefix {
             prefix(job, subject, &inputs, &outputs, device, &mut trial);
         }
@@ -278,6 +294,7 @@ fn twice(
     subject: &Subject,
     inputs: &[Tensor],
     device: &dyn Device,
+    loss: Option<&Loss>,
     trial: &mut Trial,
 ) -> Option<Vec<Tensor>> {
     let runs =
@@ -308,6 +325,19 @@ fn twice(
     for o in held.verification.outputs.iter().filter(|o| !output_passes(o)) {
         let check = if o.nonfinite > 0 { Check::Nonfinite } else { Check::Accuracy };
         trial.fault(check, output_reason(o));
+    }
+    let inexact = !trial.faults.is_empty();
+    if inexact && trial.faults.iter().all(|f| f.check == Check::Accuracy) {
+        // Any fault that comes behind makes it unknown again.
+        let no_worse = |loss: &&Loss| {
+            reference
+                .hold_to(loss.most, &first.outputs)
+                .verification
+                .outputs
+                .iter()
+                .all(output_passes)
+        };
+        trial.known = loss.filter(no_worse).map(|loss| loss.why.clone());
     }
     if !same {
         trial.fault(

@@ -156,6 +156,31 @@ fn each_flaw_is_caught_by_its_check() {
     }
 }
 
+/// An inexact kernel that is known to be fails as known: up to what its manifest says, and by
+/// nothing else.
+#[test]
+fn only_what_the_manifest_says_is_known() {
+    let subject = subject();
+    let of = |flaw: Flaw, most: f64| {
+        let loss = Loss { family: "keys=identical".into(), most, why: "it rounds twice".into() };
+        let fake = Fake::new(&subject.case.problem, flaw, true);
+        run_known(&job(), &subject, &fake, None, Some(&loss))
+    };
+    let ratio = |t: &Trial| {
+        t.verification.as_ref().unwrap().outputs.iter().map(|o| o.ratio()).fold(0.0, f64::max)
+    };
+    let off = ratio(&of(Flaw::Off, 1e9));
+    let known = of(Flaw::Off, 1.5 * off);
+    assert_eq!((known.ending, known.known.as_deref()), (Ending::Failed, Some("it rounds twice")));
+    assert_eq!(of(Flaw::Off, off / 100.0).known, None);
+    assert_eq!(trial(Flaw::Off).known, None);
+    for flaw in [Flaw::Random, Flaw::Leaks, Flaw::Writes, Flaw::Poison, Flaw::Faults] {
+        let trial = of(flaw, 1e9);
+        assert_eq!((trial.ending, trial.known), (Ending::Failed, None));
+    }
+    assert_eq!(of(Flaw::None, 1e9).known, None);
+}
+
 #[test]
 fn disagreement_is_reported() {
     let subject = subject();

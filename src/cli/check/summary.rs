@@ -40,6 +40,8 @@ struct Tally {
     cases: usize,
     passed: usize,
     failed: usize,
+    /// Failures that the manifest says there are, by its why.
+    known: IndexMap<String, usize>,
     skipped: IndexMap<String, usize>,
     seconds: f64,
     /// Failures printed with all that is known of them.
@@ -53,17 +55,21 @@ struct Tally {
 
 impl Tally {
     fn new(op: Op) -> Tally {
-        let (skipped, worst, agreement) = Default::default();
-        let (cases, passed, failed, told) = (0, 0, 0, 0);
-        Tally { op, cases, passed, failed, skipped, seconds: 0.0, told, worst, agreement }
+        let (known, skipped, worst, agreement) = Default::default();
+        let (cases, passed, failed, told, seconds) = (0, 0, 0, 0, 0.0);
+        Tally { op, cases, passed, failed, known, skipped, seconds, told, worst, agreement }
     }
 
     fn skipped(&self) -> usize {
         self.skipped.values().sum()
     }
 
+    fn known(&self) -> usize {
+        self.known.values().sum()
+    }
+
     fn ended(&self) -> usize {
-        self.passed + self.failed + self.skipped()
+        self.passed + self.failed + self.known() + self.skipped()
     }
 }
 
@@ -126,7 +132,10 @@ impl<'w> Summary<'w> {
         tally.seconds += trial.seconds;
         match trial.ending {
             Ending::Passed => tally.passed += 1,
-            Ending::Failed => tally.failed += 1,
+            Ending::Failed => match &trial.known {
+                Some(why) => *tally.known.entry(why.clone()).or_default() += 1,
+                None => tally.failed += 1,
+            },
             Ending::Skipped => {
                 let why = trial.skipped.clone().unwrap_or_default();
                 *tally.skipped.entry(why).or_default() += 1;
@@ -143,7 +152,8 @@ impl<'w> Summary<'w> {
             *least = (least.0.min(a.within_one_ulp), least.1.max(a.worst_ulp));
         }
         let complete = tally.ended() == tally.cases;
-        let first = self.groups.add(index, subject, trial);
+        // What is known is told in the kernel's line.
+        let first = trial.known.is_none() && self.groups.add(index, subject, trial);
         let full = first && tally.told < FULL;
         tally.told += usize::from(full);
         if self.json {
@@ -204,6 +214,9 @@ impl<'w> Summary<'w> {
         if t.failed > 0 {
             text += &format!(", {} FAILED", t.failed);
         }
+        if t.known() > 0 {
+            text += &format!(", {} FAILED as its manifest says", t.known());
+        }
         if t.skipped() > 0 {
             text += &format!(", {} skipped", t.skipped());
         }
@@ -216,6 +229,9 @@ impl<'w> Summary<'w> {
         }
         for (output, (share, worst)) in &t.agreement {
             text += &format!("  {output} {:.2}% within 1 ulp, worst {worst:.1}", share * 100.0);
+        }
+        for (why, n) in &t.known {
+            text += &format!("\n{:width$}  FAILED {n}, known: {why}", "");
         }
         for (why, n) in &t.skipped {
             text += &format!("\n{:width$}  skipped {n}: {why}", "");
@@ -247,11 +263,16 @@ impl<'w> Summary<'w> {
         }
     }
 
-    /// How many cases ended how.
-    fn counts(&self) -> (usize, usize, String) {
+    /// How many cases ended how: passed, failed, failed as is known, and all in words.
+    fn counts(&self) -> ([usize; 3], String) {
         let sum = |count: fn(&Tally) -> usize| self.kernels.values().map(count).sum::<usize>();
         let (passed, failed, skipped) = (sum(|t| t.passed), sum(|t| t.failed), sum(Tally::skipped));
-        let not_run = match self.work.len() - passed - failed - skipped {
+        let known = sum(Tally::known);
+        let expected = match known {
+            0 => String::new(),
+            n => format!(" and {n} more as their manifests say"),
+        };
+        let not_run = match self.work.len() - passed - failed - known - skipped {
             0 => String::new(),
             n => format!(", {n} not run"),
         };
@@ -260,32 +281,36 @@ impl<'w> Summary<'w> {
             n => format!("{n} kernels"),
         };
         let text = format!(
-            "{} of {kernels} on {}: {passed} passed, {failed} failed, {skipped} skipped{not_run} in {:.1} s",
+            "{} of {kernels} on {}: {passed} passed, {failed} failed{expected}, {skipped} skipped{not_run} in {:.1} s",
             cases(self.work.len()),
             self.repeat.device,
             self.estimate.elapsed().as_secs_f64(),
         );
-        (passed, failed, text)
+        ([passed, failed, known], text)
     }
 
     /// The end of a check that Ctrl-C stopped; that of the process.
     pub fn stopped(&self) -> ! {
         self.end();
-        eprintln!("error: stopped: {}", self.counts().2);
+        eprintln!("error: stopped: {}", self.counts().1);
         std::process::exit(130)
     }
 
-    /// The end of a check.
+    /// The end of a check. Failures that manifests know of count unless they are allowed.
     ///
     /// # Errors
     /// A case failed, or none could run.
-    pub fn finish(self) -> Result {
+    pub fn finish(self, allow_known: bool) -> Result {
         self.end();
-        let (passed, failed, text) = self.counts();
-        if failed > 0 {
-            return Err(Failure::Negative(text));
+        let ([passed, failed, known], text) = self.counts();
+        if failed > 0 || known > 0 && !allow_known {
+            let way = match failed {
+                0 => "; --allow-known takes those",
+                _ => "",
+            };
+            return Err(Failure::Negative(text + way));
         }
-        if passed == 0 {
+        if passed + known == 0 {
             return Err(Failure::Negative(format!("{text}: nothing was checked")));
         }
         self.say(&text);
@@ -306,6 +331,7 @@ fn object(subject: &Subject, trial: &Trial, repeat: &Repeat) -> Value {
         "device": repeat.device,
         "status": trial.ending,
         "faults": trial.faults,
+        "known": trial.known,
         "skipped": trial.skipped,
         "verification": trial.verification,
         "agreement": trial.agreement,
