@@ -13,7 +13,7 @@ use super::super::{Failure, Result, console, shell};
 use crate::sweep::Shard;
 
 /// The lock of the whole folder: a run of all cases has it alone, shards share it.
-const FOLDER: &str = "run.lock";
+const FOLDER: &str = ".crossover.lock";
 
 /// Keeps other runs away until it is dropped.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub fn take(folder: &Path, shard: Shard) -> Result<Lock> {
     let mut lock = Lock { held: Vec::new() };
     let mut wanted = vec![(folder.join(FOLDER), !shard.is_whole())];
     if !shard.is_whole() {
-        wanted.push((folder.join(format!("run-{}.lock", super::of(shard))), false));
+        wanted.push((folder.join(format!(".crossover-{}.lock", super::of(shard))), false));
     }
     for (path, shared) in wanted {
         match acquire(&path, shared) {
@@ -142,7 +142,7 @@ fn taken(folder: &Path, path: &Path) -> String {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
         let of_shard = |p: &PathBuf| {
             let name = p.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with("run-") && name.ends_with(".lock") && is_held(p)
+            name.starts_with(".crossover-") && name.ends_with(".lock") && is_held(p)
         };
         who = entries.filter(of_shard).map(|p| said(&p)).collect();
     }

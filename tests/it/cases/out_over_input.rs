@@ -40,12 +40,14 @@ impl Folder {
     }
 }
 
-/// Every file below, by path.
+/// Every file below, by path; links to folders are not followed.
 fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+        let entry = entry.unwrap();
+        let path = entry.path();
         match path.is_dir() {
+            true if entry.file_type().unwrap().is_symlink() => {}
             true => all.extend(contents(&path)),
             false => all.push((path.clone(), fs::read(&path).unwrap())),
         }

@@ -56,14 +56,14 @@ fn the_second_is_refused_while_the_first_lives() {
 
     // Its lock is gone with it: what it left means nothing, and another goes on.
     let before = read(&[folder.join("two")]).unwrap().records;
-    assert!(folder.join("two/run.lock").exists());
+    assert!(folder.join("two/.crossover.lock").exists());
     let shard = [&run[..], &["--resume", "--shard", "0/39"]].concat();
     let output = command(folder, &shard).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let after = read(&[folder.join("two")]).unwrap();
     assert_eq!(after.superseded, 0);
     assert!(before.iter().all(|r| after.records.contains(r)));
-    assert!(!folder.join("two/run.lock").exists(), "the last one takes the lock away");
+    assert!(!folder.join("two/.crossover.lock").exists(), "the last one takes the lock away");
 }
 
 #[test]
