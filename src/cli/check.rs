@@ -149,7 +149,7 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     static STOP: AtomicBool = AtomicBool::new(false);
     // A handler that cannot be set leaves Ctrl-C as it is: no summary.
     let _ = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst));
-    workers::run(&work, crew, |event| {
+    let ended = workers::run(&work, crew, |event| {
         if STOP.load(Ordering::SeqCst) {
             // Cases that run may take minutes, and nothing waits for them.
             summary.stopped();
@@ -166,7 +166,11 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
             Event::Tick => summary.tick(),
         }
         ControlFlow::Continue(())
-    })?;
+    });
+    if let Err(e) = ended {
+        summary.end();
+        return Err(e.into());
+    }
     summary.finish(args.allow_known)
 }
 

@@ -63,7 +63,9 @@ fn pieces(text: &str) -> Vec<(Piece, &str)> {
             at = end;
         } else if begins(&["//", "/*", "\""]) {
             let end = match c {
-                '"' => rest[1..].find(['"', '\n']).map_or(text.len(), |n| at + n + 2),
+                '"' => rest[1..].find(['"', '\n']).map_or(text.len(), |n| {
+                    at + 1 + n + usize::from(rest[1 + n..].starts_with('"'))
+                }),
                 _ if rest.starts_with("//") => line_end,
                 _ => behind("*/"),
             };
@@ -91,8 +93,8 @@ fn pieces(text: &str) -> Vec<(Piece, &str)> {
 /// Whether a line that begins with `#` is a preprocessor's line marker: `# 1 "a.cu"`, `#line 1`.
 fn is_marker(line: &str) -> bool {
     let rest = line[1..].trim_start_matches([' ', '\t']);
-    let word = rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-    word.starts_with(|c: char| c.is_ascii_digit()) || word == "line"
+    let number = |word: &str| word.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    number(rest) || rest.strip_prefix("line ").is_some_and(number)
 }
 
 /// Bytes of the `${ }` that a text begins with, all of it if it is not closed.
@@ -174,7 +176,7 @@ mod tests {
             ("<# a\n// b\n#>\nret;", true),
             ("<% set a = 1 %>ret;", true),
             ("## a line\nret;", true),
-            ("mov a, \"${x\n; // ${y", false),
+            ("mov a, \"x\n# if a\n; // ${y", true),
             ("// é ## ü\n", false),
         ] {
             let all = pieces(text);

@@ -157,8 +157,9 @@ fn facts(subject: &Subject) -> Facts {
     for (axis, x) in &case.tile.0 {
         facts.insert(axis.clone(), x.to_string());
     }
-    facts.insert("family".into(), case.family.to_string());
-    for (part, value) in case.family.to_string().split(' ').filter_map(|p| p.split_once('=')) {
+    let family = case.family.to_string();
+    for part in family.split(' ') {
+        let (part, value) = part.split_once('=').unwrap_or(("family", part));
         facts.insert(part.into(), value.into());
     }
     if let Some(n) = subject.multiprocessors {
@@ -217,6 +218,16 @@ impl Condition {
         }
     }
 
+    /// How far it is from plain, in percent of cases that a plainer one may leave more.
+    fn oddity(&self) -> usize {
+        match self {
+            Condition::Is(..) | Condition::Has(_) | Condition::Lacks(_) => 0,
+            Condition::Beside(..) | Condition::Multiple(..) => 5,
+            Condition::AtLeast(..) | Condition::AtMost(..) => 10,
+            Condition::IsNot(..) => 20,
+        }
+    }
+
     fn text(&self) -> String {
         use std::cmp::Ordering;
         match self {
@@ -242,26 +253,32 @@ impl Condition {
 
 /// Conditions beyond the first few tell a person nothing.
 const MOST: usize = 3;
+/// Of fewer cases that failed, or that passed, numbers are too easily alike by chance: only plain
+/// conditions are told.
+const FEW: (usize, usize) = (3, 6);
 
 /// The conditions that hold for all cases that failed and set them apart from those that passed: each
-/// the one that leaves the fewest of those, as long as it takes at least half of what is left away.
+/// the one that leaves the fewest of those, as long as it takes at least half of what is left away. A
+/// plain one is preferred unless another is better by a good part of all that passed.
 fn in_common(op: Op, failed: &[Facts], passed: &[Facts]) -> Vec<Condition> {
     if failed.len() < 2 || passed.is_empty() {
         return Vec::new();
     }
+    let few = failed.len() < FEW.0 || passed.len() < FEW.1;
     let candidates: Vec<Condition> = candidates(op, failed, passed)
         .into_iter()
+        .filter(|c| !(few && c.oddity() > 0))
         .filter(|c| failed.iter().all(|f| c.holds(f)))
         .collect();
     let mut left: Vec<&Facts> = passed.iter().collect();
     let mut chosen: Vec<Condition> = Vec::new();
     while chosen.len() < MOST && !left.is_empty() {
         let count = |c: &Condition| left.iter().filter(|p| c.holds(p)).count();
+        let worth = |c: &Condition| 100 * count(c) + c.oddity() * left.len();
         // The first of equals: the plainest.
-        let Some(best) = candidates.iter().min_by_key(|c| count(c)) else { break };
-        if 2 * count(best) > left.len() {
-            break;
-        }
+        let best =
+            candidates.iter().filter(|c| 2 * count(c) <= left.len()).min_by_key(|c| worth(c));
+        let Some(best) = best else { break };
         left.retain(|p| best.holds(p));
         chosen.push(best.clone());
     }

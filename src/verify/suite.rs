@@ -64,16 +64,22 @@ pub fn cases(kernel: &Kernel, seed: u64) -> Result<Vec<Subject>, KernelError> {
 /// Refuses default tiles that are legal for nothing the kernel does.
 fn check_defaults(kernel: &Kernel) -> Result<(), KernelError> {
     let m = &kernel.manifest;
+    let suite = m.op.suite(kernel.phase());
     let mut problems = Vec::new();
-    for &phase in &m.phases {
-        for &dtype in &m.dtypes {
-            for dims in head_dims(kernel) {
-                let plain = forms(m.op, phase, dtype, dims);
-                let extras = m.op.suite(phase).extras;
-                problems.extend((0..5).flat_map(|turn| plain.iter().map(move |p| extras(p, turn))));
-            }
+    for &dtype in &m.dtypes {
+        for dims in head_dims(kernel) {
+            let Ok(base) = base(kernel, kernel.phase(), dtype, dims) else { continue };
+            let own = |own: &crate::op::Own| {
+                (0..own.values).map(|i| (own.set)(base.clone(), i)).collect::<Vec<_>>()
+            };
+            let plain: Vec<Problem> =
+                std::iter::once(base.clone()).chain(suite.own.iter().flat_map(own)).collect();
+            let turns = (0..5).flat_map(|turn| plain.iter().map(move |p| (p, turn)));
+            problems.extend(turns.map(|(p, turn)| (suite.extras)(p, turn)));
         }
     }
+    problems.sort();
+    problems.dedup();
     problems.retain(|p| p.fault().is_none() && kernel.supports(p).is_ok());
     for (i, default) in m.default.iter().enumerate() {
         // In the order of the axes, as a tile is checked.

@@ -147,16 +147,15 @@ fn in_thread(
 
 fn in_process(work: Work, start: Start, take: &(dyn Fn() -> Option<usize> + Sync), send: &Send) {
     let mut process = None;
-    while let Some(i) = take() {
+    loop {
         let mut helper = match process.take().map_or_else(|| Helper::start(start), Ok) {
             Ok(helper) => helper,
             Err(why) => {
-                let skipped = Trial::skip(format!("no process could be started for it: {why}"));
-                let _ = send.send(Ok((i, skipped)));
                 let _ = send.send(Err(DeviceError::Unavailable(why)));
                 return;
             }
         };
+        let Some(i) = take() else { return };
         let trial = helper.run(&work[i].1).unwrap_or_else(|e| helper.died(&e));
         if !trial.fatal {
             process = Some(helper);
@@ -223,10 +222,8 @@ impl Helper {
     fn died(&mut self, why: &io::Error) -> Trial {
         let _ = self.child.kill();
         let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-        Trial::failed(
-            Check::Trap,
-            format!("the process that ran it ended before the case did: {why} ({status})"),
-        )
+        let why = format!("the process that ran it ended before the case did: {why} ({status})");
+        Trial { fatal: true, ..Trial::failed(Check::Trap, why) }
     }
 }
 

@@ -22,7 +22,7 @@ fn check(folder: &Path, args: &[&str]) -> assert_cmd::Command {
     command
 }
 
-const SOME: [&str; 2] = ["--filter", "dtype=bf16 D=64 B=2 BM=64"];
+const SOME: [&str; 2] = ["--filter", "dtype=bf16 D=64 B=2"];
 
 #[test]
 fn failures_are_told_in_groups() {

@@ -240,7 +240,7 @@ impl<'w> Summary<'w> {
     }
 
     /// What is told at every end: kernels that are not complete, slow cases, groups as JSON.
-    fn end(&self) {
+    pub fn end(&self) {
         self.bar.finish_and_clear();
         for (name, tally) in &self.kernels {
             if (1..tally.cases).contains(&tally.ended()) {

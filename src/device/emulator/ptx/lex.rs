@@ -3,7 +3,7 @@
 use winnow::ascii::{digit1, hex_digit1, multispace1};
 use winnow::combinator::{alt, eof, opt, preceded, repeat, terminated};
 use winnow::prelude::*;
-use winnow::stream::LocatingSlice;
+use winnow::stream::{LocatingSlice, Stream};
 use winnow::token::{any, one_of, take_till, take_until, take_while};
 
 use super::{PtxError, Result};
@@ -127,6 +127,16 @@ fn token<'a>(i: &mut In<'a>) -> ModalResult<Tok<'a>> {
     .parse_next(i)
 }
 
+/// Whether a preprocessor's line marker stands there, which assemblers pass over: `# 1 "a.cu"` or
+/// `#line 1`, alone in its line.
+fn is_marker(text: &str, at: usize) -> bool {
+    let Some(rest) = text[at..].strip_prefix('#') else { return false };
+    let before = text[..at].rsplit('\n').next().unwrap_or_default();
+    let word = rest.trim_start_matches([' ', '\t']);
+    let number = |word: &str| word.trim_start().starts_with(|c: char| c.is_ascii_digit());
+    before.trim().is_empty() && (number(word) || word.strip_prefix("line ").is_some_and(number))
+}
+
 /// The tokens of `text`, with [`Tok::End`] last.
 ///
 /// # Errors
@@ -145,6 +155,11 @@ pub fn lex(text: &str) -> Result<Vec<Token<'_>>> {
         if eof::<_, winnow::error::ContextError>.parse_next(&mut i).is_ok() {
             out.push(Token { tok: Tok::End, line, glued: false });
             return Ok(out);
+        }
+        if is_marker(text, at) {
+            let end = rest.find('\n').unwrap_or(rest.len());
+            i.next_slice(end);
+            continue;
         }
         if rest.starts_with("/*") {
             return Err(PtxError::new(line, "this comment has no end: `*/` is missing"));
@@ -189,6 +204,15 @@ mod tests {
                 Tok::End
             ]
         );
+    }
+
+    #[test]
+    fn line_markers_are_passed_over() {
+        let t = lex("# 1 \"a.cu\"\na\n  #line 7 \"b\"\nb # 1\n").unwrap_err();
+        assert_eq!((t.line, t.message.contains("stray character '#'")), (4, true));
+        let t = lex("# 1 \"a.cu\"\na\n  #line 7 \"b\"\nb\n# 3").unwrap();
+        assert_eq!(t.iter().map(|t| t.line).collect::<Vec<_>>(), [2, 4, 5]);
+        assert!(lex("#define A 1\n").is_err());
     }
 
     #[test]
