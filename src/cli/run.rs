@@ -13,6 +13,7 @@ use crate::kernel::Registry;
 use crate::measure::Limits;
 use crate::record::file::{FILE_NAME, Writer, done_ids};
 use crate::record::{Record, Status};
+use crate::report::Pairing;
 use crate::sweep::{Plan, Planned, Shard, Sweep};
 
 /// Run a sweep: verify and measure its cases, record them, write a report.
@@ -131,9 +132,9 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     let stopped = stop.load(Ordering::SeqCst) > 0;
 
     // Whatever happened, what is recorded is drawn.
-    let drawn = report::draw(&[&out], Some(&sweep), &out);
+    let drawn = report::draw(&[&out], Some(&sweep), Pairing::default(), &out);
     match &drawn {
-        Ok(summary) => report::tell(&file, summary),
+        Ok(summary) => report::tell(&[&file], summary),
         Err(e) => eprintln!("error: {e}"),
     }
     ended?;

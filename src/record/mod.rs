@@ -1,6 +1,7 @@
 //! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
 
 pub mod file;
+mod limit;
 #[cfg(test)]
 pub(crate) mod made_up;
 mod model_error;
@@ -15,6 +16,7 @@ use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sa
 use crate::op::{Family, PhaseName, Problem};
 
 pub use file::{RecordError, Records, Writer, done_ids, read};
+pub use limit::{Bound, Limit};
 pub use model_error::ModelError;
 
 /// Version of the schema below.

@@ -66,7 +66,7 @@ fn a_report_is_whole_and_its_links_hold() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a/b");
     let records = rich();
-    let summary = write(&records, &prose(), &out).unwrap();
+    let summary = write(&records, &prose(), Pairing::Alike, &out).unwrap();
     let html = fs::read_to_string(&summary.index).unwrap();
     let md = fs::read_to_string(out.join("report.md")).unwrap();
     let svgs: Vec<_> =
@@ -87,7 +87,7 @@ fn a_report_is_whole_and_its_links_hold() {
     assert!(html.contains("wanted 0.25 &lt;script&gt;"));
     // Every case is somewhere: timed in a row, failed in a row, skipped in a count.
     let timed = records.iter().filter(|r| r.status == Status::Ok).count();
-    let page = Page::new(&records, &prose());
+    let page = Page::new(&records, &prose(), Pairing::Alike);
     let rows: usize = page.parts.iter().flat_map(|p| &p.results).map(|t| t.rows.len()).sum();
     assert_eq!(rows, timed);
     assert_eq!(page.parts[0].failures.as_ref().unwrap().rows.len(), 3);
@@ -102,7 +102,7 @@ fn a_report_is_whole_and_its_links_hold() {
 
 #[test]
 fn measured_and_modelled_have_separate_parts() {
-    let page = Page::new(&rich(), &prose());
+    let page = Page::new(&rich(), &prose(), Pairing::Alike);
     let words: Vec<_> = page.parts.iter().map(|p| p.word).collect();
     assert_eq!(words, ["measured", "modelled"]);
     assert!(page.parts[0].note.is_none() && page.parts[1].note.is_some());
@@ -129,13 +129,16 @@ fn odd_records_do_no_harm() {
     (nan.status, nan.timing, nan.device.peak) = (Status::Wrong, None, Default::default());
     for records in [vec![bare.clone()], vec![nan.clone()], vec![nan, bare]] {
         let dir = tempfile::tempdir().unwrap();
-        let summary = write(&records, &Prose::default(), dir.path()).unwrap();
+        let summary = write(&records, &Prose::default(), Pairing::Alike, dir.path()).unwrap();
         assert!(!summary.crossovers.is_empty());
         let html = fs::read_to_string(&summary.index).unwrap();
         assert!(html.contains("<h1>sample</h1>"));
     }
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(write(&[], &Prose::default(), dir.path()), Err(ReportError::NoRecords)));
+    assert!(matches!(
+        write(&[], &Prose::default(), Pairing::Alike, dir.path()),
+        Err(ReportError::NoRecords)
+    ));
 }
 
 #[test]
@@ -143,7 +146,9 @@ fn a_folder_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let said = write(&made_up::sweep(), &prose(), &file.join("x")).unwrap_err().to_string();
+    let said = write(&made_up::sweep(), &prose(), Pairing::Alike, &file.join("x"))
+        .unwrap_err()
+        .to_string();
     assert!(said.starts_with("cannot write ") && said.contains("file/x"), "{said}");
 }
 
@@ -153,7 +158,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 fn draw_the_sample() {
     let out = std::env::var_os("CROSSOVER_SAMPLE_REPORT").expect("CROSSOVER_SAMPLE_REPORT=DIR");
     let out = Path::new(&out);
-    write(&rich(), &prose(), &out.join("rich")).unwrap();
-    let summary = write(&made_up::sweep(), &prose(), &out.join("small")).unwrap();
+    write(&rich(), &prose(), Pairing::Alike, &out.join("rich")).unwrap();
+    let summary = write(&made_up::sweep(), &prose(), Pairing::Alike, &out.join("small")).unwrap();
     println!("{summary:#?}");
 }
