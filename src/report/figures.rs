@@ -193,9 +193,13 @@ fn time(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     let mut marks: Vec<Mark> = Vec::new();
     for c in comparisons(panel) {
         for x in &c.crossings {
-            let label = match section.length() {
+            let place = match section.length() {
                 "T" => format!("T ≈ {}", integer(x.t)),
                 _ => format!("≈ {}", integer(x.t)),
+            };
+            let label = match x.is_wide() {
+                true => format!("{place}, {} to {}", integer(x.range.0), integer(x.range.1)),
+                false => place,
             };
             let mark = Mark { at: (x.t, x.ns / 1e6), label, ink: Ink::Op(c.linear.op) };
             // Families that agree cross at one place.
@@ -265,8 +269,7 @@ fn memory(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     for (name, dash, lines) in found {
         for mut line in merge(panel, lines, 1e-9) {
             if counted {
-                let op = line.label.split(' ').next().unwrap_or_default();
-                line.label = format!("{op} {name}");
+                line.label = format!("{} {name}", line.label);
                 line.dash = dash;
             }
             all.push(line);

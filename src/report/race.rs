@@ -64,6 +64,16 @@ pub struct Crossing {
     pub overtakes: bool,
 }
 
+/// A crossing's range is told beside it where an end is further from it than this part.
+pub const WIDE: f64 = 0.025;
+
+impl Crossing {
+    /// Whether the range says more than the place.
+    pub fn is_wide(&self) -> bool {
+        self.range.0 < self.t * (1.0 - WIDE) || self.range.1 > self.t * (1.0 + WIDE)
+    }
+}
+
 /// Neighbouring lengths with one lead.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {

@@ -121,3 +121,116 @@ fn numbers(all: &[usize]) -> String {
         _ => list(&all.iter().map(ToString::to_string).collect::<Vec<_>>()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{DType, examples};
+    use crate::record::made_up::{Made, law};
+    use crate::record::{Record, Status};
+    use crate::report::crossover;
+    use crate::report::group::sections;
+
+    fn said(records: &[Record]) -> Vec<String> {
+        sections(records, Pairing::Alike)
+            .iter()
+            .flat_map(|s| sentences(s, Pairing::Alike))
+            .collect()
+    }
+
+    fn told(records: &[Record], pairing: Pairing) -> usize {
+        let sections = sections(records, pairing);
+        let of = |p| crossover::sentences(&sections[0], p).len();
+        sections[0].panels.iter().map(of).sum()
+    }
+
+    fn full() -> Made {
+        Made::new(examples::full(), 512, law(examples::full(), 512))
+    }
+
+    fn linear() -> Made {
+        Made::new(examples::linear(), 512, law(examples::linear(), 512))
+    }
+
+    #[test]
+    fn the_reason_is_the_true_one() {
+        let (f, l) = (examples::full(), examples::linear());
+        let bare = |made: Made, settings: &str| {
+            let mut r = made.record();
+            r.problem = examples::problem(made.op, settings);
+            r
+        };
+        let two = [(1024, 1), (2048, 1), (2048, 8)]
+            .map(|(tkv, b)| bare(full(), &format!("dtype=bf16,B={b},Tq=1,Tkv={tkv},Hq=16,Hkv=4")));
+        let step = bare(linear(), "dtype=bf16,B=1,T=1,HV=16");
+        let mut failed = linear().record();
+        (failed.status, failed.timing) = (Status::Wrong, None);
+        for (records, wanted) in [
+            (
+                vec![linear().record(), Made::new(examples::other(), 512, 1e4).record()],
+                format!("no full operator was run, only {l} and {}", examples::other()),
+            ),
+            (vec![full().record()], format!("no linear operator was run, only {f}")),
+            (
+                [&two[..], &[step]].concat(),
+                format!(
+                    "as {f} was run with Tkv 1024 unlike Tq and Tkv 2048 unlike Tq, which is no one length"
+                ),
+            ),
+            (
+                vec![full().record(), Made { dtype: DType::Fp16, ..linear() }.record()],
+                format!("{l} in fp16 has nothing to be held against, as {f} was run in bf16"),
+            ),
+            (
+                vec![full().record(), Made { b: 8, ..linear() }.record()],
+                format!(
+                    "{l} with B=8 has nothing to be held against, as {f} was run with B=1 (bf16;"
+                ),
+            ),
+            (
+                vec![full().record(), Made { heads: 8, ..linear() }.record()],
+                format!(
+                    "{l} with 8 heads of 128 has nothing to be held against, as {f} was run with 16 \
+                     heads of 128 (bf16, B=1;"
+                ),
+            ),
+            (
+                vec![full().record(), Made { t: 1024, ..linear() }.record()],
+                format!("as no T was run with both: {l} at 1024, {f} at 512 (bf16, B=1"),
+            ),
+            (
+                vec![full().record(), failed],
+                format!("no case of {l} has a time, {f} has times at 512"),
+            ),
+        ] {
+            let said = said(&records);
+            assert_eq!(said.len(), 1, "{said:#?}");
+            assert!(said[0].starts_with("no crossover to tell: "), "{said:?}");
+            assert!(said[0].contains(&wanted), "no {wanted} in {said:?}");
+            assert_eq!(told(&records, Pairing::Alike), 0);
+        }
+    }
+
+    #[test]
+    fn only_what_is_left_over_is_named() {
+        let both = [full().record(), linear().record()];
+        assert_eq!(said(&both), Vec::<String>::new());
+        let more = Made { dtype: DType::Tf32, ..full() }.record();
+        let said = said(&[&both[..], &[more]].concat());
+        assert_eq!(said.len(), 1, "{said:#?}");
+        let begin = format!("{} in tf32 has nothing to be held against", examples::full());
+        assert!(said[0].starts_with(&begin), "{said:?}");
+    }
+
+    #[test]
+    fn sweeps_and_widths_are_mixed_when_asked_alone() {
+        let mut another = linear().record();
+        another.sweep = "another".into();
+        let narrow = Made { heads: 8, ..linear() }.record();
+        for other in [another, narrow] {
+            let records = [full().record(), other];
+            assert_eq!(told(&records, Pairing::Alike), 0);
+            assert_eq!(told(&records, Pairing::All), 1);
+        }
+    }
+}
