@@ -57,6 +57,7 @@ impl Record {
     pub fn doubt(&self) -> Option<String> {
         let share = self.share_of_limit().filter(|share| *share > 1.0)?;
         let (limit, ns) = (self.limit()?, self.timing.as_ref()?.ns());
+        let share = 100.0 * share;
         let (what, wrong) = match limit.by {
             Bound::Flops => (
                 format!(
@@ -73,18 +74,17 @@ impl Record {
                     self.traffic.as_ref()?.min_bytes / ns,
                     self.device.peak.memory_gbps
                 ),
-                match self.timing.as_ref()? {
-                    Timing::Measured { regime: Regime::Hot, .. } => {
-                        "with a hot L2 its bytes need not pass through memory, and this is no limit"
-                    }
-                    _ => {
-                        "the minimum bytes are counted too high, the time is too short, or outputs \
-                         were still in L2 when it ended"
-                    }
-                },
+                "the minimum bytes are counted too high, the time is too short, or outputs were still \
+                 in L2 when it ended",
             ),
         };
-        Some(format!("{:.1}% of the limit cannot be: {what}; {wrong}", 100.0 * share))
+        let hot = matches!(self.timing, Some(Timing::Measured { regime: Regime::Hot, .. }));
+        Some(match limit.by == Bound::Bytes && hot {
+            true => format!(
+                "{share:.1}% of the limit: {what}; with a hot L2 bytes need not pass through memory"
+            ),
+            false => format!("{share:.1}% of the limit cannot be: {what}; {wrong}"),
+        })
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::op::{Family, Side};
+use crate::op::Side;
 
 use super::format::{factor, integer, list};
-use super::group::{Panel, Section, Setting};
+use super::group::{Panel, Section};
 use super::race::{Crossing, Lead, Point, Race, Run};
+use super::setting::Setting;
 use super::span::Span;
 
 /// What one comparison of a panel came to.
@@ -44,9 +45,8 @@ fn full_times(panel: &Panel, full: &Setting, family: &str) -> BTreeMap<usize, Sp
     let keys = |f: &str| {
         f.split_whitespace().find(|p| p.starts_with("keys=")).unwrap_or_default().to_string()
     };
-    let usual = Family::default().text_of(full.op.parts());
     let mut families = panel.families(full);
-    families.sort_by_key(|f| (keys(f) != keys(family), **f != usual, f.to_string()));
+    families.sort_by_key(|f| keys(f) != keys(family));
     families.first().map_or_else(BTreeMap::new, |f| panel.times(full, f))
 }
 

@@ -8,9 +8,10 @@ use crate::record::{Record, Timing, Traffic};
 
 use super::crossover::comparisons;
 use super::format::{integer, plural};
-use super::group::{Curve, Panel, Section, Source, length};
+use super::group::{Curve, Panel, Section, Source};
 use super::modelled;
 use super::plot::{self, Line, Mark};
+use super::setting::length;
 use super::span::Span;
 use super::svg::{Ink, Svg};
 

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::device::{Facts, Regime};
-use crate::op::{DType, Family, Op, PhaseName, Problem, Side, Value};
+use crate::op::{DType, Family, PhaseName, Side};
 use crate::record::{Record, Status, Timing};
 
-use super::format::list;
 use super::pairing::{Pairing, partners};
+use super::setting::{Setting, family_of, length, settings};
 use super::span::Span;
 
 /// Where the times of a section come from.
@@ -153,74 +153,6 @@ pub fn sections(records: &[Record], pairing: Pairing) -> Vec<Section<'_>> {
     all
 }
 
-/// Everything of a problem but its length.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Setting {
-    pub op: Op,
-    pub dtype: DType,
-    pub b: usize,
-    layer: Problem,
-}
-
-impl Setting {
-    /// The problem less its length.
-    pub fn of(problem: &Problem) -> Setting {
-        let (op, dtype, b) = (problem.op(), problem.dtype(), problem.sequences());
-        Setting { op, dtype, b, layer: problem.layer() }
-    }
-
-    /// The problem without its length.
-    pub fn layer(&self) -> &Problem {
-        &self.layer
-    }
-
-    /// Lengths of packed sequences.
-    pub fn packed(&self) -> Vec<usize> {
-        self.layer.lens().iter().map(|l| l[0]).collect()
-    }
-
-    /// Lengths that stay beside the one that curves run along: `Tkv 1024 beside Tq`.
-    pub fn lengths_text(&self) -> String {
-        let lengths = self.layer.phase_row().lengths;
-        let own = lengths.iter().filter(|name| *self.layer.value(name) != Value::None);
-        let own: Vec<_> = own.map(|name| format!("{name} {}", self.layer.count(name))).collect();
-        match own.is_empty() {
-            true => lengths.join(" = "),
-            false => format!("{} unlike {}", list(&own), lengths[0]),
-        }
-    }
-
-    /// Width of the layer's output: heads times head dimension.
-    pub fn width(&self) -> usize {
-        let (heads, channels) = self.layer.out();
-        heads * channels
-    }
-
-    /// Heads and head dimension of the output.
-    pub fn out(&self) -> (usize, usize) {
-        self.layer.out()
-    }
-
-    pub fn is(&self, side: Side) -> bool {
-        self.op.side() == side
-    }
-
-    /// Heads and dimensions: `HV 16, K = V = 128`.
-    pub fn heads_text(&self) -> String {
-        self.op.layer(&self.layer)
-    }
-}
-
-/// The parts of a family that matter to an operator, as text.
-pub fn family_of(op: Op, family: &Family) -> String {
-    family.text_of(op.parts())
-}
-
-/// The axis that curves run along: that of the phase.
-pub fn length(record: &Record) -> usize {
-    record.problem.length()
-}
-
 /// Settings that are one layer done in several ways: a fair comparison.
 pub struct Panel<'a> {
     /// The sweep of all its records, where the report compares within sweeps.
@@ -261,14 +193,13 @@ impl<'a> Panel<'a> {
         times
     }
 
-    /// Families of a setting, in the order met.
+    /// Families of a setting, the usual one first.
     pub fn families(&self, setting: &Setting) -> Vec<&str> {
-        let mut all: Vec<&str> = Vec::new();
-        for c in self.curves.iter().filter(|c| c.setting == *setting) {
-            if !all.contains(&c.family.as_str()) {
-                all.push(&c.family);
-            }
-        }
+        let usual = Family::default().text_of(setting.op.parts());
+        let of = self.curves.iter().filter(|c| c.setting == *setting);
+        let mut all: Vec<&str> = of.map(|c| c.family.as_str()).collect();
+        all.sort_by_key(|f| (*f != usual, *f));
+        all.dedup();
         all
     }
 }
@@ -313,14 +244,6 @@ pub fn by_sweep<'a>(
         all.entry(sweep).or_default().push(r);
     }
     all
-}
-
-/// Settings of records, in order.
-pub fn settings(records: &[&Record]) -> Vec<Setting> {
-    let mut settings: Vec<Setting> = records.iter().map(|r| Setting::of(&r.problem)).collect();
-    settings.sort();
-    settings.dedup();
-    settings
 }
 
 fn panels<'a>(records: &[&'a Record], sweep: Option<&'a str>, pairing: Pairing) -> Vec<Panel<'a>> {
@@ -463,13 +386,5 @@ mod tests {
         let times = panel.times(&panel.settings[0], "gate=mid");
         assert_eq!((times[&512].ns, times[&512].high), (1e4, 1.01e4));
         assert_eq!(panel.curves[0].all.len(), 2);
-    }
-
-    #[test]
-    fn families_keep_only_what_an_operator_uses() {
-        let f: Family = "gate=slow keys=identical logits=huge".parse().unwrap();
-        assert_eq!(family_of(examples::full(), &f), "keys=identical logits=huge");
-        assert_eq!(family_of(examples::other(), &f), "gate=slow keys=identical");
-        assert_eq!(family_of(examples::other(), &Family::default()), "gate=mid");
     }
 }

@@ -7,8 +7,9 @@ use crate::op::{DType, Op, Side};
 
 use super::crossover::{Comparison, comparisons, extent, place};
 use super::format::{integer, list, plural};
-use super::group::{Section, Setting};
+use super::group::Section;
 use super::race::{Lead, Run, WIDE};
+use super::setting::Setting;
 
 /// What a comparison comes to, but for where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -18,6 +18,7 @@ pub mod profile;
 mod race;
 mod rank;
 mod scatter;
+mod setting;
 mod span;
 mod svg;
 mod table;
@@ -161,7 +162,7 @@ fn ranking_note(part: &Part) -> String {
     };
     format!(
         "Kernels and tiles over the cases that at least two of them ran. One is ahead of another where \
-         {level}; what no other is ahead of has place 1, so that variants of one place are level. \
+         {level}; what no other is ahead of has place 1, and variants of one place were not told apart. \
          Slower than best is the geometric mean of the time over the best time in each case; a failed \
          case counts 0 in the mean reciprocal rank."
     )

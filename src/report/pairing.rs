@@ -3,7 +3,7 @@
 use crate::op::{PhaseName, Side};
 
 use super::format::{list, plural};
-use super::group::Setting;
+use super::setting::Setting;
 
 /// Which linear operators are held against which full ones. They always share the precision and the
 /// batch.
@@ -99,51 +99,78 @@ pub fn unpaired(settings: &[Setting], pairing: Pairing) -> Vec<(String, String)>
     let held = |l: &Setting, f: &Setting| partners(l, &full, pairing).contains(&f);
     let mut reasons: Vec<Reason> = Vec::new();
     for l in linear.iter().filter(|l| partners(l, &full, pairing).is_empty()) {
-        why(l, &full, pairing, &mut reasons);
+        if let Some((need, others)) = why(l, &full, pairing) {
+            add(&mut reasons, need, l, others);
+        }
     }
     let said = reasons.len();
+    let mut rest = Vec::new();
     for f in full.iter().filter(|f| !linear.iter().any(|l| held(l, f))) {
-        // Said from the other side already.
-        if reasons[..said].iter().any(|r| r.others.contains(f)) {
-            continue;
+        match why(f, &linear, pairing) {
+            // Said from the other side already.
+            Some((need, _))
+                if reasons[..said].iter().any(|r| r.need == need && r.others.contains(f)) => {}
+            Some((need, others)) => add(&mut reasons, need, f, others),
+            None => rest.extend(closer(f, &linear, &full, pairing)),
         }
-        why(f, &linear, pairing, &mut reasons);
     }
-    reasons.iter().map(Reason::text).collect()
+    reasons.iter().map(Reason::text).chain(rest).collect()
 }
 
-/// Adds the first need that no setting of the other side meets.
+/// The first need that no setting of the other side meets, and those that met all before; none where
+/// one meets all.
 fn why<'s>(
-    one: &'s Setting,
+    one: &Setting,
     others: &[&'s Setting],
     pairing: Pairing,
-    reasons: &mut Vec<Reason<'s>>,
-) {
+) -> Option<(Need, Vec<&'s Setting>)> {
     let mut left = others.to_vec();
     for need in Need::ALL {
         if pairing == Pairing::All && need == Need::Width {
             continue;
         }
         let met: Vec<_> = left.iter().copied().filter(|s| need.met(one, s)).collect();
-        if !met.is_empty() {
-            left = met;
-            continue;
+        if met.is_empty() {
+            return (!left.is_empty()).then_some((need, left));
         }
-        if left.is_empty() {
-            return;
-        }
-        let same = |r: &&mut Reason| {
-            let first = r.of[0];
-            let there = (need <= Need::Precision || first.dtype == one.dtype)
-                && (need <= Need::Batch || first.b == one.b);
-            r.need == need && first.op == one.op && there && r.others == left
-        };
-        match reasons.iter_mut().find(same) {
-            Some(r) => r.of.push(one),
-            None => reasons.push(Reason { need, of: vec![one], others: left }),
-        }
-        return;
+        left = met;
     }
+    None
+}
+
+/// Adds a setting to the reason that it shares, or a reason.
+fn add<'s>(reasons: &mut Vec<Reason<'s>>, need: Need, one: &'s Setting, others: Vec<&'s Setting>) {
+    let same = |r: &&mut Reason| {
+        let first = r.of[0];
+        let there = (need <= Need::Precision || first.dtype == one.dtype)
+            && (need <= Need::Batch || first.b == one.b);
+        r.need == need && first.op == one.op && there && r.others == others
+    };
+    match reasons.iter_mut().find(same) {
+        Some(r) => r.of.push(one),
+        None => reasons.push(Reason { need, of: vec![one], others }),
+    }
+}
+
+/// Why a full setting that would do is left out: another one is closer to the linear one.
+fn closer(
+    one: &Setting,
+    linear: &[&Setting],
+    full: &[&Setting],
+    pairing: Pairing,
+) -> Option<(String, String)> {
+    let would = |l: &&&Setting| why(one, &[**l], pairing).is_none();
+    let l = linear.iter().find(would)?;
+    let partner = *partners(l, full, pairing).first()?;
+    let text = format!(
+        "{} {} has nothing to be held against, as {} is held against {} {}",
+        one.op,
+        one.heads_text(),
+        l.op,
+        partner.op,
+        partner.heads_text()
+    );
+    Some((text, format!("{}, B={}", one.dtype, one.b)))
 }
 
 impl Reason<'_> {

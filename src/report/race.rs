@@ -28,11 +28,14 @@ pub struct Point {
 impl Point {
     /// Who is faster here.
     pub fn lead(&self) -> Lead {
-        match () {
-            () if !self.full.is_known() || !self.linear.is_known() => Lead::Unknown,
-            () if self.full.is_below(&self.linear) => Lead::Of(Side::Full),
-            () if self.linear.is_below(&self.full) => Lead::Of(Side::Linear),
-            () => Lead::Level,
+        if !self.full.is_known() || !self.linear.is_known() {
+            Lead::Unknown
+        } else if self.full.is_below(&self.linear) {
+            Lead::Of(Side::Full)
+        } else if self.linear.is_below(&self.full) {
+            Lead::Of(Side::Linear)
+        } else {
+            Lead::Level
         }
     }
 

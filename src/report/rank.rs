@@ -3,7 +3,8 @@
 use crate::op::Op;
 use crate::record::{Record, Status};
 
-use super::group::{family_of, has_time};
+use super::group::has_time;
+use super::setting::family_of;
 use super::span::Span;
 
 /// How one variant stands among the variants of its operator.
@@ -12,7 +13,8 @@ pub struct Rank {
     /// A kernel's name and tile: `<op>/prefill.sm80 BM=128 BN=64`
     pub variant: String,
     /// One more than the variants that are ahead of it over the cases both have times of, beyond what
-    /// the ranges of the times leave open; none without a time. Variants of one place are level.
+    /// the ranges of the times leave open; none without a time. Variants of one place were not told
+    /// apart.
     pub place: Option<usize>,
     /// Cases with a time, and all it was tried on; failures are the difference.
     pub timed: usize,

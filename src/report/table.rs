@@ -7,9 +7,10 @@ use crate::record::{Record, Status, Timing};
 
 use super::crossover::comparisons;
 use super::format::{factor, list, percent, plural, three, tokens};
-use super::group::{Panel, Section, family_of, has_time, length};
+use super::group::{Panel, Section, has_time};
 use super::race::{Lead, Point};
 use super::rank;
+use super::setting::{family_of, length};
 use super::span::{Ground, Span};
 
 /// Rows of text; HTML and Markdown render the same tables.

@@ -8,8 +8,9 @@ use crate::op::Side;
 
 use super::crossover::{Comparison, comparisons};
 use super::format::list;
-use super::group::{Panel, Section, Setting, by_sweep, length, settings};
+use super::group::{Panel, Section, by_sweep};
 use super::pairing::{self, Pairing};
+use super::setting::{Setting, length, settings};
 
 /// A sentence each. Where the section compares nothing at all there is at least one.
 pub fn sentences(section: &Section, pairing: Pairing) -> Vec<String> {
@@ -220,6 +221,22 @@ mod tests {
         assert_eq!(said.len(), 1, "{said:#?}");
         let begin = format!("{} in tf32 has nothing to be held against", examples::full());
         assert!(said[0].starts_with(&begin), "{said:?}");
+    }
+
+    #[test]
+    fn a_full_operator_that_another_stands_before_is_named() {
+        let f = examples::full();
+        let mut open = full().record();
+        open.problem = examples::problem(f, "dtype=bf16,B=1,T=512,Hq=16,Hkv=4,causal=false");
+        let records = [full().record(), linear().record(), open];
+        let said = said(&records);
+        assert_eq!((said.len(), told(&records, Pairing::Alike)), (1, 1), "{said:#?}");
+        let wanted = format!(
+            "{f} Hq 16, Hkv 4, D 128 has nothing to be held against, as {} is held against {f} Hq 16, \
+             Hkv 4, D 128, causal (bf16, B=1;",
+            examples::linear()
+        );
+        assert!(said[0].starts_with(&wanted), "{said:?}");
     }
 
     #[test]

@@ -136,6 +136,60 @@ fn tiles_within_the_noise_share_a_place() {
     assert_eq!((place(&md, "BN=32"), place(&md, "BN=64")), ("1".into(), "2".into()));
 }
 
+/// The records as an emulator of the same device would have left them.
+fn modelled(mut all: Vec<Value>) -> Vec<Value> {
+    for record in &mut all {
+        let ns = record["timing"]["median_ns"].clone();
+        record["timing"] =
+            json!({"kind": "modelled", "model": "h200", "ns": ns, "limits": {}, "bound": "memory"});
+        record["device"]["id"] = json!("emulator:h200");
+        record["device"]["emulated"] = json!(true);
+    }
+    all
+}
+
+#[test]
+fn a_modelled_tie_is_level_and_each_time_states_its_error() {
+    // 1.01x at the first length, as a model gave for Qwen3-Next at T = 512; told at neither end.
+    let near = modelled(with_times([(20.8e3, 20.7e3), (21e3, 22e3), (24e3, 23e3)], 0.0));
+    let (said, md) = report(&near, &[]);
+    assert!(!claims_a_lead(&said), "{said}");
+    assert!(said.contains("are level at every length") && said.contains("model's error"), "{said}");
+    let rows: Vec<_> = md.lines().filter(|l| l.contains("| memory |")).collect();
+    assert_eq!(rows.len(), 6, "{md}");
+    for row in rows {
+        let error = row.split('|').nth(6).unwrap();
+        assert!(error.contains('%'), "{row}");
+    }
+    assert!(!md.contains("roofline") && !md.contains("traffic per token, bf16 (modelled)"), "{md}");
+    // Far apart on both sides, it is told, with its range.
+    let (said, _) = report(&modelled(with_times([(1e4, 9e4), (3e4, 6e4), (9e4, 2e4)], 0.0)), &[]);
+    assert!(said.contains("gated_delta_rule overtakes attention at T ≈ "), "{said}");
+    assert!(said.contains(" within the model's error, between modelled 128 and 256"), "{said}");
+}
+
+#[test]
+fn the_order_of_records_changes_nothing_that_is_said() {
+    let mut all = with_times([(1e3, 2e3), (2e3, 2e3), (4e3, 3e3)], 0.02);
+    for (i, family) in [(1, "gate=slow"), (3, "gate=slow"), (5, "gate=strong")] {
+        let mut other = all[i].clone();
+        other["id"] = json!(format!("other-{i}"));
+        other["family"] = json!(family);
+        all.push(other);
+    }
+    let said = |all: &[Value]| {
+        let (said, _) = report(all, &[]);
+        let verdicts = said.lines().filter(|l| l.contains("measured on")).map(str::to_string);
+        verdicts.collect::<Vec<_>>()
+    };
+    let before = said(&all);
+    assert!(before.len() > 1, "{before:?}");
+    all.reverse();
+    assert_eq!(said(&all), before);
+    all.rotate_left(4);
+    assert_eq!(said(&all), before);
+}
+
 #[test]
 fn unlike_sweeps_and_widths_are_compared_when_asked() {
     let times = [(1e3, 2e3), (2e3, 2.5e3), (4e3, 3e3)];
