@@ -17,6 +17,7 @@ use crate::kernel::Registry;
 use crate::measure::Limits;
 use crate::record::file::{FILE_NAME, Writer};
 use crate::record::{Record, Status};
+use crate::report::Pairing;
 use crate::sweep::{Plan, Planned, Shard, Sweep};
 
 /// Run a sweep: verify and measure its cases, record them, write a report.
@@ -163,7 +164,7 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let stopped = stop.load(Ordering::SeqCst) > 0 && tally.ran < todo.len();
 
     // Whatever happened, what is recorded is drawn.
-    let drawn = report::draw(&[&out], Some(&sweep), &out);
+    let drawn = report::draw(&[&out], Some(&sweep), Pairing::default(), &out);
     match &drawn {
         Ok(summary) => report::tell(&[&file], summary, ended.is_ok() && !stopped),
         Err(e) => console::note(&format!("error: {e}")),

@@ -206,6 +206,11 @@ impl<'a> Bench<'a> {
             return Err(End(Status::Wrong, why).into());
         }
         record.timing = Some(time(device, loaded.as_mut(), case, times, &self.limits)?);
+        if let Some(doubt) = record.doubt()
+            && let Some(Timing::Measured { warnings, .. }) = &mut record.timing
+        {
+            warnings.push(doubt);
+        }
         Ok(())
     }
 }

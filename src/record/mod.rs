@@ -1,6 +1,7 @@
 //! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
 
 pub mod file;
+mod limit;
 mod line;
 #[cfg(test)]
 pub(crate) mod made_up;
@@ -21,6 +22,7 @@ use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sa
 use crate::op::{Family, PhaseName, Problem};
 
 pub use file::{RecordError, Writer};
+pub use limit::{Bound, Limit};
 pub use model_error::ModelError;
 pub use program::binary_sha256;
 pub use read::{Ignored, Records, read};

@@ -1,12 +1,13 @@
 //! How the cases of a section were run: what a reader needs to trust or repeat them.
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::device::Health;
 use crate::record::{Record, Timing};
 
 use super::format::{list, percent, plural, three};
 use super::group::{Section, Source, regime_word};
+use super::modelled;
 
 /// Name and value of each fact, and warnings with how many cases have them.
 pub struct Facts {
@@ -41,7 +42,9 @@ pub fn of(section: &Section) -> Facts {
         "peak rates",
         format!(
             "{} TFLOP/s bf16 and fp16, {} TFLOP/s tf32, {} GB/s",
-            d.peak.bf16_tflops, d.peak.tf32_tflops, d.peak.memory_gbps
+            rate(d.peak.bf16_tflops),
+            rate(d.peak.tf32_tflops),
+            rate(d.peak.memory_gbps)
         ),
     );
     fact("driver", d.driver.clone());
@@ -57,7 +60,10 @@ pub fn of(section: &Section) -> Facts {
             }
             fact("samples", samples(records));
         }
-        Source::Modelled => fact("time", "modelled from counts, never measured".to_string()),
+        Source::Modelled => {
+            fact("time", "modelled from counts, never measured".to_string());
+            fact("model error", modelled::errors(section));
+        }
     }
     fact("cases", cases(records));
     fact("seeds", list(&distinct(records, |r| r.seed.to_string())));
@@ -79,6 +85,11 @@ pub fn of(section: &Section) -> Facts {
         "max(FLOPs / peak FLOP/s, minimum bytes / peak bandwidth) over the time".to_string(),
     );
     Facts { facts, warnings: warnings(records) }
+}
+
+/// A peak rate, to one place; 0 is not known.
+fn rate(peak: f64) -> String {
+    if peak > 0.0 { format!("{}", (peak * 10.0).round() / 10.0) } else { "unknown".to_string() }
 }
 
 /// Values that differ, in the order met.
@@ -147,7 +158,9 @@ fn samples(records: &[&Record]) -> String {
     for r in records {
         if let Some(Timing::Measured { samples, median_ns, ci_ns, stopped, .. }) = &r.timing {
             (least, most) = (least.min(samples.len()), most.max(samples.len()));
-            widest = widest.max((ci_ns.1 - ci_ns.0) / 2.0 / median_ns);
+            // One without an interval is none the narrower.
+            let half = (ci_ns.1 - ci_ns.0) / 2.0 / median_ns;
+            widest = widest.max(if half.is_finite() { half } else { f64::INFINITY });
             *stops.entry(stopped).or_default() += 1;
         }
     }
@@ -226,20 +239,23 @@ fn subsets(records: &[&Record]) -> String {
 /// alone are one: the first stands for all.
 fn warnings(records: &[&Record]) -> Vec<String> {
     let mut all: IndexMap<String, (String, usize)> = IndexMap::new();
-    let mut add = |text: String| {
-        let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
-        all.entry(kind).or_insert((text, 0)).1 += 1;
-    };
     for r in records {
+        let mut of: IndexSet<String> = IndexSet::new();
         if let Some(Timing::Measured { warnings, .. }) = &r.timing {
-            warnings.iter().for_each(|w| add(w.clone()));
+            of.extend(warnings.iter().cloned());
         }
+        // Records of times that were taken before the limit was looked at do not have it.
+        of.extend(r.doubt());
         for w in r.build.iter().flat_map(|b| &b.warnings) {
-            add(format!("{}: {w}", r.kernel.name));
+            of.insert(format!("{}: {w}", r.kernel.name));
         }
         let v = r.verification.as_ref();
         if v.and_then(|v| v.deterministic) == Some(false) {
-            add(format!("{}: a second run gave other bits", r.kernel.name));
+            of.insert(format!("{}: a second run gave other bits", r.kernel.name));
+        }
+        for text in of {
+            let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).collect();
+            all.entry(kind).or_insert((text, 0)).1 += 1;
         }
     }
     let many = records.len();

@@ -7,9 +7,12 @@ use crate::op::{DType, Family};
 use crate::record::{Record, Timing, Traffic};
 
 use super::crossover::comparisons;
-use super::format::integer;
-use super::group::{Curve, Panel, Section, Source, length};
+use super::format::{integer, plural};
+use super::group::{Curve, Panel, Section, Source};
+use super::modelled;
 use super::plot::{self, Line, Mark};
+use super::setting::length;
+use super::span::Span;
 use super::svg::{Ink, Svg};
 
 /// A plot with its words.
@@ -24,21 +27,32 @@ pub struct Figure {
 /// Figures of a section: time, memory (bytes, rate), drift (over T, along T), for each precision.
 pub fn figures(section: &Section) -> Vec<Figure> {
     let mut dtypes: Vec<DType> = section.panels.iter().map(|p| p.dtype).collect();
+    dtypes.sort();
     dtypes.dedup();
     let against = |what: &str| format!("{what} against {}", section.length());
     let mut all = Vec::new();
-    for (title, name, caption, panels) in [
-        (against("Time"), "time", time_caption(section), time as fn(&Section, &Panel) -> _),
-        ("Memory traffic per token".into(), "memory", memory_caption(section), memory),
-        ("Memory rate".into(), "rate", rate_caption(section), rate),
-        (against("Drift"), "drift", DRIFT.to_string(), drift),
-        ("Drift along T".into(), "blocks", BLOCKS.to_string(), blocks),
+    // Times alone are modelled; counts and errors are exact.
+    let (timed, exact) = (format!(" ({})", section.source.word()), String::new());
+    for (title, name, caption, word, panels) in [
+        (
+            against("Time"),
+            "time",
+            time_caption(section),
+            &timed,
+            time as fn(&Section, &Panel) -> Vec<plot::Panel>,
+        ),
+        ("Memory traffic per token".into(), "memory", memory_caption(section), &exact, memory),
+        ("Memory rate".into(), "rate", rate_caption(section), &timed, rate),
+        (against("Drift"), "drift", DRIFT.to_string(), &exact, drift),
+        ("Drift along T".into(), "blocks", BLOCKS.to_string(), &exact, blocks),
     ] {
         for dtype in &dtypes {
             let of = section.panels.iter().filter(|p| p.dtype == *dtype);
             let mut panels: Vec<plot::Panel> = of.flat_map(|p| panels(section, p)).collect();
+            // A single point is no curve; tables have it.
+            panels.retain(|p| p.lines.iter().any(|l| l.points.len() > 1));
             panels.sort_by_key(|p| p.order);
-            let title = format!("{title}, {dtype} ({})", section.source.word());
+            let title = format!("{title}, {dtype}{word}");
             if let Some(svg) = plot::draw(&title, &panels) {
                 let slug = format!("{name}-{dtype}-{}", section.slug);
                 all.push(Figure { slug, title, caption: caption.clone(), svg });
@@ -54,7 +68,8 @@ fn axis(section: &Section) -> String {
 }
 
 fn name_of(panel: &Panel) -> String {
-    format!("{}, B = {}", panel.dtype, panel.b)
+    let sweep = panel.sweep.map_or(String::new(), |sweep| format!("{sweep}: "));
+    format!("{sweep}{}, B = {}", panel.dtype, panel.b)
 }
 
 /// Labels of a panel's curves: the operator, and what else tells a curve from its siblings.
@@ -151,15 +166,18 @@ fn time_caption(section: &Section) -> String {
     let what = match section.source {
         Source::Measured(_) => {
             "Median of the samples of the fastest tile; bands and whiskers reach from the 5th to \
-             the 95th percentile of the samples, mostly within the markers"
+             the 95th percentile of the samples, mostly within the markers."
+                .to_string()
         }
-        Source::Modelled => {
-            "Modelled, not measured: a roofline over exact counts of the fastest tile"
-        }
+        Source::Modelled => format!(
+            "Modelled, not measured: the time of the fastest tile by a simulation of one \
+             multiprocessor and exact counts; bands are the model's error. {}",
+            modelled::errors(section)
+        ),
     };
     format!(
-        "{what}. Rings mark where a linear operator overtakes a full one. Input families of one \
-         operator whose times agree within 3% are drawn as one line."
+        "{what} Rings mark where the lead changes between lengths at which it can be told. Input \
+         families of one operator whose times agree within 3% are drawn as one line."
     )
 }
 
@@ -176,9 +194,13 @@ fn time(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     let mut marks: Vec<Mark> = Vec::new();
     for c in comparisons(panel) {
         for x in &c.crossings {
-            let label = match section.length() {
+            let place = match section.length() {
                 "T" => format!("T ≈ {}", integer(x.t)),
                 _ => format!("≈ {}", integer(x.t)),
+            };
+            let label = match x.is_wide() {
+                true => format!("{place}, {} to {}", integer(x.range.0), integer(x.range.1)),
+                false => place,
             };
             let mark = Mark { at: (x.t, x.ns / 1e6), label, ink: Ink::Op(c.linear.op) };
             // Families that agree cross at one place.
@@ -192,16 +214,20 @@ fn time(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     vec![plot]
 }
 
-/// 5th and 95th percentile of each record's samples, ms.
+/// 5th and 95th percentile of each record's samples, or the range of its modelled time; ms.
 fn spread(curve: &Curve) -> Vec<(f64, f64, f64)> {
     let of = |(t, r): (&usize, &&Record)| {
-        let Some(Timing::Measured { samples, .. }) = &r.timing else { return None };
+        let Some(Timing::Measured { samples, .. }) = &r.timing else {
+            let (span, _) = Span::of(r)?;
+            return Some((*t as f64, span.low / 1e6, span.high / 1e6));
+        };
         let mut ns: Vec<f64> = samples.iter().map(|s| s.ns).filter(|x| x.is_finite()).collect();
         ns.sort_by(f64::total_cmp);
         let at = |q: f64| ns.get(((ns.len() as f64 - 1.0) * q).round() as usize).copied();
         Some((*t as f64, at(0.05)? / 1e6, at(0.95)? / 1e6))
     };
-    curve.best.iter().filter_map(of).collect()
+    let drawn = |s: &(f64, f64, f64)| s.1 > 0.0 && s.2.is_finite();
+    curve.best.iter().filter_map(of).filter(drawn).collect()
 }
 
 /// The tokens that a record's outputs have rows of.
@@ -244,8 +270,7 @@ fn memory(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
     for (name, dash, lines) in found {
         for mut line in merge(panel, lines, 1e-9) {
             if counted {
-                let op = line.label.split(' ').next().unwrap_or_default();
-                line.label = format!("{op} {name}");
+                line.label = format!("{} {name}", line.label);
                 line.dash = dash;
             }
             all.push(line);
@@ -256,16 +281,28 @@ fn memory(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
 }
 
 fn rate_caption(section: &Section) -> String {
-    format!(
-        "Minimum bytes over the {} time. The dashed rule is the device's memory bandwidth, {} \
-         GB/s.",
-        section.source.word(),
-        section.device.peak.memory_gbps
-    )
+    let peak = section.device.peak.memory_gbps;
+    let mut text = format!("Minimum bytes over the {} time.", section.source.word());
+    if peak > 0.0 {
+        text += &format!(" The dashed rule is the device's memory bandwidth, {peak} GB/s.");
+        let above = |r: &&&Record| gbps(r).is_some_and(|x| x > peak);
+        let n = section.records.iter().filter(above).count();
+        if n > 0 {
+            text += &format!(
+                " {} above it: more than the device has, see the warnings.",
+                plural(n, "case")
+            );
+        }
+    }
+    text
+}
+
+/// Minimum bytes over the time.
+fn gbps(r: &Record) -> Option<f64> {
+    Some(r.traffic.as_ref()?.min_bytes / r.timing.as_ref()?.ns())
 }
 
 fn rate(section: &Section, panel: &Panel) -> Vec<plot::Panel> {
-    let gbps = |r: &Record| Some(r.traffic.as_ref()?.min_bytes / r.timing.as_ref()?.ns());
     let lines = merge(panel, lines(section, panel, gbps), 0.03);
     let peak = section.device.peak.memory_gbps;
     let rules = if peak > 0.0 { vec![(peak, format!("peak {peak} GB/s"))] } else { vec![] };

@@ -4,8 +4,12 @@
 use std::collections::BTreeMap;
 
 use crate::device::{Facts, Regime};
-use crate::op::{DType, Family, Op, PhaseName, Problem, Side};
+use crate::op::{DType, Family, PhaseName, Side};
 use crate::record::{Record, Status, Timing};
+
+use super::pairing::{Pairing, partners};
+use super::setting::{Setting, family_of, length, settings};
+use super::span::Span;
 
 /// Where the times of a section come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +68,34 @@ impl Section<'_> {
         self.records.first().map_or("T", |r| r.problem.phase_row().length)
     }
 
-    /// `measured on NVIDIA H200`, for the end of a sentence.
-    pub fn provenance(&self) -> String {
+    /// `measured on NVIDIA H200`, for the end of a sentence; the sweep before it, where it is named.
+    pub fn provenance(&self, sweep: Option<&str>) -> String {
         let (name, how) = (&self.device.name, self.source.word());
         let text = match self.source {
             Source::Measured(Regime::Cold) => format!("{how} on {name}"),
             Source::Measured(regime) => format!("{how} on {name}, {} L2", regime_word(regime)),
             Source::Modelled => format!("{how} for {name}"),
         };
-        match self.phase {
+        let text = match self.phase {
             PhaseName::Prefill => text,
             phase => format!("{phase} {text}"),
+        };
+        sweep.map_or(text.clone(), |sweep| format!("sweep {sweep}; {text}"))
+    }
+
+    /// What the ranges of its times rest on: `the intervals`, `the model's error`.
+    pub fn ranges(&self) -> &'static str {
+        match self.source {
+            Source::Measured(_) => "the intervals",
+            Source::Modelled => "the model's error",
+        }
+    }
+
+    /// A length in a sentence: `T = 512`, `a context of 512 tokens`.
+    pub fn at(&self, t: usize) -> String {
+        match self.length() {
+            "T" => format!("T = {t}"),
+            length => format!("a {length} of {t} tokens"),
         }
     }
 }
@@ -88,7 +109,8 @@ pub fn regime_word(regime: Regime) -> &'static str {
 }
 
 /// Sections in order: measured before modelled, and as the records come.
-pub fn sections(records: &[Record]) -> Vec<Section<'_>> {
+pub fn sections(records: &[Record], pairing: Pairing) -> Vec<Section<'_>> {
+    let several = records.iter().any(|r| r.sweep != records[0].sweep);
     let mut all: Vec<Section> = Vec::new();
     // Records with a time first: the others join the section that their device has.
     let timed = records.iter().filter(|r| r.timing.is_some());
@@ -123,60 +145,18 @@ pub fn sections(records: &[Record]) -> Vec<Section<'_>> {
             1 => s.source.word().to_string(),
             n => format!("{}-{n}", s.source.word()),
         };
-        s.panels = panels(&s.records);
+        let by_sweep = by_sweep(&s.records, pairing);
+        for (sweep, records) in &by_sweep {
+            s.panels.extend(panels(records, sweep.filter(|_| several), pairing));
+        }
     }
     all
 }
 
-/// Everything of a problem but its length.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Setting {
-    pub op: Op,
-    pub dtype: DType,
-    pub b: usize,
-    layer: Problem,
-}
-
-impl Setting {
-    /// The problem less its length.
-    pub fn of(problem: &Problem) -> Setting {
-        let (op, dtype, b) = (problem.op(), problem.dtype(), problem.sequences());
-        Setting { op, dtype, b, layer: problem.layer() }
-    }
-
-    /// Width of the layer's output: heads times head dimension.
-    fn width(&self) -> usize {
-        let (heads, channels) = self.layer.out();
-        heads * channels
-    }
-
-    /// Heads and head dimension of the output.
-    fn out(&self) -> (usize, usize) {
-        self.layer.out()
-    }
-
-    fn is(&self, side: Side) -> bool {
-        self.op.side() == side
-    }
-
-    /// Heads and dimensions: `HV 16, K = V = 128`.
-    pub fn heads_text(&self) -> String {
-        self.op.layer(&self.layer)
-    }
-}
-
-/// The parts of a family that matter to an operator, as text.
-pub fn family_of(op: Op, family: &Family) -> String {
-    family.text_of(op.parts())
-}
-
-/// The axis that curves run along: that of the phase.
-pub fn length(record: &Record) -> usize {
-    record.problem.length()
-}
-
 /// Settings that are one layer done in several ways: a fair comparison.
 pub struct Panel<'a> {
+    /// The sweep of all its records, where the report compares within sweeps.
+    pub sweep: Option<&'a str>,
     pub dtype: DType,
     pub b: usize,
     pub settings: Vec<Setting>,
@@ -186,7 +166,8 @@ pub struct Panel<'a> {
 impl<'a> Panel<'a> {
     /// `bf16, B 1 · attention Hq 16, Hkv 4, D 128, causal · kda H 16, HV 16, K = V = 128`
     pub fn title(&self) -> String {
-        format!("{}, B {} · {}", self.dtype, self.b, self.heads().join(" · "))
+        let sweep = self.sweep.map_or(String::new(), |sweep| format!("{sweep}: "));
+        format!("{sweep}{}, B {} · {}", self.dtype, self.b, self.heads().join(" · "))
     }
 
     /// Operators with their heads, one entry for those that share them.
@@ -202,24 +183,23 @@ impl<'a> Panel<'a> {
         parts.into_iter().map(|(text, ops)| format!("{}: {text}", ops.join(", "))).collect()
     }
 
-    /// Records of a setting with a time, the fastest of all kernels and tiles at each length.
-    pub fn best(&self, setting: &Setting, family: &str) -> BTreeMap<usize, &'a Record> {
-        let mut best = BTreeMap::new();
+    /// Times of a setting, of the fastest of all kernels and tiles at each length.
+    pub fn times(&self, setting: &Setting, family: &str) -> BTreeMap<usize, Span> {
+        let mut times = BTreeMap::new();
         let of = |c: &&Curve<'a>| c.setting == *setting && c.family == family;
-        for (t, r) in self.curves.iter().filter(of).flat_map(|c| &c.best) {
-            keep_faster(&mut best, *t, r);
+        for (t, span) in self.curves.iter().filter(of).flat_map(|c| &c.spans) {
+            faster_of(&mut times, *t, *span);
         }
-        best
+        times
     }
 
-    /// Families of a setting, in the order met.
+    /// Families of a setting, the usual one first.
     pub fn families(&self, setting: &Setting) -> Vec<&str> {
-        let mut all: Vec<&str> = Vec::new();
-        for c in self.curves.iter().filter(|c| c.setting == *setting) {
-            if !all.contains(&c.family.as_str()) {
-                all.push(&c.family);
-            }
-        }
+        let usual = Family::default().text_of(setting.op.parts());
+        let of = self.curves.iter().filter(|c| c.setting == *setting);
+        let mut all: Vec<&str> = of.map(|c| c.family.as_str()).collect();
+        all.sort_by_key(|f| (*f != usual, *f));
+        all.dedup();
         all
     }
 }
@@ -231,8 +211,14 @@ pub struct Curve<'a> {
     pub family: String,
     /// The fastest tile at each length.
     pub best: BTreeMap<usize, &'a Record>,
+    /// The time of the fastest tile at each length, as well as it is known.
+    pub spans: BTreeMap<usize, Span>,
     /// Every record, of every tile, seed and status.
     pub all: Vec<&'a Record>,
+}
+
+fn faster_of(spans: &mut BTreeMap<usize, Span>, t: usize, span: Span) {
+    spans.entry(t).and_modify(|s| *s = s.fastest(span)).or_insert(span);
 }
 
 fn keep_faster<'a>(best: &mut BTreeMap<usize, &'a Record>, t: usize, r: &'a Record) {
@@ -244,19 +230,30 @@ fn keep_faster<'a>(best: &mut BTreeMap<usize, &'a Record>, t: usize, r: &'a Reco
 
 /// Whether a record has a time that may be shown.
 pub fn has_time(r: &Record) -> bool {
-    r.status == Status::Ok && r.timing.as_ref().is_some_and(|t| t.ns() > 0.0)
+    r.status == Status::Ok && Span::of(r).is_some()
 }
 
-fn panels<'a>(records: &[&'a Record]) -> Vec<Panel<'a>> {
-    let mut settings: Vec<Setting> = records.iter().map(|r| Setting::of(&r.problem)).collect();
-    settings.sort();
-    settings.dedup();
+/// Records by sweep; where all are compared with all, as one without a name.
+pub fn by_sweep<'a>(
+    records: &[&'a Record],
+    pairing: Pairing,
+) -> BTreeMap<Option<&'a str>, Vec<&'a Record>> {
+    let mut all: BTreeMap<Option<&str>, Vec<&Record>> = BTreeMap::new();
+    for r in records {
+        let sweep = (pairing == Pairing::Alike).then_some(r.sweep.as_str());
+        all.entry(sweep).or_default().push(r);
+    }
+    all
+}
+
+fn panels<'a>(records: &[&'a Record], sweep: Option<&'a str>, pairing: Pairing) -> Vec<Panel<'a>> {
+    let settings = settings(records);
     let full: Vec<_> = settings.iter().filter(|s| s.is(Side::Full)).collect();
     let linear: Vec<_> = settings.iter().filter(|s| s.is(Side::Linear)).collect();
     // Each full setting gathers the linear ones that would take its place.
     let mut groups: Vec<Vec<Setting>> = full.iter().map(|s| vec![(*s).clone()]).collect();
     for l in linear {
-        let partners = partners(l, &full);
+        let partners = partners(l, &full, pairing);
         for group in groups.iter_mut().filter(|g| partners.contains(&&g[0])) {
             group.push(l.clone());
         }
@@ -273,33 +270,13 @@ fn panels<'a>(records: &[&'a Record]) -> Vec<Panel<'a>> {
     }
     groups.sort_by_key(|g| (g[0].dtype, g[0].b, g[0].width()));
     let panel = |settings: Vec<Setting>| Panel {
+        sweep,
         dtype: settings[0].dtype,
         b: settings[0].b,
         curves: settings.iter().flat_map(|s| curves(s, records)).collect(),
         settings,
     };
     groups.into_iter().map(panel).collect()
-}
-
-/// Full settings that a linear one is held against: of the same precision and batch, with the same
-/// output heads; failing that of the same output width; failing that all. Where there are causal
-/// ones and others, the causal ones, as a linear operator is causal.
-fn partners<'s>(linear: &Setting, full: &[&'s Setting]) -> Vec<&'s Setting> {
-    // A step is held against one of as many new tokens; packed sequences are no single step.
-    let step = |s: &Setting| (s.layer.phase() == PhaseName::Prefill, s.layer.tokens());
-    let alike = |s: &Setting| step(s).0 || step(s) == step(linear) && s.layer.lens().is_empty();
-    let same = |s: &&Setting| (s.dtype, s.b) == (linear.dtype, linear.b) && alike(s);
-    let found = full.iter().copied().filter(same).filter(|s| s.layer.has_one_length());
-    let mut found: Vec<_> = found.collect();
-    let narrow = |found: &mut Vec<&Setting>, fits: &dyn Fn(&Setting) -> bool| {
-        if found.iter().any(|s| fits(s)) {
-            found.retain(|s| fits(s));
-        }
-    };
-    narrow(&mut found, &|s| s.width() == linear.width());
-    narrow(&mut found, &|s| s.out() == linear.out());
-    narrow(&mut found, &|s| s.op.is_causal(&s.layer));
-    found
 }
 
 fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
@@ -310,15 +287,18 @@ fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
         let curve = match all.iter_mut().position(|c| same(&c)) {
             Some(i) => &mut all[i],
             None => {
-                let (best, kernel) = (BTreeMap::new(), r.kernel.name.as_str());
-                let setting = setting.clone();
-                all.push(Curve { setting, kernel, family, best, all: vec![] });
+                let (best, spans) = (BTreeMap::new(), BTreeMap::new());
+                let (setting, kernel) = (setting.clone(), r.kernel.name.as_str());
+                all.push(Curve { setting, kernel, family, best, spans, all: vec![] });
                 all.last_mut().expect("just pushed")
             }
         };
         curve.all.push(r);
         if has_time(r) {
             keep_faster(&mut curve.best, length(r), r);
+            if let Some((span, _)) = Span::of(r) {
+                faster_of(&mut curve.spans, length(r), span);
+            }
         }
     }
     all
@@ -339,7 +319,7 @@ mod tests {
             Made { measured: false, ..Made::new(examples::other(), 1024, 5e4) }.record();
         (failed.status, failed.timing) = (Status::Wrong, None);
         records.insert(0, failed);
-        let sections = sections(&records);
+        let sections = sections(&records, Pairing::Alike);
         assert_eq!(sections.len(), 2);
         assert_eq!(sections[0].source, Source::Measured(Regime::Cold));
         assert_eq!(sections[1].source, Source::Modelled);
@@ -359,7 +339,7 @@ mod tests {
         if let Some(Timing::Measured { regime, .. }) = &mut records[1].timing {
             *regime = Regime::Hot;
         }
-        let sections = sections(&records);
+        let sections = sections(&records, Pairing::Alike);
         assert_eq!(sections.len(), 2);
         assert_eq!(sections[1].title(), "Measured on NVIDIA H200, hot L2");
     }
@@ -375,7 +355,7 @@ mod tests {
                 }
             }
         }
-        let sections = sections(&records);
+        let sections = sections(&records, Pairing::Alike);
         let panels = &sections[0].panels;
         assert_eq!(panels.len(), 6);
         for p in panels {
@@ -399,18 +379,12 @@ mod tests {
         let mut fast = Made { ns: 1e4, ..slow.clone() };
         fast.tile.insert("BV".into(), 32);
         let records = [slow.record(), fast.record()];
-        let sections = sections(&records);
+        let sections = sections(&records, Pairing::Alike);
         let panel = &sections[0].panels[0];
-        let best = panel.best(&panel.settings[0], "gate=mid");
+        let best = &panel.curves[0].best;
         assert_eq!(best[&512].timing.as_ref().unwrap().ns(), 1e4);
+        let times = panel.times(&panel.settings[0], "gate=mid");
+        assert_eq!((times[&512].ns, times[&512].high), (1e4, 1.01e4));
         assert_eq!(panel.curves[0].all.len(), 2);
-    }
-
-    #[test]
-    fn families_keep_only_what_an_operator_uses() {
-        let f: Family = "gate=slow keys=identical logits=huge".parse().unwrap();
-        assert_eq!(family_of(examples::full(), &f), "keys=identical logits=huge");
-        assert_eq!(family_of(examples::other(), &f), "gate=slow keys=identical");
-        assert_eq!(family_of(examples::other(), &Family::default()), "gate=mid");
     }
 }

@@ -81,6 +81,28 @@ fn folded(out: &mut String, t: &Table, open: bool) {
     out.push_str("</details>\n");
 }
 
+/// Sentences as a list, if there are any: what one comes to stands out, the setting in brackets is
+/// quiet.
+fn list(out: &mut String, sentences: &[String]) {
+    if sentences.is_empty() {
+        return;
+    }
+    out.push_str("<ul class=\"plain\">\n");
+    for sentence in sentences {
+        let (what, place) = match sentence.split_once(" (") {
+            Some((what, place)) => (what, format!("({place}")),
+            None => (sentence.as_str(), String::new()),
+        };
+        let _ = writeln!(
+            out,
+            "<li>{} <span class=\"quiet\">{}</span></li>",
+            escape(what),
+            escape(&place)
+        );
+    }
+    out.push_str("</ul>\n");
+}
+
 /// Rows of results up to which they are shown without a click.
 const OPEN_ROWS: usize = 120;
 
@@ -117,13 +139,16 @@ pub fn render(page: &Page) -> String {
     out.push_str(&prose(&page.prose.analysis, "prose"));
     for s in &page.parts {
         let _ = writeln!(out, "<section class=\"{}\">\n<h2>{}</h2>", s.word, escape(&s.title));
-        if let Some(note) = s.note {
+        if let Some(note) = &s.note {
             let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(note));
         }
         for w in &s.facts.warnings {
             let _ = writeln!(out, "<p class=\"warning\">{}</p>", escape(w));
         }
         out.push_str("<h3>Crossover</h3>\n");
+        if let Some(note) = page.pairing {
+            let _ = writeln!(out, "<p class=\"note\">{}</p>", escape(note));
+        }
         let fold = s.sentences.len() > OPEN_SENTENCES;
         if fold {
             let count = super::format::plural(s.sentences.len(), "sentence");
@@ -133,24 +158,11 @@ pub fn render(page: &Page) -> String {
                  same</span></summary>"
             );
         }
-        out.push_str("<ul class=\"plain\">\n");
-        for sentence in &s.sentences {
-            // What it comes to stands out; the setting in brackets is quiet.
-            let (what, place) = match sentence.split_once(" (") {
-                Some((what, place)) => (what, format!("({place}")),
-                None => (sentence.as_str(), String::new()),
-            };
-            let _ = writeln!(
-                out,
-                "<li>{} <span class=\"quiet\">{}</span></li>",
-                escape(what),
-                escape(&place)
-            );
-        }
-        out.push_str("</ul>\n");
+        list(&mut out, &s.sentences);
         if fold {
             out.push_str("</details>\n");
         }
+        list(&mut out, &s.unpaired);
         if let Some(t) = &s.speed {
             titled(&mut out, 3, t);
             let _ = writeln!(out, "<p class=\"caption\">{}</p>", super::SPEED_NOTE);
@@ -166,7 +178,7 @@ pub fn render(page: &Page) -> String {
             );
         }
         out.push_str("<h3>Ranking</h3>\n");
-        let _ = writeln!(out, "<p class=\"caption\">{}</p>", super::ranking_note(&s.ranking));
+        let _ = writeln!(out, "<p class=\"caption\">{}</p>", escape(&super::ranking_note(s)));
         s.ranking.iter().for_each(|t| titled(&mut out, 4, t));
         s.failures.iter().chain(&s.skipped).for_each(|t| titled(&mut out, 3, t));
         out.push_str("<h3>Results</h3>\n");

@@ -56,11 +56,14 @@ pub fn render(page: &Page) -> String {
     }
     for s in &page.parts {
         let _ = writeln!(out, "## {}\n", plain(&s.title));
-        if let Some(note) = s.note {
-            let _ = writeln!(out, "> {note}\n");
+        if let Some(note) = &s.note {
+            let _ = writeln!(out, "> {}\n", plain(note));
         }
         out.push_str("### Crossover\n\n");
-        for sentence in &s.sentences {
+        if let Some(note) = page.pairing {
+            let _ = writeln!(out, "{note}\n");
+        }
+        for sentence in s.sentences.iter().chain(&s.unpaired) {
             let _ = writeln!(out, "- {}", plain(sentence));
         }
         out.push('\n');
@@ -78,7 +81,7 @@ pub fn render(page: &Page) -> String {
             );
         }
         out.push_str("### Ranking\n\n");
-        let _ = writeln!(out, "{}\n", super::ranking_note(&s.ranking));
+        let _ = writeln!(out, "{}\n", super::ranking_note(s));
         for t in &s.ranking {
             let _ = writeln!(out, "{}\n", plain(&t.title));
             table(&mut out, t);

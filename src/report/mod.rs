@@ -8,26 +8,34 @@ mod facts;
 mod figures;
 pub mod format;
 mod group;
+mod headline;
 mod html;
 mod markdown;
+mod modelled;
+mod pairing;
 mod plot;
 pub mod profile;
+mod race;
 mod rank;
 mod scatter;
+mod setting;
+mod span;
 mod svg;
 mod table;
+mod unpaired;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
-use crate::op::{Op, Side};
 use crate::record::Record;
 
-pub use crossover::{Crossing, Race};
+pub use pairing::Pairing;
+pub use race::{Crossing, Lead, Point, Race};
 pub use rank::{Rank, Ranking, geometric_mean, rankings};
 pub use scatter::write_model_check;
+pub use span::{Ground, Span};
 
 /// What people wrote about a sweep; taken from its file.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,11 +55,13 @@ pub struct Summary {
     pub index: PathBuf,
     /// Every file, `index` first.
     pub files: Vec<PathBuf>,
-    /// Where linear operators overtake full ones, or that they do not: one sentence for each
-    /// comparison and section.
+    /// Where linear operators overtake full ones, or that they do not or that it cannot be told:
+    /// one sentence for each comparison and section.
     pub crossovers: Vec<String>,
-    /// The same in one line an operator and section, for when there are many.
+    /// The same in one line an operator and precision, for when there are many.
     pub headlines: Vec<String>,
+    /// What was compared with nothing, and why.
+    pub unpaired: Vec<String>,
 }
 
 /// Why no report was written.
@@ -64,15 +74,20 @@ pub enum ReportError {
 }
 
 /// Writes `index.html`, `report.md` and the SVG files of `records` into the folder `out`, which
-/// is created where missing.
+/// is created where missing. `pairing` says what is compared with what.
 ///
 /// # Errors
 /// There are no records, or a file cannot be written.
-pub fn write(records: &[Record], prose: &Prose, out: &Path) -> Result<Summary, ReportError> {
+pub fn write(
+    records: &[Record],
+    prose: &Prose,
+    pairing: Pairing,
+    out: &Path,
+) -> Result<Summary, ReportError> {
     if records.is_empty() {
         return Err(ReportError::NoRecords);
     }
-    let page = Page::new(records, prose);
+    let page = Page::new(records, prose, pairing);
     let fail = |path: &Path| {
         let path = path.to_path_buf();
         move |source| ReportError::Write { path, source }
@@ -95,6 +110,7 @@ pub fn write(records: &[Record], prose: &Prose, out: &Path) -> Result<Summary, R
         files,
         crossovers: page.parts.iter().flat_map(|p| p.sentences.clone()).collect(),
         headlines: page.headlines,
+        unpaired: page.parts.iter().flat_map(|p| p.unpaired.clone()).collect(),
     })
 }
 
@@ -102,6 +118,8 @@ pub fn write(records: &[Record], prose: &Prose, out: &Path) -> Result<Summary, R
 struct Page {
     prose: Prose,
     records: usize,
+    /// What to know of the comparisons.
+    pairing: Option<&'static str>,
     headlines: Vec<String>,
     parts: Vec<Part>,
 }
@@ -111,8 +129,10 @@ struct Part {
     title: String,
     /// `measured` or `modelled`.
     word: &'static str,
-    note: Option<&'static str>,
+    note: Option<String>,
     sentences: Vec<String>,
+    /// What is compared with nothing, and why.
+    unpaired: Vec<String>,
     speed: Option<table::Table>,
     figures: Vec<figures::Figure>,
     ranking: Vec<table::Table>,
@@ -123,73 +143,61 @@ struct Part {
 }
 
 const SPEED_NOTE: &str = "The full operator's time over the linear one's, each by its fastest kernel \
-    and tile; above 1x the linear operator is the faster one.";
+    and tile; above 1x the linear operator is the faster one. After ≈ both are level: the ranges of \
+    their times meet. After ? a time has no range.";
 
-const MODELLED_NOTE: &str = "Modelled, not measured: the times of this section are a roofline \
-    over exact counts from the emulator. They say what the counts would allow on the device \
-    described, and are not to be held against measured times.";
+const PAIRED_ALL: &str = "Compared across sweeps and unlike output widths, as asked by --pair all.";
 
-fn ranking_note(tables: &[table::Table]) -> &'static str {
-    if tables.is_empty() {
-        "No problem was run by more than one kernel or tile: there is nothing to rank."
-    } else {
-        "Kernels and tiles over the cases that at least two of them ran. Slower than best is the \
-         geometric mean of the time over the best time in each case; a failed case counts 0 in \
-         the mean reciprocal rank."
+fn ranking_note(part: &Part) -> String {
+    if part.ranking.is_empty() {
+        return "No problem was run by more than one kernel or tile: there is nothing to rank."
+            .to_string();
     }
+    let level = match part.word {
+        "measured" => "the intervals of their medians part".to_string(),
+        _ => format!(
+            "their modelled times part by more than the model's error; between tiles of one kernel \
+             on one problem, which share most of it, by {:.0}%",
+            (span::AMONG_TILES.powi(2) - 1.0) * 100.0
+        ),
+    };
+    format!(
+        "Kernels and tiles over the cases that at least two of them ran. One is ahead of another where \
+         {level}; what no other is ahead of has place 1, and variants of one place were not told apart. \
+         Slower than best is the geometric mean of the time over the best time in each case; a failed \
+         case counts 0 in the mean reciprocal rank."
+    )
 }
 
 impl Page {
-    fn new(records: &[Record], prose: &Prose) -> Page {
-        let sections = group::sections(records);
+    fn new(records: &[Record], prose: &Prose, pairing: Pairing) -> Page {
+        let sections = group::sections(records, pairing);
         let mut prose = prose.clone();
-        if prose.name.trim().is_empty() {
-            prose.name = records[0].sweep.clone();
+        let sweeps: indexmap::IndexSet<&str> = records.iter().map(|r| r.sweep.as_str()).collect();
+        if prose.name.trim().is_empty() || sweeps.len() > 1 {
+            prose.name = format::list(&sweeps.into_iter().collect::<Vec<_>>());
         }
-        let part = |s: &group::Section| {
-            let sentences: Vec<_> =
-                s.panels.iter().flat_map(|p| crossover::sentences(s, p)).collect();
-            Part {
-                title: s.title(),
-                word: s.source.word(),
-                note: (!s.source.is_measured()).then_some(MODELLED_NOTE),
-                sentences: if sentences.is_empty() { vec![no_pair(s)] } else { sentences },
-                speed: table::speed(s),
-                figures: figures::figures(s),
-                ranking: table::ranking(s),
-                results: s.panels.iter().filter_map(table::results).collect(),
-                failures: table::failures(s),
-                skipped: table::skipped(s),
-                facts: facts::of(s),
-            }
+        let part = |s: &group::Section| Part {
+            title: s.title(),
+            word: s.source.word(),
+            note: (!s.source.is_measured()).then(|| modelled::note(s)),
+            sentences: s.panels.iter().flat_map(|p| crossover::sentences(s, p)).collect(),
+            unpaired: unpaired::sentences(s, pairing),
+            speed: table::speed(s),
+            figures: figures::figures(s),
+            ranking: table::ranking(s),
+            results: s.panels.iter().filter_map(|p| table::results(s, p)).collect(),
+            failures: table::failures(s),
+            skipped: table::skipped(s),
+            facts: facts::of(s),
         };
         Page {
             prose,
             records: records.len(),
-            headlines: sections.iter().flat_map(crossover::headlines).collect(),
+            pairing: (pairing == Pairing::All).then_some(PAIRED_ALL),
+            headlines: sections.iter().flat_map(headline::headlines).collect(),
             parts: sections.iter().map(part).collect(),
         }
-    }
-}
-
-/// Why a section compares nothing.
-fn no_pair(section: &group::Section) -> String {
-    let mut ops: Vec<&str> = section.records.iter().map(|r| r.problem.op().name()).collect();
-    ops.sort_unstable();
-    ops.dedup();
-    let where_ = section.provenance();
-    let of = |side: Side| {
-        let has = |name: &&&str| Op::parse(name).is_some_and(|op| op.side() == side);
-        format::list(&ops.iter().filter(has).copied().collect::<Vec<_>>())
-    };
-    match (of(Side::Full), of(Side::Linear)) {
-        (full, linear) if full.is_empty() || linear.is_empty() => {
-            format!("no crossover to tell: only {} was run ({where_})", format::list(&ops))
-        }
-        (full, linear) => format!(
-            "no crossover to tell: {full} and {linear} were not run at one precision and batch \
-             ({where_})"
-        ),
     }
 }
 

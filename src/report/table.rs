@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::device::Facts;
-use crate::op::DType;
-use crate::op::dtype::Rate;
+use crate::op::Side;
 use crate::record::{Record, Status, Timing};
 
 use super::crossover::comparisons;
 use super::format::{factor, list, percent, plural, three, tokens};
-use super::group::{Panel, Section, family_of, length};
+use super::group::{Panel, Section, has_time};
+use super::race::{Lead, Point};
 use super::rank;
+use super::setting::{family_of, length};
+use super::span::{Ground, Span};
 
 /// Rows of text; HTML and Markdown render the same tables.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,26 +53,8 @@ impl From<&str> for Cell {
 
 const NONE: &str = "–";
 
-/// The peak rate of matrix products on operands of that type, FLOP/s; 0 where it is not known.
-fn peak_flops(device: &Facts, dtype: DType) -> f64 {
-    1e12 * match dtype.format().rate {
-        Rate::Bits16 => device.peak.bf16_tflops,
-        Rate::Tf32 => device.peak.tf32_tflops,
-        // The facts of devices have none yet.
-        Rate::Bits8 => 0.0,
-    }
-}
-
-/// The least time of the record's problem on its device, ns: all FLOPs at peak or all minimum
-/// bytes at peak, whichever takes longer. `None` where a peak is not known.
-pub fn limit_ns(r: &Record) -> Option<f64> {
-    let (flops, bytes) = (peak_flops(&r.device, r.problem.dtype()), r.device.peak.memory_gbps);
-    let min_bytes = r.traffic.as_ref()?.min_bytes;
-    (flops > 0.0 && bytes > 0.0).then(|| (r.flops / flops * 1e9).max(min_bytes / bytes))
-}
-
 /// Every record of the panel with a time, by length, operator and time.
-pub fn results(panel: &Panel) -> Option<Table> {
+pub fn results(section: &Section, panel: &Panel) -> Option<Table> {
     let mut timed: Vec<&Record> = panel
         .curves
         .iter()
@@ -88,35 +71,56 @@ pub fn results(panel: &Panel) -> Option<Table> {
         key(a).cmp(&key(b)).then(ns(a).total_cmp(&ns(b)))
     });
     let name = timed[0].problem.phase_row().length;
-    let head =
-        [name, "kernel", "tile", "inputs", "ms", "95% CI", "TFLOP/s", "GB/s", "of limit", "E/F"];
+    let range: &[&str] = match section.source.is_measured() {
+        true => &["95% CI"],
+        false => &["model error", "bound by"],
+    };
     let row = |r: &&Record| -> Vec<Cell> {
-        let ns = r.timing.as_ref().map(Timing::ns);
+        let ns = has_time(r).then(|| r.timing.as_ref().map(Timing::ns)).flatten();
         let rate = |amount: f64, unit: f64| ns.map_or(NONE.into(), |ns| three(amount / ns / unit));
         let bytes = r.traffic.as_ref().map_or(f64::NAN, |t| t.min_bytes);
         let mut inputs = family_of(r.problem.op(), &r.family);
         if timed.iter().any(|o| o.seed != r.seed) {
             inputs += &format!(" seed {}", r.seed);
         }
-        vec![
+        let mut row = vec![
             length(r).to_string().into(),
             r.kernel.name.clone().into(),
             tile(r).into(),
             inputs.into(),
             ns.map_or(NONE.into(), |ns| three(ns / 1e6)).into(),
             interval(r).into(),
+        ];
+        if !section.source.is_measured() {
+            row.push(bound(r).into());
+        }
+        row.extend([
             rate(r.flops, 1e3).into(),
             rate(bytes, 1.0).into(),
-            limit_ns(r).zip(ns).map_or(NONE.into(), |(limit, ns)| percent(limit / ns)).into(),
+            of_limit(r),
             errors(r).into(),
-        ]
+        ]);
+        row
     };
+    let head = [&[name, "kernel", "tile", "inputs", "ms"], range];
+    let head = head.concat().into_iter().chain(["TFLOP/s", "GB/s", "of limit", "E/F"]);
     Some(Table {
         title: panel.title(),
-        head: head.map(String::from).to_vec(),
+        head: head.map(String::from).collect(),
         numbers_from: 4,
         rows: timed.iter().map(row).collect(),
     })
+}
+
+/// The share of what the device can do at best; more than all of it stands out.
+fn of_limit(r: &Record) -> Cell {
+    match r.share_of_limit() {
+        None => NONE.into(),
+        Some(share) if share > 1.0 => {
+            Cell { text: format!("{} (!)", percent(share)), mood: Mood::Bad }
+        }
+        Some(share) => percent(share).into(),
+    }
 }
 
 fn tile(r: &Record) -> String {
@@ -124,14 +128,19 @@ fn tile(r: &Record) -> String {
     if parts.is_empty() { NONE.to_string() } else { parts.join(" ") }
 }
 
-/// Confidence interval of the median, or `model`.
+/// The range of the time relative to it, from the median's interval or the model's error.
 fn interval(r: &Record) -> String {
+    match Span::of(r) {
+        Some((span, Some(Ground::Assumed))) => format!("{} (assumed)", span.text()),
+        Some((span, Some(_))) => span.text(),
+        _ => NONE.to_string(),
+    }
+}
+
+/// What binds a modelled time.
+fn bound(r: &Record) -> String {
     match &r.timing {
-        Some(Timing::Measured { ci_ns: (lo, hi), median_ns, .. }) if lo.is_finite() => {
-            let (down, up) = ((lo / median_ns - 1.0) * 100.0, (hi / median_ns - 1.0) * 100.0);
-            format!("{down:+.1}% {up:+.1}%").replace('-', "−")
-        }
-        Some(Timing::Modelled(m)) => format!("model: {}", m.bound),
+        Some(Timing::Modelled(m)) => m.bound.clone(),
         _ => NONE.to_string(),
     }
 }
@@ -162,7 +171,13 @@ pub fn failures(section: &Section) -> Option<Table> {
         let status = Cell { text: status_word(r.status).to_string(), mood: Mood::Bad };
         let bad = r.verification.iter().flat_map(|v| &v.outputs).find_map(|o| o.first_bad.clone());
         let damage = r.verification.iter().flat_map(|v| v.damage.iter().cloned());
-        let why: Vec<_> = r.reason.iter().cloned().chain(bad).chain(damage).collect();
+        let mut why: Vec<String> = r.reason.iter().cloned().collect();
+        for more in bad.into_iter().chain(damage) {
+            // Most reasons have it already.
+            if !why.iter().any(|w| w.contains(&more)) {
+                why.push(more);
+            }
+        }
         vec![
             status,
             rank::variant(r).into(),
@@ -216,26 +231,24 @@ pub fn speed(section: &Section) -> Option<Table> {
         .flat_map(|p| comparisons(p).into_iter().map(move |c| (p, c)))
         .collect();
     let mut lengths: Vec<usize> =
-        all.iter().flat_map(|(_, c)| c.race.points.iter().map(|p| p.0)).collect();
+        all.iter().flat_map(|(_, c)| c.race.points.iter().map(|p| p.t)).collect();
     lengths.sort_unstable();
     lengths.dedup();
     // Settings whose families agree to the digits shown share a row.
     let mut rows: Vec<(Vec<Cell>, Vec<String>, Vec<Cell>)> = Vec::new();
     for (panel, c) in all.iter().filter(|(_, c)| !c.race.points.is_empty()) {
-        let cell = |t: &usize| match c.race.points.iter().find(|p| p.0 == *t) {
-            Some((_, a, l)) => {
-                let mood = if a > l { Mood::Good } else { Mood::Plain };
-                Cell { text: factor(a / l), mood }
-            }
+        let cell = |t: &usize| match c.race.points.iter().find(|p| p.t == *t) {
+            Some(p) => speed_cell(p),
             None => NONE.into(),
         };
         let numbers: Vec<Cell> = lengths.iter().map(cell).collect();
-        let start = vec![
+        let mut start: Vec<Cell> = panel.sweep.iter().map(|sweep| (*sweep).into()).collect();
+        start.extend([
             c.linear.op.name().into(),
             panel.dtype.name().into(),
             panel.b.to_string().into(),
             format!("{} against {}", c.linear.heads_text(), c.full.heads_text()).into(),
-        ];
+        ]);
         match rows.iter_mut().find(|(s, _, n)| *s == start && *n == numbers) {
             Some((_, families, _)) => families.push(c.family.clone()),
             None => rows.push((start, vec![c.family.clone()], numbers)),
@@ -244,11 +257,14 @@ pub fn speed(section: &Section) -> Option<Table> {
     let mut against: Vec<&str> = all.iter().map(|(_, c)| c.full.op.name()).collect();
     against.sort_unstable();
     against.dedup();
-    let names = ["operator", "dtype", "B", "heads", "inputs"].map(String::from);
+    let sweep = section.panels.iter().any(|p| p.sweep.is_some()).then_some("sweep");
+    let names = sweep.into_iter().chain(["operator", "dtype", "B", "heads", "inputs"]);
+    let names: Vec<String> = names.map(String::from).collect();
+    let numbers_from = names.len();
     (!rows.is_empty()).then(|| Table {
         title: format!("Speed against {} at each {}", list(&against), section.length()),
         head: names.into_iter().chain(lengths.iter().map(|t| tokens(*t as f64))).collect(),
-        numbers_from: 5,
+        numbers_from,
         rows: rows
             .into_iter()
             .map(|(mut row, families, numbers)| {
@@ -260,13 +276,31 @@ pub fn speed(section: &Section) -> Option<Table> {
     })
 }
 
+/// The ratio of the times, and whether it can be told from 1.
+fn speed_cell(p: &Point) -> Cell {
+    let text = factor(p.ratio());
+    match p.lead() {
+        Lead::Of(Side::Linear) => Cell { text, mood: Mood::Good },
+        Lead::Of(Side::Full) => text.into(),
+        Lead::Level => format!("≈ {text}").into(),
+        Lead::Unknown => format!("? {text}").into(),
+    }
+}
+
 /// One table an operator whose variants met.
 pub fn ranking(section: &Section) -> Vec<Table> {
     let table = |r: rank::Ranking| Table {
         title: format!("{}: {}", r.op, plural(r.cases, "contested case")),
-        head: ["variant", "slower than best", "mean reciprocal rank", "won", "timed"]
-            .map(String::from)
-            .to_vec(),
+        head: [
+            "variant",
+            "place",
+            "slower than best",
+            "mean reciprocal rank",
+            "first or level",
+            "timed",
+        ]
+        .map(String::from)
+        .to_vec(),
         numbers_from: 1,
         rows: (r.ranks.iter())
             .map(|k| {
@@ -278,6 +312,7 @@ pub fn ranking(section: &Section) -> Vec<Table> {
                 };
                 vec![
                     k.variant.clone().into(),
+                    k.place.map_or(NONE.into(), |place| place.to_string().into()),
                     ratio.into(),
                     format!("{:.3}", k.reciprocal).into(),
                     k.won.to_string().into(),
@@ -295,18 +330,7 @@ mod tests {
     use crate::op::examples;
     use crate::record::made_up::{self, Made};
     use crate::report::group::sections;
-
-    #[test]
-    fn the_limit_is_the_slower_of_flops_and_bytes() {
-        let mut r = Made::new(examples::full(), 8192, 1e6).record();
-        r.flops = 989e12 * 1e-3;
-        r.traffic.as_mut().unwrap().min_bytes = 4800e9 * 5e-4;
-        assert!((limit_ns(&r).unwrap() - 1e6).abs() < 1.0);
-        r.traffic.as_mut().unwrap().min_bytes = 4800e9 * 2e-3;
-        assert!((limit_ns(&r).unwrap() - 2e6).abs() < 1.0);
-        r.device.peak.memory_gbps = 0.0;
-        assert_eq!(limit_ns(&r), None);
-    }
+    use crate::report::pairing::Pairing;
 
     #[test]
     fn results_hold_rates_and_errors() {
@@ -314,8 +338,8 @@ mod tests {
         r.flops = 2e9;
         r.traffic.as_mut().unwrap().min_bytes = 3e6;
         let records = [r];
-        let sections = sections(&records);
-        let table = results(&sections[0].panels[0]).unwrap();
+        let sections = sections(&records, Pairing::Alike);
+        let table = results(&sections[0], &sections[0].panels[0]).unwrap();
         let row: Vec<_> = table.rows[0].iter().map(|c| c.text.as_str()).collect();
         let kernel = format!("{}/prefill.sm80", examples::linear());
         assert_eq!(row[..4], ["512", kernel.as_str(), "BV=64", "gate=mid"]);
@@ -330,7 +354,7 @@ mod tests {
         {
             (r.status, r.timing, r.reason) = (status, None, Some(format!("because {status:?}")));
         }
-        let sections = sections(&records);
+        let sections = sections(&records, Pairing::Alike);
         let failed = failures(&sections[0]).unwrap();
         assert_eq!((failed.rows.len(), failed.rows[0][0].text.as_str()), (1, "wrong"));
         assert!(failed.rows[0][5].text.contains("because Wrong"));
@@ -341,8 +365,13 @@ mod tests {
     #[test]
     fn every_timed_record_is_a_row() {
         let records = made_up::sweep();
-        let sections = sections(&records);
-        let rows: usize = sections[0].panels.iter().filter_map(results).map(|t| t.rows.len()).sum();
+        let sections = sections(&records, Pairing::Alike);
+        let rows: usize = sections[0]
+            .panels
+            .iter()
+            .filter_map(|p| results(&sections[0], p))
+            .map(|t| t.rows.len())
+            .sum();
         assert_eq!(rows, records.len());
         let speed = speed(&sections[0]).unwrap();
         assert_eq!((speed.rows.len(), speed.head.len()), (2, 5 + 7));

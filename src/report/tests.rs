@@ -66,7 +66,7 @@ fn a_report_is_whole_and_its_links_hold() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("a/b");
     let records = rich();
-    let summary = write(&records, &prose(), &out).unwrap();
+    let summary = write(&records, &prose(), Pairing::Alike, &out).unwrap();
     let html = fs::read_to_string(&summary.index).unwrap();
     let md = fs::read_to_string(out.join("report.md")).unwrap();
     let svgs: Vec<_> =
@@ -87,7 +87,7 @@ fn a_report_is_whole_and_its_links_hold() {
     assert!(html.contains("wanted 0.25 &lt;script&gt;"));
     // Every case is somewhere: timed in a row, failed in a row, skipped in a count.
     let timed = records.iter().filter(|r| r.status == Status::Ok).count();
-    let page = Page::new(&records, &prose());
+    let page = Page::new(&records, &prose(), Pairing::Alike);
     let rows: usize = page.parts.iter().flat_map(|p| &p.results).map(|t| t.rows.len()).sum();
     assert_eq!(rows, timed);
     assert_eq!(page.parts[0].failures.as_ref().unwrap().rows.len(), 3);
@@ -102,7 +102,7 @@ fn a_report_is_whole_and_its_links_hold() {
 
 #[test]
 fn measured_and_modelled_have_separate_parts() {
-    let page = Page::new(&rich(), &prose());
+    let page = Page::new(&rich(), &prose(), Pairing::Alike);
     let words: Vec<_> = page.parts.iter().map(|p| p.word).collect();
     assert_eq!(words, ["measured", "modelled"]);
     assert!(page.parts[0].note.is_none() && page.parts[1].note.is_some());
@@ -111,6 +111,79 @@ fn measured_and_modelled_have_separate_parts() {
         assert!(part.sentences.iter().all(|s| !s.contains(other)), "{:?}", part.sentences);
         assert!(part.figures.iter().all(|f| f.slug.ends_with(part.word)));
     }
+}
+
+#[test]
+fn the_word_modelled_belongs_to_times_which_state_their_error() {
+    let page = Page::new(&rich(), &prose(), Pairing::Alike);
+    let part = &page.parts[1];
+    assert_eq!(part.word, "modelled");
+    assert!(part.figures.len() >= 4);
+    for f in &part.figures {
+        let of_times = f.slug.starts_with("time-") || f.slug.starts_with("rate-");
+        assert_eq!(f.title.contains("(modelled)"), of_times, "{}", f.title);
+    }
+    let error = |text: &str| text.contains(" times as long ");
+    assert!(error(part.note.as_ref().unwrap()), "{:?}", part.note);
+    let time = part.figures.iter().find(|f| f.slug.starts_with("time-")).unwrap();
+    assert!(error(&time.caption), "{}", time.caption);
+    assert!(part.facts.facts.iter().any(|(name, value)| name == "model error" && error(value)));
+    for table in &part.results {
+        assert_eq!(table.head[5..7], ["model error", "bound by"]);
+        for row in &table.rows {
+            assert_eq!(row.len(), table.head.len());
+            assert!(row[5].text.contains('%') && row[6].text == "tensor", "{row:?}");
+        }
+    }
+    assert!(page.parts[0].results.iter().all(|t| t.head[5] == "95% CI"));
+    let crossed = part.sentences.iter().filter(|s| s.contains("overtakes"));
+    assert!(crossed.clone().all(|s| s.contains("within the model's error")), "{crossed:#?}");
+}
+
+#[test]
+fn one_length_has_no_chart_and_a_reason_is_told_once() {
+    let mut records: Vec<Record> = ops().map(|op| Made::new(op, 512, law(op, 512)).record()).into();
+    let bad = "[0, 3]: got 1, wanted 2";
+    records[0].status = Status::Wrong;
+    records[0].timing = None;
+    records[0].reason = Some(format!("o: E/F 7 exceeds 4, first at {bad}"));
+    let v = records[0].verification.as_mut().unwrap();
+    v.outputs[0].first_bad = Some(bad.into());
+    v.damage = vec!["a canary after o".into()];
+    let page = Page::new(&records, &prose(), Pairing::Alike);
+    let over_t = page.parts[0].figures.iter().filter(|f| !f.slug.starts_with("blocks"));
+    assert_eq!(over_t.count(), 0);
+    let failures = page.parts[0].failures.as_ref().unwrap();
+    let reason = &failures.rows[0][5].text;
+    assert_eq!(reason.matches(bad).count(), 1, "{reason}");
+    assert!(reason.ends_with("; a canary after o"), "{reason}");
+}
+
+#[test]
+fn more_than_the_limit_is_marked_and_warned_of_once() {
+    let mut records = vec![Made::new(examples::full(), 8192, 1e3).record()];
+    // As a run would have left it.
+    let doubt = records[0].doubt().unwrap();
+    if let Some(Timing::Measured { warnings, .. }) = &mut records[0].timing {
+        *warnings = vec![doubt.clone()];
+    }
+    records.push(Made::new(examples::full(), 4096, 1e9).record());
+    let page = Page::new(&records, &prose(), Pairing::Alike);
+    let part = &page.parts[0];
+    let told: Vec<_> = part.facts.warnings.iter().filter(|w| w.contains("cannot be")).collect();
+    assert_eq!(told, [&format!("{doubt} (1 of 2 cases)")]);
+    let marks: Vec<_> = part.results[0].rows.iter().map(|r| r[8].mood).collect();
+    assert_eq!(marks, [table::Mood::Plain, table::Mood::Bad]);
+    assert!(part.results[0].rows[1][8].text.ends_with("% (!)"));
+}
+
+#[test]
+fn peaks_are_rounded() {
+    let mut records = vec![Made::new(examples::full(), 512, 1e5).record()];
+    records[0].device.peak.bf16_tflops = 989.42976;
+    let page = Page::new(&records, &prose(), Pairing::Alike);
+    let peaks = page.parts[0].facts.facts.iter().find(|f| f.0 == "peak rates").unwrap();
+    assert_eq!(peaks.1, "989.4 TFLOP/s bf16 and fp16, 494.5 TFLOP/s tf32, 4800 GB/s");
 }
 
 #[test]
@@ -129,13 +202,16 @@ fn odd_records_do_no_harm() {
     (nan.status, nan.timing, nan.device.peak) = (Status::Wrong, None, Default::default());
     for records in [vec![bare.clone()], vec![nan.clone()], vec![nan, bare]] {
         let dir = tempfile::tempdir().unwrap();
-        let summary = write(&records, &Prose::default(), dir.path()).unwrap();
-        assert!(!summary.crossovers.is_empty());
+        let summary = write(&records, &Prose::default(), Pairing::Alike, dir.path()).unwrap();
+        assert!(!summary.crossovers.is_empty() || !summary.unpaired.is_empty());
         let html = fs::read_to_string(&summary.index).unwrap();
         assert!(html.contains("<h1>sample</h1>"));
     }
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(write(&[], &Prose::default(), dir.path()), Err(ReportError::NoRecords)));
+    assert!(matches!(
+        write(&[], &Prose::default(), Pairing::Alike, dir.path()),
+        Err(ReportError::NoRecords)
+    ));
 }
 
 #[test]
@@ -143,7 +219,9 @@ fn a_folder_that_cannot_be_written_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let said = write(&made_up::sweep(), &prose(), &file.join("x")).unwrap_err().to_string();
+    let said = write(&made_up::sweep(), &prose(), Pairing::Alike, &file.join("x"))
+        .unwrap_err()
+        .to_string();
     assert!(said.starts_with("cannot write ") && said.contains("file/x"), "{said}");
 }
 
@@ -153,7 +231,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 fn draw_the_sample() {
     let out = std::env::var_os("CROSSOVER_SAMPLE_REPORT").expect("CROSSOVER_SAMPLE_REPORT=DIR");
     let out = Path::new(&out);
-    write(&rich(), &prose(), &out.join("rich")).unwrap();
-    let summary = write(&made_up::sweep(), &prose(), &out.join("small")).unwrap();
+    write(&rich(), &prose(), Pairing::Alike, &out.join("rich")).unwrap();
+    let summary = write(&made_up::sweep(), &prose(), Pairing::Alike, &out.join("small")).unwrap();
     println!("{summary:#?}");
 }
