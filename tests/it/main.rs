@@ -14,6 +14,7 @@ mod endless;
 mod exec;
 mod fuzz;
 mod gemm;
+mod model_error;
 mod named;
 mod operators;
 mod profile;
