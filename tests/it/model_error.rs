@@ -70,7 +70,7 @@ fn clocks_fall_as_those_of_gpus_do() {
             / held.len() as f64
     };
     let (modelled, fixed) = (off(&|mhz| mhz), off(&|_| f64::from(device.sm_mhz)));
-    assert!(modelled < 0.07 && fixed > 2.0 * modelled, "{modelled:.3} of {fixed:.3}");
+    assert!(modelled < 0.08 && fixed > 2.0 * modelled, "{modelled:.3} of {fixed:.3}");
     // Light and short kernels keep theirs.
     let free: Vec<f64> = (points().iter())
         .filter(|p| p.modelled.ns < 3e4)
@@ -88,9 +88,9 @@ fn long_products_are_modelled_at_the_clock_that_power_leaves() {
     let long = points
         .iter()
         .find(|p| {
-            let settings = p.counted.problem.settings();
+            let words = p.counted.problem.short();
             p.counted.kernel == "attention/prefill.sm90a"
-                && ["D=256", "T=16384", "causal=true"].iter().all(|s| settings.contains(s))
+                && [" T=16384 ", " D=256", " causal"].iter().all(|s| words.contains(s))
         })
         .expect("a record of D 256");
     let ratio = long.modelled.ns / long.counted.measured_ns;
