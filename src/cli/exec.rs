@@ -13,7 +13,7 @@ use crate::device::{Clock, Counts, JobShare, Modelled, Regime, ShareRule};
 use crate::kernel::{Registry, Tile};
 use crate::measure::sampling::{Limits, Series, series};
 use crate::op::{Family, Flow, Problem};
-use crate::record::{ModelError, Verification};
+use crate::record::Verification;
 use crate::verify;
 
 /// Run one kernel on the tensors of a safetensors file and write what it computes.
@@ -224,9 +224,6 @@ impl Report<'_> {
         if let Some(m) = self.modelled {
             text +=
                 &format!("  {:.3} ms modelled for {}, bound by {}\n", m.ns / 1e6, m.model, m.bound);
-            if let Some(error) = ModelError::of(kernel, self.problem.phase(), m) {
-                text += &format!("  {} of that: {error}\n", error.percent());
-            }
         }
         if let Some(m) = self.measured {
             text += &format!(
