@@ -143,6 +143,10 @@ pub struct Modelled {
     pub model: String,
     #[serde(deserialize_with = "nan::one")]
     pub ns: f64,
+    /// The clock of the multiprocessors that the time is modelled at: the described one, or what its
+    /// power limit leaves. Absent in records from before the model knew power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sm_mhz: Option<f64>,
     /// Nanoseconds each limit alone would take: `memory`, `tensor`, `special`, `issue`,
     /// `shared`, `latency`, ...
     #[serde(deserialize_with = "nan::by_name")]

@@ -1,6 +1,8 @@
 //! A device that is described and not present: its TOML description, and the time that it would take
 //! for what the emulator has counted. Modelled times are never called measured.
 
+mod errors;
+mod power;
 mod schedule;
 mod time;
 
@@ -11,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, Facts, Peak};
 
-pub use time::{LaunchCounts, Timing, model, resident};
+pub use errors::{ANY, ErrorRow, ErrorTable};
+pub use power::{Power, Spent};
+pub use time::{LaunchCounts, LaunchWork, Timing, model, model_at, model_work, resident, work};
 
 /// The model that `emulator` alone stands for.
 pub const DEFAULT_MODEL: &str = "h200";
@@ -38,7 +42,7 @@ pub struct DeviceModel {
     pub matches: Vec<String>,
     pub compute_capability: (u32, u32),
     pub multiprocessors: u32,
-    /// The clock that times are modelled at and peak rates computed with.
+    /// The clock that times are modelled at, but where power lowers it, and peak rates computed with.
     pub sm_mhz: u32,
     pub max_sm_mhz: u32,
     pub memory_bytes: u64,
@@ -64,6 +68,9 @@ pub struct DeviceModel {
     pub shared_bytes_per_clock: u32,
     pub launch_ns: f64,
     pub tensor: TensorRates,
+    /// What it draws and may draw; no kernel is held back by power where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
     /// Cycles from the issue of an instruction of a class to that of one that uses its result;
     /// `other` for the rest.
     pub latency_cycles: IndexMap<String, f64>,
@@ -128,7 +135,12 @@ impl DeviceModel {
         let text = crate::disk::read_text(Path::new(spec)).map_err(|e| {
             DeviceError::Unavailable(format!("cannot read the device description {spec}: {e}"))
         })?;
-        Self::parse(spec, &text)
+        let mut model = Self::parse(spec, &text)?;
+        // What is known of a description does not hold for a changed copy of it.
+        if Self::known().any(|name| name == model.name) && Self::named(&model.name)? != model {
+            model.name = spec.to_owned();
+        }
+        Ok(model)
     }
 
     /// The description that a GPU's name matches.
@@ -168,7 +180,9 @@ impl DeviceModel {
             ("special_ops", f64::from(self.special_ops)),
             ("shared_bytes_per_clock", f64::from(self.shared_bytes_per_clock)),
         ];
-        for (field, value) in positive {
+        let power = self.power.as_ref().map(Power::fields);
+        let (divisors, energies) = power.as_ref().map_or((&[][..], &[][..]), |f| f.split_at(2));
+        for &(field, value) in positive.iter().chain(divisors) {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("{field} = {value} must be greater than 0"));
             }
@@ -187,10 +201,14 @@ impl DeviceModel {
         let beside = beside.flat_map(|(class, c)| c.iter().map(|c| (class.as_str(), *c)));
         let waits = waits.chain(beside);
         let more = [("launch_ns", self.launch_ns), ("memory_latency_ns", self.memory_latency_ns)];
-        for (field, value) in waits.chain(more) {
+        let energies = energies.iter().copied();
+        for (field, value) in waits.chain(more).chain(energies) {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(format!("{field} = {value} must not be negative"));
             }
+        }
+        if let Some(slope) = self.power.as_ref().map(|p| p.voltage_slope).filter(|s| *s > 1.0) {
+            return Err(format!("power.voltage_slope = {slope} must be at most 1"));
         }
         let tables = [("latency_cycles", &self.latency_cycles), ("pipe_cycles", &self.pipe_cycles)];
         for (table, cycles) in tables {

@@ -4,6 +4,7 @@
 pub mod case;
 pub mod counters;
 pub mod model_check;
+pub mod model_error;
 pub mod profile;
 pub mod sampling;
 pub mod stats;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::device::emulator::{Emulator, Line, Session};
-use crate::device::model::{LaunchCounts, model, resident};
+use crate::device::model::{model_at, resident, work};
 use crate::device::{Clock, Counts, JobShare, Loaded, Modelled, ShareRule};
 use crate::kernel::{Kernel, Tile};
 use crate::op::{Family, Problem};
-use crate::record::Verification;
+use crate::record::{ModelError, Verification};
 use crate::verify;
 
 /// A variant executed on the emulator, with its counts and modelled times.
@@ -32,6 +32,9 @@ pub struct Profile {
     pub counts: Counts,
     /// The time of all launches of the whole problem.
     pub modelled: Modelled,
+    /// How far such times are from measured ones, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_error: Option<ModelError>,
     pub launches: Vec<Part>,
     /// Lines that hold instructions, the kernel's own template first. What a macro makes stands at
     /// the line that calls it.
@@ -111,7 +114,8 @@ pub fn profile(
         Clock::Modelled(Some(modelled)) => modelled,
         _ => return Err(format!("{}: nothing was counted", kernel.name)),
     };
-    let parts = parts(&session, emulator, times);
+    let clock = modelled.sm_mhz.unwrap_or(f64::from(device.sm_mhz));
+    let parts = parts(&session, emulator, times, clock);
     let first = kernel.template_path();
     let lines = spots(&session, &parts, times, |line| {
         match job.ptx.origin.get((line as usize).wrapping_sub(1)) {
@@ -132,6 +136,7 @@ pub fn profile(
         device: format!("emulator:{}", device.name),
         ptx_sha256: job.ptx.sha256.clone(),
         counts,
+        model_error: ModelError::of(&kernel.name, problem.phase(), &modelled),
         modelled,
         launches: parts,
         lines,
@@ -141,18 +146,10 @@ pub fn profile(
     })
 }
 
-fn parts(session: &Session<'_>, emulator: &Emulator, times: u64) -> Vec<Part> {
+/// All launches at the clock that the device holds for them together.
+fn parts(session: &Session<'_>, emulator: &Emulator, times: u64, sm_mhz: f64) -> Vec<Part> {
     let device = emulator.model();
     let part = |p: &crate::device::emulator::LaunchProfile| {
-        let one = LaunchCounts {
-            launch: &p.launch,
-            counts: &p.counts,
-            build: &p.build,
-            steps: &p.steps,
-            warp_cycles: p.warp_cycles,
-            pipe_cycles: p.pipe_cycles,
-            timing: p.timing.as_ref(),
-        };
         let ctas_per_sm = resident(device, &p.launch, &p.build);
         let warps = u64::from(p.launch.block.iter().product::<u32>().div_ceil(32));
         let mut counts = p.counts.times(times);
@@ -168,7 +165,7 @@ fn parts(session: &Session<'_>, emulator: &Emulator, times: u64) -> Vec<Part> {
             warps_per_sm: ctas_per_sm * warps,
             max_warps_per_sm: device.max_warps_per_sm,
             counts,
-            modelled: model(device, &[one], times),
+            modelled: model_at(device, &[work(device, &p.counted(), times)], sm_mhz),
         }
     };
     session.profiles().iter().map(part).collect()

@@ -116,6 +116,7 @@ fn timing(ns: f64, measured: bool) -> Timing {
         return Timing::Modelled(Modelled {
             model: "h200".into(),
             ns,
+            sm_mhz: Some(1830.0),
             limits: indexmap! { "memory".into() => ns * 0.4, "tensor".into() => ns },
             bound: "tensor".into(),
         });

@@ -140,6 +140,12 @@ fn facts(p: &Profile, problem: &str) -> Vec<(&'static str, String)> {
         out.push(("CTAs", all.join("\n")));
     }
     out.push(("time", format!("{} modelled, bound by {}", us(m.ns), m.bound)));
+    if let Some(mhz) = m.sm_mhz {
+        out.push(("clock", format!("{mhz:.0} MHz modelled")));
+    }
+    if let Some(error) = &p.model_error {
+        out.push(("error", format!("{} of the time: {error}", error.percent())));
+    }
     out.push(("memory", memory(&p.counts)));
     let flops: Vec<String> =
         p.counts.tensor_flops.iter().map(|(dtype, n)| format!("{} {dtype}", short(*n))).collect();

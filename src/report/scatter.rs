@@ -11,7 +11,7 @@ use crate::measure::counters::{Compared, Pair};
 use crate::measure::model_check::{Checked, Point, agreements};
 use crate::op::{Mark, Op, Problem};
 
-/// Writes `README.md` and `scatter.svg` into `out`; returns their paths.
+/// Writes `README.md`, `scatter.svg` and `counted.json` into `out`; returns their paths.
 ///
 /// `compared` are counts beside hardware counters, perhaps none. `shown` turns a problem into a few words; `title` names the GPU and the description.
 ///
@@ -35,11 +35,10 @@ pub fn write_model_check(
     let mut files = Vec::new();
     let mut text = format!(
         "# {title}\n\nMade by `{command}`. Measured times are medians on the GPU; modelled times are \
-         what the emulator's counts and the description of the device come to, without any \
-         measurement of these kernels' times.\n\n"
+         what the emulator's counts and the description of the device come to. No measured time \
+         went into the description; clocks that GPUs held did, into what it says of power.\n\n"
     );
-    text += "In cycles: measured times by the clock over them, for the model knows one clock and a GPU \
-             slows down what takes much power.\n\n| kernel | variants | Spearman, all | in cycles | \
+    text += "In cycles: each time by its own clock.\n\n| kernel | variants | Spearman, all | in cycles | \
              Spearman by problem | in cycles | modelled / measured, median |\n\
              |---|---:|---:|---:|---|---|---:|\n";
     for (kernel, a) in agreements(&checked.points) {
@@ -70,20 +69,24 @@ pub fn write_model_check(
         text += "\n![Modelled against measured time](scatter.svg)\n";
     }
     text += &counters(compared, shown);
-    text += "\n| kernel | problem | tile | measured, us | modelled, us | ratio | bound by |\n|---|---|---|---:|---:|---:|---|\n";
+    let mhz = |clock: Option<f64>| clock.map_or(String::new(), |mhz| format!("{mhz:.0}"));
+    text += "\n| kernel | problem | tile | measured, us | modelled, us | ratio | measured, MHz | modelled, MHz | bound by |\n|---|---|---|---:|---:|---:|---:|---:|---|\n";
     for p in &checked.points {
         let _ = writeln!(
             text,
-            "| `{}` | {} | {} | {} | {} | {:.2} | {} |",
-            p.kernel,
-            shown(&p.problem),
-            p.tile,
-            format::three(p.measured_ns / 1e3),
+            "| `{}` | {} | {} | {} | {} | {:.2} | {} | {} | {} |",
+            p.counted.kernel,
+            shown(&p.counted.problem),
+            p.counted.tile,
+            format::three(p.counted.measured_ns / 1e3),
             format::three(p.modelled.ns / 1e3),
-            p.modelled.ns / p.measured_ns,
+            p.modelled.ns / p.counted.measured_ns,
+            mhz(p.counted.measured_mhz),
+            mhz(p.modelled.sm_mhz),
             p.modelled.bound
         );
     }
+    files.push(put(out.join("counted.json"), &checked.count().text())?);
     files.insert(0, put(out.join("README.md"), &text)?);
     Ok(files)
 }
@@ -141,26 +144,27 @@ fn panels(points: &[Point]) -> Vec<Panel> {
     let by_kernel = agreements(points);
     let panel =
         |(order, (kernel, a)): (usize, (&&str, &crate::measure::model_check::Agreement))| {
-            let of: Vec<&Point> = points.iter().filter(|p| p.kernel == **kernel).collect();
-            let times = || of.iter().flat_map(|p| [p.measured_ns / 1e3, p.modelled.ns / 1e3]);
-            let x = Axis::values(of.iter().map(|p| p.measured_ns / 1e3), "measured, us");
+            let of: Vec<&Point> = points.iter().filter(|p| p.counted.kernel == **kernel).collect();
+            let times =
+                || of.iter().flat_map(|p| [p.counted.measured_ns / 1e3, p.modelled.ns / 1e3]);
+            let x = Axis::values(of.iter().map(|p| p.counted.measured_ns / 1e3), "measured, us");
             let y = Axis::values(of.iter().map(|p| p.modelled.ns / 1e3), "modelled, us");
             let (lo, hi) = times().fold((f64::INFINITY, 0f64), |(l, h), t| (l.min(t), h.max(t)));
             let mut lines = vec![equal(lo.max(x.lo).max(y.lo), hi.min(x.hi).min(y.hi))];
-            let mut problems: Vec<_> = of.iter().map(|p| &p.problem).collect();
+            let mut problems: Vec<_> = of.iter().map(|p| &p.counted.problem).collect();
             problems.dedup();
             lines.extend(of.iter().map(|p| {
-                let which = problems.iter().position(|q| **q == p.problem).unwrap_or(0);
+                let which = problems.iter().position(|q| **q == p.counted.problem).unwrap_or(0);
                 let markers = [Mark::Circle, Mark::Square, Mark::Triangle];
                 Line {
                     label: String::new(),
                     ink: match which / 3 {
-                        0 => Ink::Op(p.problem.op()),
-                        _ => Ink::Op(another(p.problem.op())),
+                        0 => Ink::Op(p.counted.problem.op()),
+                        _ => Ink::Op(another(p.counted.problem.op())),
                     },
                     dash: 0,
                     marker: Some(markers[which % 3]),
-                    points: vec![(p.measured_ns / 1e3, p.modelled.ns / 1e3)],
+                    points: vec![(p.counted.measured_ns / 1e3, p.modelled.ns / 1e3)],
                     spread: vec![],
                 }
             }));

@@ -17,6 +17,7 @@ mod exec;
 mod fuzz;
 mod gemm;
 mod manifests;
+mod model_error;
 mod named;
 mod operators;
 mod packed;

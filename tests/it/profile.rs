@@ -22,6 +22,8 @@ fn a_profile_names_lines_limits_and_what_was_executed() {
         .stdout(contains("all times are modelled, none is measured"))
         .stdout(contains("counts are 2 times its own"))
         .stdout(contains("bound by"))
+        .stdout(contains("clock      1830 MHz modelled"))
+        .stdout(contains("measured / modelled").and(contains("attention/prefill.sm80")))
         .stdout(contains("verified   right"))
         .stdout(contains("hottest lines"))
         .stdout(contains("attention/prefill.sm80.ptx"))
@@ -112,6 +114,9 @@ fn what_makes_no_sense_is_refused() {
     refused(&["profile", DELTA, "-p", "Q=3"], &["Q"]);
     refused(&["profile", DELTA, "--tile", "BV=48"], &["BV"]);
     refused(&["model-check", "no-such.jsonl"], &["no-such.jsonl"]);
+    refused(&["model-check"], &["RECORDS"]);
+    refused(&["model-check", "--counted", "no-such.json"], &["no-such.json"]);
+    refused(&["model-check", "--counted", "Cargo.toml"], &["Cargo.toml", "line 1"]);
 }
 
 #[test]
@@ -133,6 +138,26 @@ fn model_check_ranks_measured_records() {
         .stdout(contains("kda/prefill.sm80: 2 variants, Spearman 1.000"));
     let table = std::fs::read_to_string(out.join("README.md")).expect("a table");
     assert!(table.contains("| `kda/prefill.sm80` | 2 | 1.000 |"), "{table}");
+    // What was counted gives the same times again, without executing anything.
+    let again = folder.path().join("again");
+    let counted = out.join("counted.json");
+    crossover(&["model-check"])
+        .arg("--out")
+        .arg(&again)
+        .arg("--counted")
+        .arg(&counted)
+        .assert()
+        .success();
+    let rows =
+        |text: &str| text.lines().filter(|l| l.starts_with("| `")).collect::<Vec<_>>().join("\n");
+    let copy = std::fs::read_to_string(again.join("README.md")).expect("a table");
+    assert_eq!(rows(&copy), rows(&table));
+    // The table of errors is of times as `run` models them.
+    crossover(&["model-check", "--errors", "no.toml", "--counted"])
+        .arg(&counted)
+        .assert()
+        .code(2)
+        .stderr(contains("--as-run"));
     assert!(std::fs::read_to_string(out.join("scatter.svg")).expect("a plot").contains("<svg"));
     // Modelled records are no measure of a model.
     crossover(&["model-check", "--only", "attention/*"])

@@ -94,6 +94,8 @@ fn a_run_leaves_records_and_a_report() {
     for r in &ok {
         assert!(r.verification.as_ref().unwrap().passed);
         assert!(!r.timing.as_ref().unwrap().is_measured(), "a model is no measurement");
+        let error = r.model_error().expect("an error of the described H200");
+        assert!(out.contains(&format!("ms (modelled, {})", error.percent())), "{out}");
         assert!(r.device.emulated && r.device.id == "emulator:h200");
         assert_eq!(r.command, "crossover run tiny.toml");
         let traffic = r.traffic.as_ref().unwrap();

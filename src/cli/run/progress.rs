@@ -99,8 +99,11 @@ impl Bar {
         if let Some(timing) = &record.timing {
             let ns = timing.ns();
             let kind = match timing {
-                Timing::Measured { .. } => "ms",
-                Timing::Modelled(_) => "ms modelled",
+                Timing::Measured { .. } => "ms".to_owned(),
+                Timing::Modelled(_) => match record.model_error() {
+                    Some(error) => format!("ms (modelled, {})", error.percent()),
+                    None => "ms modelled".to_owned(),
+                },
             };
             text += &format!("  {:>9} {kind}  {:>6.1} TFLOP/s", ms(ns), record.flops / ns / 1e3);
         }

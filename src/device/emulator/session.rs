@@ -21,7 +21,7 @@ use super::timing::timing;
 use super::trap::At;
 use super::warp::Line;
 use crate::device::fault::Place;
-use crate::device::model::{LaunchCounts, Timing, model, resident};
+use crate::device::model::{LaunchCounts, LaunchWork, Timing, model_work, resident, work};
 use crate::device::tensormap::validate;
 use crate::device::{
     Arg, BufferRole, Build, Clock, Computed, Counts, CtaShare, DeviceError, EntryBuild, FaultKind,
@@ -47,6 +47,21 @@ pub struct LaunchProfile {
     pub lines: BTreeMap<u32, Line>,
     /// What each line takes of `warp_cycles`.
     pub cycles: BTreeMap<u32, f64>,
+}
+
+impl LaunchProfile {
+    /// What the model of time needs to know of it.
+    pub fn counted(&self) -> LaunchCounts<'_> {
+        LaunchCounts {
+            launch: &self.launch,
+            counts: &self.counts,
+            build: &self.build,
+            steps: &self.steps,
+            warp_cycles: self.warp_cycles,
+            pipe_cycles: self.pipe_cycles,
+            timing: self.timing.as_ref(),
+        }
+    }
 }
 
 /// A launch ready to run.
@@ -202,6 +217,12 @@ impl<'d> Session<'d> {
     /// What each launch of the last run did. Their unique sectors are those of the launch alone.
     pub fn profiles(&self) -> &[LaunchProfile] {
         &self.profiles
+    }
+
+    /// What the time of each launch of the last run is modelled from, were it `times` disjoint copies.
+    pub fn works(&self, times: u64) -> Vec<LaunchWork> {
+        let of = |p: &LaunchProfile| work(&self.emulator.model, &p.counted(), times);
+        self.profiles.iter().map(of).collect()
     }
 
     /// The counts of the last run, all launches together; a sector that several launches touch
@@ -462,21 +483,9 @@ impl Loaded for Session<'_> {
     }
 
     fn clock(&mut self, times: u64) -> Clock<'_> {
-        let launches: Vec<LaunchCounts<'_>> = self
-            .profiles
-            .iter()
-            .map(|p| LaunchCounts {
-                launch: &p.launch,
-                counts: &p.counts,
-                build: &p.build,
-                steps: &p.steps,
-                warp_cycles: p.warp_cycles,
-                pipe_cycles: p.pipe_cycles,
-                timing: p.timing.as_ref(),
-            })
-            .collect();
-        let ran = !launches.is_empty();
-        Clock::Modelled(ran.then(|| model(&self.emulator.model, &launches, times)))
+        let works = self.works(times);
+        let ran = !works.is_empty();
+        Clock::Modelled(ran.then(|| model_work(&self.emulator.model, &works)))
     }
 }
 

@@ -21,7 +21,9 @@
 //! take longer than each limit by itself. Launches follow each other, each after `launch_ns`.
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
+use super::power::Spent;
 use super::schedule::Grid;
 use super::{DeviceModel, SUB_CORES};
 use crate::device::{Counts, EntryBuild, Launch, Modelled};
@@ -76,25 +78,69 @@ impl Timing {
     }
 }
 
+/// What a launch is to the model of time: the limits of its time, and what its energy follows from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchWork {
+    /// Nanoseconds that each limit alone would take, at the described clock.
+    pub limits: IndexMap<String, f64>,
+    /// Nanoseconds of the schedule of CTAs, at the described clock.
+    pub schedule_ns: f64,
+    /// Where the cycles of the longest warp went, in words, where that was simulated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+    pub energy: Spent,
+}
+
+impl LaunchWork {
+    /// Nanoseconds that a limit alone takes where the clock is `slow` times lower than described.
+    /// Device memory and L2 have clocks of their own.
+    fn limit_ns(&self, limit: &str, slow: f64) -> f64 {
+        let ns = self.limits.get(limit).copied().unwrap_or(0.0);
+        if OWN_CLOCKS.contains(&limit) { ns } else { ns * slow }
+    }
+
+    /// Nanoseconds of the launch, likewise.
+    pub(super) fn ns(&self, slow: f64) -> f64 {
+        let limits = self.limits.keys().map(|limit| self.limit_ns(limit, slow));
+        limits.fold(self.schedule_ns * slow, f64::max)
+    }
+}
+
+/// Limits that do not follow the clock of the multiprocessors.
+const OWN_CLOCKS: [&str; 2] = ["memory", "l2"];
+
 /// The time the described device would take for `launches`, one after the other, were each of
 /// them `times` disjoint copies of what was executed (as when one head stands for all).
 pub fn model(device: &DeviceModel, launches: &[LaunchCounts<'_>], times: u64) -> Modelled {
+    let works: Vec<LaunchWork> = launches.iter().map(|one| work(device, one, times)).collect();
+    model_work(device, &works)
+}
+
+/// As [`model`], of what [`work`] made of each launch: at the clock that the device holds for it.
+pub fn model_work(device: &DeviceModel, launches: &[LaunchWork]) -> Modelled {
+    model_at(device, launches, device.held_mhz(launches))
+}
+
+/// As [`model_work`], at a clock of the multiprocessors.
+pub fn model_at(device: &DeviceModel, launches: &[LaunchWork], sm_mhz: f64) -> Modelled {
+    let slow = f64::from(device.sm_mhz) / sm_mhz;
     let mut limits: IndexMap<String, f64> = IndexMap::new();
     let mut bound_ns: IndexMap<&str, f64> = IndexMap::new();
     let mut ns = 0.0;
     // The longest of the launches that are bound by their chain, and where its time goes.
-    let mut chain: (f64, Option<&Timing>) = (0.0, None);
+    let mut chain: (f64, Option<&str>) = (0.0, None);
     for one in launches {
-        let (time, all) = launch_time(device, one, times);
+        let time = one.ns(slow);
         let mut longest = ("launch", 0.0);
-        for (limit, time) in all {
-            *limits.entry(limit.to_owned()).or_default() += time;
-            if time > longest.1 {
-                longest = (limit, time);
+        for limit in one.limits.keys() {
+            let alone = one.limit_ns(limit, slow);
+            *limits.entry(limit.clone()).or_default() += alone;
+            if alone > longest.1 {
+                longest = (limit, alone);
             }
         }
         if longest.0 == "latency" && time > chain.0 {
-            chain = (time, one.timing);
+            chain = (time, one.words.as_deref());
         }
         *limits.entry("launch".to_owned()).or_default() += device.launch_ns;
         *bound_ns.entry(longest.0).or_default() += time;
@@ -106,10 +152,10 @@ pub fn model(device: &DeviceModel, launches: &[LaunchCounts<'_>], times: u64) ->
         .max_by(|a, b| a.1.total_cmp(b.1))
         .map_or_else(|| "launch".to_owned(), |(limit, _)| (*limit).to_owned());
     let bound = match chain.1 {
-        Some(timing) if bound == "latency" => format!("latency: {}", timing.words()),
+        Some(words) if bound == "latency" => format!("latency: {words}"),
         _ => bound,
     };
-    Modelled { model: device.name.clone(), ns, limits, bound }
+    Modelled { model: device.name.clone(), ns, sm_mhz: Some(sm_mhz), limits, bound }
 }
 
 /// CTAs of this launch that a multiprocessor holds at once, at least 1.
@@ -122,12 +168,8 @@ pub fn resident(device: &DeviceModel, launch: &Launch, build: &EntryBuild) -> u6
     })
 }
 
-/// The launch's nanoseconds, and those that each limit alone would take.
-fn launch_time(
-    device: &DeviceModel,
-    one: &LaunchCounts<'_>,
-    times: u64,
-) -> (f64, [(&'static str, f64); 9]) {
+/// The limits of a launch of `times` disjoint copies of what was executed, and what it spends.
+pub fn work(device: &DeviceModel, one: &LaunchCounts<'_>, times: u64) -> LaunchWork {
     let counts = one.counts;
     let ghz = f64::from(device.sm_mhz) / 1e3;
     let ctas = counts.ctas.max(1) as f64;
@@ -191,19 +233,46 @@ fn launch_time(
         shared,
         ("latency", grid.makespan(chain) / ghz),
     ];
-    let longest = limits.iter().fold(both, |most, limit| most.max(limit.1));
-    (longest, limits)
+    let flops = n * tensor_flops(device, counts);
+    let (wgmma_flops, mma_flops) = if by_warpgroups(counts) { (flops, 0.0) } else { (0.0, flops) };
+    let products = count(counts, "wgmma") + count(counts, "mma");
+    let energy = Spent {
+        wgmma_flops,
+        mma_flops,
+        instructions: n * counts.total_instructions().saturating_sub(products) as f64,
+        shared_bytes: n * 128.0 * wavefronts as f64,
+        l2_bytes: n * bytes,
+        dram_bytes: dram,
+    };
+    LaunchWork {
+        limits: limits.map(|(name, ns)| (name.to_owned(), ns)).into_iter().collect(),
+        schedule_ns: both,
+        words: one.timing.map(Timing::words),
+        energy,
+    }
 }
 
 fn count(counts: &Counts, class: &str) -> u64 {
     counts.instructions.get(class).copied().unwrap_or(0)
 }
 
+fn by_warpgroups(counts: &Counts) -> bool {
+    count(counts, "wgmma") > 0
+}
+
 /// Cycles one multiprocessor's tensor cores would take for all FLOPs.
 fn tensor_cycles(device: &DeviceModel, counts: &Counts) -> f64 {
-    let wgmma = count(counts, "wgmma") > 0;
+    let wgmma = by_warpgroups(counts);
     let cycles = |(dtype, flops): (&String, &u64)| *flops as f64 / device.tensor.rate(dtype, wgmma);
     counts.tensor_flops.iter().map(cycles).sum()
+}
+
+/// FLOPs in units of those of 16-bit types: as many as take the same cycles.
+fn tensor_flops(device: &DeviceModel, counts: &Counts) -> f64 {
+    match tensor_cycles(device, counts) {
+        0.0 => 0.0,
+        cycles => cycles * device.tensor.rate("bf16", by_warpgroups(counts)),
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +285,7 @@ mod tests {
         let mut m = DeviceModel::parse("toy", text).unwrap();
         m.multiprocessors = 10;
         m.sm_mhz = 1000;
+        m.power = None;
         m.memory_gbps = 100.0;
         m.l2_gbps = 200.0;
         m.launch_ns = 1000.0;

@@ -95,7 +95,8 @@ impl Loaded for Job1<'_> {
             return Clock::Measured(self);
         }
         let (limits, bound) = (Default::default(), "memory".into());
-        let modelled = Modelled { model: "x".into(), ns: 1000.0 * times as f64, limits, bound };
+        let modelled =
+            Modelled { model: "x".into(), ns: 1000.0 * times as f64, sm_mhz: None, limits, bound };
         Clock::Modelled((self.runs > 0).then_some(modelled))
     }
 }
