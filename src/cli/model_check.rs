@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{self, Input};
-use super::{Failure, Result, console};
+use super::{Failure, Result, console, shell};
 use crate::device::emulator::{Checks, Emulator};
 use crate::device::model::DeviceModel;
 use crate::kernel::Registry;
@@ -105,7 +105,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
     if let Some(folder) = &args.out {
         let shown = Problem::short;
         let files =
-            write_model_check(&checked, &compared, &title, &super::run::command(), &shown, folder)
+            write_model_check(&checked, &compared, &title, &shell::command(), &shown, folder)
                 .map_err(|e| Failure::Usage(e.to_string()))?;
         let _ = writeln!(out, "wrote {}", files[0].display());
     }
@@ -118,7 +118,7 @@ pub fn run(args: Args, registry: &Registry) -> Result {
             ));
         }
         let table = model_error::table(&model.name, &checked.points).map_err(Failure::Usage)?;
-        let text = model_error::text(&table, &super::run::command());
+        let text = model_error::text(&table, &shell::command());
         std::fs::write(path, text)
             .map_err(|e| Failure::Usage(format!("cannot write {}: {e}", path.display())))?;
         let _ = writeln!(out, "wrote {}", path.display());
