@@ -10,7 +10,7 @@ use rand::Rng;
 use super::file::FILE_NAME;
 use super::*;
 use crate::mutate;
-use crate::report::{self, Prose};
+use crate::report::{self, Pairing, Prose};
 
 const FILES: u64 = 1000;
 
@@ -78,7 +78,8 @@ fn judge(path: &Path, bytes: &[u8], whole: &[(Vec<u8>, Record)]) -> Result<bool,
     }
     if !got.records.is_empty() {
         let out = path.parent().expect("a folder").join("report");
-        report::write(&got.records, &Prose::default(), &out).map_err(|e| e.to_string())?;
+        report::write(&got.records, &Prose::default(), Pairing::default(), &out)
+            .map_err(|e| e.to_string())?;
     }
     Ok(true)
 }
