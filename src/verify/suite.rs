@@ -313,7 +313,8 @@ fn few_tiles(variants: &mut Vec<Variant>) {
 }
 
 /// 1, 63, 1000, and one below, at and above each block length: those among the tile's values, and
-/// the usual chunk of 64. One will do where nothing depends on the length.
+/// the usual chunk of 64; those that the problem may have. One will do where nothing depends on the
+/// length.
 fn lengths(tile: &Tile, problem: &Problem) -> Vec<usize> {
     let length = problem.op().variable(problem.phase_row().lengths[0]);
     if length.is_some_and(|v| v.role == Role::Context) {
@@ -322,6 +323,10 @@ fn lengths(tile: &Tile, problem: &Problem) -> Vec<usize> {
     let mut all = vec![1, 63, 1000];
     let blocks = tile.0.values().filter(|&&x| (16..=256).contains(&x)).map(|&x| x as usize);
     all.extend(blocks.chain([64]).flat_map(|n| [n - 1, n, n + 1]));
+    // A cache may have to hold the new tokens.
+    let lengths = problem.phase_row().lengths.iter();
+    let of = |n: usize| lengths.clone().fold(problem.clone(), |p, name| p.with(name, n));
+    all.retain(|n| of(*n).fault().is_none());
     all.sort_unstable();
     all.dedup();
     all

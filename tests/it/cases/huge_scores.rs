@@ -74,16 +74,19 @@ fn scores_up_to_the_bound_are_right() {
             .iter()
             .flat_map(|s| [(s, 1.0, 0.0), (s, -1.0, 0.0), (s, 1.0, 1.0), (s, -1.0, 1.0)])
         {
-            // A score is the sum of its digits, each times 2^15, which both formats have.
+            // A score is a sum of digits of 8 bits, each times 2^15, and of 22 bits in all: both formats
+            // have the digits, and fp32 every sum of them.
             let unit = 2f64.powi(15);
+            let least = 2f64.powi((score * 1.5).log2() as i32 - 22);
             let keys = (0..300).flat_map(|j| {
-                let bits = (score * 1.5).log2() as i32 - 22;
-                let near = if j < 150 { j % 7 } else { -(j % 7) };
-                let mut rest =
-                    sign * score / unit + step * f64::from(near) * 2f64.powi(bits) / unit;
+                let near = f64::from(if j < 150 { j % 7 } else { -(j % 7) });
+                let mut rest = ((sign * score / least).round() + step * near) * least / unit;
                 let digits = (0..64).map(move |_| {
-                    let digit = dtype.round(rest * (1.0 - 2f64.powi(-9)));
-                    let digit = if digit.abs() < 1e-4 { 0.0 } else { digit };
+                    if rest == 0.0 {
+                        return 0.0;
+                    }
+                    let bit = 2f64.powi(rest.abs().log2().floor() as i32 - 7);
+                    let digit = (rest / bit).trunc() * bit;
                     rest -= digit;
                     digit
                 });
