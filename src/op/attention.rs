@@ -759,7 +759,8 @@ mod tests {
             let sequences = 1 + draw(3);
             let least = usize::from(sequences == 1);
             let lens: Vec<_> = (0..sequences).map(|_| [0, 0].map(|_| least + draw(40))).collect();
-            let mut p = shape(lens[0][0], lens[0][1], causal).with_role(Role::Sequence, 1);
+            let [tq, tkv] = lens[0].map(|n| n.max(1));
+            let mut p = shape(tq, tkv, causal).with_role(Role::Sequence, 1);
             if causal && i % 2 == 0 {
                 p = p.with("window", 1 + draw(50));
             }

@@ -242,7 +242,7 @@ mod tests {
             (106.0, true, [Some(1), Some(1)]),
             (115.0, true, [Some(1), Some(2)]),
             (115.0, false, [Some(1), Some(1)]),
-            (300.0, false, [Some(1), Some(2)]),
+            (500.0, false, [Some(1), Some(2)]),
         ] {
             let other = if same_kernel { "x/a" } else { "x/b" };
             let records = [modelled(64, "x/a", 100.0), modelled(128, other, ns)];

@@ -97,7 +97,7 @@ impl DeviceModel {
         let most = f64::from(self.sm_mhz);
         let Some(power) = &self.power else { return most };
         let within = |mhz: f64| self.watts(power, launches, mhz / most) <= power.limit_w;
-        if within(most) {
+        if launches.is_empty() || within(most) {
             return most;
         }
         // What is drawn rises with the clock: halve the range until it is below a kilohertz.
