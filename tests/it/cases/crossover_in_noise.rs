@@ -21,7 +21,7 @@ fn report(records: &[Value], args: &[&str]) -> (String, String) {
     let lines: Vec<_> = records.iter().map(|r| format!("{r}\n")).collect();
     fs::write(&file, lines.concat()).unwrap();
     let (file, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
-    let all = [&["report", file, "--out", out_text], args].concat();
+    let all = [&["report", file, "--out", out_text][..], args].concat();
     let run = crossover(&all).assert().success();
     let said = String::from_utf8(run.get_output().stdout.clone()).unwrap();
     (said, fs::read_to_string(out.join("report.md")).unwrap())
@@ -239,7 +239,7 @@ fn merged_sweeps_are_all_named_and_shards_of_one_are_one() {
 
 #[test]
 fn more_than_the_limit_is_warned_of() {
-    // 8.4 MFLOP in 4 ns are 2 PFLOP/s.
+    // 131,584 bytes in 4 ns are 33 TB/s.
     let (_, md) = report(&with_times([(4.0, 2e3), (2e3, 2.5e3), (4e3, 3e3)], 0.01), &[]);
     assert!(md.contains("cannot be: "), "{md}");
     let row = md.lines().find(|l| l.starts_with("| 64 | attention")).unwrap();
