@@ -501,16 +501,16 @@ impl Problem {
         let seen = self.op.seen(self);
         let needed = |t: &TensorSpec| {
             let rows = |role: Role| t.roles.iter().position(|r| *r == Some(role));
-            let part = |axis: usize, seen: usize| seen as f64 / t.shape[axis].max(1) as f64;
-            let share = match (t.flow, seen) {
+            let bytes = t.bytes() as f64;
+            let part = |axis: usize, seen: usize| bytes * seen as f64 / t.shape[axis].max(1) as f64;
+            match (t.flow, seen) {
                 (Flow::Input, Some(seen)) => match (rows(Role::Token), rows(Role::Past)) {
                     (Some(axis), _) => part(axis, seen.tokens),
                     (_, Some(axis)) => part(axis, seen.past),
-                    _ => 1.0,
+                    _ => bytes,
                 },
-                _ => 1.0,
-            };
-            share * t.bytes() as f64
+                _ => bytes,
+            }
         };
         self.tensors().iter().map(needed).sum()
     }

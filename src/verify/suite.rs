@@ -87,8 +87,12 @@ fn check_defaults(kernel: &Kernel) -> Result<(), KernelError> {
         let mut why = None;
         let mut refused =
             |p: &Problem| kernel.check_tile(p, &tile).map_err(|e| why = Some(e)).is_err();
+        // The last one may be for what none of them is.
+        let another = |p: &Problem| kernel.default_tile(p).is_ok_and(|chosen| chosen != tile);
+        let is_last = i + 1 == m.default.len();
         if problems.iter().all(&mut refused)
             && let Some(why) = why
+            && !(is_last && problems.iter().all(another))
         {
             let path = kernel.manifest_path();
             let n = i + 1;
