@@ -87,7 +87,7 @@ pub trait Loaded {
 pub enum Clock<'a> {
     /// A GPU's event clock.
     Measured(&'a mut dyn Sampler),
-    /// The roofline model over the counts of the last [`Loaded::run`]; `None` before it.
+    /// The modelled time of the counts of the last [`Loaded::run`]; `None` before it.
     Modelled(Option<Modelled>),
 }
 
