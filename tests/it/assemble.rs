@@ -3,11 +3,11 @@
 //!
 //! At each head dimension are assembled
 //!
-//! - each legal tile, causal and not, with each state on and off;
-//! - each legal tile with all extras at once (soft cap, packed lengths and a window), which takes the
-//!   most registers;
+//! - without extras, and with all of them at once (soft cap, packed lengths and a window), which takes
+//!   the most registers, as many tiles as let each three values of tile axes, flags, states and
+//!   dimensions meet ([`covering`]);
 //! - of the other combinations of extras, windows narrower and wider than a block among them, as many
-//!   tiles as let each two values of tile axes, extras and dimensions meet ([`covering`]);
+//!   as let each two of them meet;
 //! - all of that in the first precision. Where another gives the same PTX but for the type's name, as
 //!   fp16 and bf16 mostly do, it is assembled with one tile of each of these combinations, and must take
 //!   the registers of the first; elsewhere as the first.
@@ -21,7 +21,8 @@
 //! ptxas is found through `PTXAS`, else on the path. Where there is none the tests say that they
 //! were skipped; with `CROSSOVER_REQUIRE_PTXAS=1` that is a failure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,11 +35,10 @@ use rayon::prelude::*;
 
 use crate::common::{kernel, ptxas, registry};
 
-/// The tiles that a problem is assembled with.
+/// The tiles that a problem is assembled with: those by which so many values meet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Meets {
-    All,
-    /// Those by which each value meets each other one.
+    Triples,
     Pairs,
 }
 
@@ -90,7 +90,7 @@ fn extras(kernel: &Kernel, p: &Problem) -> Vec<(Problem, Meets)> {
         }
         let extras = [window.is_some(), capped, packed].iter().filter(|x| **x).count();
         let whole = extras == 0 || extras == 3 && window == Some(100);
-        all.push((p, if whole { Meets::All } else { Meets::Pairs }));
+        all.push((p, if whole { Meets::Triples } else { Meets::Pairs }));
     }
     all
 }
@@ -144,9 +144,9 @@ fn words(groups: &[Group], (group, tile): &Row) -> Vec<String> {
     settings.split(',').chain(tile.split(',')).map(str::to_owned).collect()
 }
 
-/// The fewest rows that a search finds by which each two words meet that any row has both of; a word
-/// that a row lacks counts as one.
-fn covering(rows: &[Vec<String>]) -> Vec<usize> {
+/// The fewest rows that a search finds by which each `strength` words meet, 2 or 3, that any row has
+/// together; a word that a row lacks counts as one.
+fn covering(rows: &[Vec<String>], strength: usize) -> Vec<usize> {
     let name = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
     let names: BTreeSet<String> = rows.iter().flatten().map(|word| name(word)).collect();
     let mut ids: HashMap<String, usize> = HashMap::new();
@@ -165,21 +165,35 @@ fn covering(rows: &[Vec<String>]) -> Vec<usize> {
         })
         .collect();
     let n = ids.len();
-    let mut met = vec![false; n * n];
-    let pairs = |row: &'_ [usize]| {
-        let row = row.to_vec();
-        (0..row.len()).flat_map(move |i| {
-            let row = row.clone();
-            (i + 1..row.len()).map(move |j| row[i] * n + row[j])
+    let meetings: Vec<Vec<u32>> = rows
+        .iter()
+        .map(|row| {
+            let mut all = Vec::new();
+            for (i, a) in row.iter().enumerate() {
+                for (j, b) in row.iter().enumerate().skip(i + 1) {
+                    match strength {
+                        2 => all.push(a * n + b),
+                        3 => all.extend(row[j + 1..].iter().map(|c| (a * n + b) * n + c)),
+                        _ => unreachable!("two or three"),
+                    }
+                }
+            }
+            all.into_iter().map(|meeting| meeting as u32).collect()
         })
-    };
+        .collect();
+    let mut met = vec![false; n.pow(strength as u32)];
+    // What a row would add shrinks only, so the largest of the old counts is an upper bound.
+    let mut queue: BinaryHeap<(usize, Reverse<usize>)> =
+        meetings.iter().enumerate().map(|(i, all)| (all.len(), Reverse(i))).collect();
     let mut chosen = Vec::new();
-    loop {
-        let new = |i: &usize| pairs(&rows[*i]).filter(|pair| !met[*pair]).count();
-        let best = (0..rows.len()).max_by_key(|i| (new(i), std::cmp::Reverse(*i)));
-        let Some(best) = best.filter(|best| new(best) > 0) else { break };
-        pairs(&rows[best]).for_each(|pair| met[pair] = true);
-        chosen.push(best);
+    while let Some((old, Reverse(i))) = queue.pop() {
+        let new = meetings[i].iter().filter(|m| !met[**m as usize]).count();
+        if new == old {
+            meetings[i].iter().for_each(|m| met[*m as usize] = true);
+            chosen.push(i);
+        } else if new > 0 {
+            queue.push((new, Reverse(i)));
+        }
     }
     chosen.sort_unstable();
     chosen
@@ -188,13 +202,16 @@ fn covering(rows: &[Vec<String>]) -> Vec<usize> {
 /// The rows of some groups that are assembled; every one there is if `all` are wanted.
 fn rows(groups: &[Group], of: &[usize], all: bool) -> Vec<Row> {
     let legal = |i: usize| groups[i].tiles.iter().map(move |tile| (i, tile.clone()));
-    let (whole, some): (Vec<usize>, Vec<usize>) =
-        of.iter().partition(|i| all || groups[**i].meets == Meets::All);
-    let mut chosen: Vec<Row> = whole.into_iter().flat_map(legal).collect();
-    let some: Vec<Row> = some.into_iter().flat_map(legal).collect();
-    let words: Vec<_> = some.iter().map(|row| words(groups, row)).collect();
-    chosen.extend(covering(&words).into_iter().map(|i| some[i].clone()));
-    chosen
+    let every: Vec<Row> = of.iter().copied().flat_map(legal).collect();
+    if all {
+        return every;
+    }
+    let covering_of = |meets: Meets, strength: usize| {
+        let rows: Vec<&Row> = every.iter().filter(|row| groups[row.0].meets == meets).collect();
+        let words: Vec<_> = rows.iter().map(|row| words(groups, row)).collect();
+        covering(&words, strength).into_iter().map(|i| rows[i].clone()).collect::<Vec<Row>>()
+    };
+    [covering_of(Meets::Triples, 3), covering_of(Meets::Pairs, 2)].concat()
 }
 
 /// The PTX of a row, and whether it is that of the first precision but for the type's name.
@@ -312,7 +329,7 @@ fn of_kernel(name: &str) {
         if kernel.manifest.target == "sm_80" { &["sm_80", "sm_90a"] } else { &["sm_90a"] };
     let variants = variants(kernel, all);
     assert!(!variants.is_empty());
-    let some = covering(&variants.iter().map(|v| v.words.clone()).collect::<Vec<_>>());
+    let some = covering(&variants.iter().map(|v| v.words.clone()).collect::<Vec<_>>(), 2);
     let (last, others) = archs.split_last().expect("an architecture");
     let mut work: Vec<(&Variant, &str)> = variants.iter().map(|v| (v, *last)).collect();
     for arch in others {
@@ -363,33 +380,39 @@ fn the_log_is_read_right() {
 
 /// What is left out of combinations of some extras is met by other tiles, and nothing else is left out.
 #[test]
-fn every_two_values_are_assembled_together() {
+fn values_are_assembled_together() {
     for kernel in registry().kernels() {
         let groups = groups(kernel);
         let firsts: Vec<usize> = (0..groups.len()).filter(|i| groups[*i].first.is_none()).collect();
         let every = rows(&groups, &firsts, true);
         let chosen = rows(&groups, &firsts, false);
-        for i in firsts.iter().filter(|i| groups[**i].meets == Meets::All) {
-            let count = |rows: &[Row]| rows.iter().filter(|row| row.0 == *i).count();
-            assert_eq!(count(&chosen), count(&every), "{}", groups[*i].problem);
-        }
-        let pairs = |rows: &[Row]| {
+        let meetings = |rows: &[Row], of: usize| {
             let mut all = HashSet::new();
             for row in rows {
                 let words = words(&groups, row);
                 for (i, a) in words.iter().enumerate() {
-                    all.extend(words[i + 1..].iter().map(|b| (a.clone(), b.clone())));
+                    for (j, b) in words.iter().enumerate().skip(i + 1) {
+                        all.insert((a.clone(), b.clone(), String::new()));
+                        if of == 3 {
+                            let third = words[j + 1..].iter();
+                            all.extend(third.map(|c| (a.clone(), b.clone(), c.clone())));
+                        }
+                    }
                 }
             }
             all
         };
-        assert_eq!(pairs(&chosen), pairs(&every), "{}", kernel.name);
+        let whole = |rows: &[Row]| -> Vec<Row> {
+            let is = |row: &&Row| groups[row.0].meets == Meets::Triples;
+            rows.iter().filter(is).cloned().collect()
+        };
+        assert_eq!(meetings(&chosen, 2), meetings(&every, 2), "{}", kernel.name);
+        let [few, many] = [&chosen, &every].map(|rows| meetings(&whole(rows), 3));
+        assert_eq!(few, many, "{}", kernel.name);
         println!("{}: {} of {} in one precision", kernel.name, chosen.len(), every.len());
-        if groups.iter().any(|g| g.meets == Meets::Pairs) {
-            // Few combinations leave little to save.
-            let most = if every.len() > 500 { every.len() / 2 } else { every.len() - 1 };
-            assert!(chosen.len() <= most, "{} of {}", chosen.len(), every.len());
-        }
+        // Few combinations leave little to save.
+        let most = if every.len() > 500 { every.len() / 2 } else { every.len() };
+        assert!(chosen.len() <= most, "{} of {}", chosen.len(), every.len());
     }
 }
 
@@ -406,7 +429,7 @@ fn a_covering_has_every_pair_and_little_more() {
             row
         })
         .collect();
-    let chosen = covering(&rows);
+    let chosen = covering(&rows, 2);
     let has = |a: &str, b: Option<&str>| {
         chosen.iter().any(|i| {
             let row = &rows[*i];
