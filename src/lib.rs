@@ -15,7 +15,8 @@
 
 // Blank lines keep the order.
 
-// What all that write share.
+// What all that write, or ask processes, share.
+mod child;
 mod disk;
 #[cfg(test)]
 mod mutate;

@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 
 use self::estimate::Estimate;
 use self::summary::{Repeat, Summary};
 use super::{Failure, Result, console};
+use crate::child;
 use crate::device::Facts;
 use crate::device::emulator::Checks;
 use crate::device::open::{open, open_with};
@@ -191,14 +191,7 @@ fn at_a_time(facts: &Facts) -> usize {
 /// is this one, whatever it runs.
 fn serve(registry: &Registry, device: Open, against: Option<Open>) -> Result {
     let _ = ctrlc::set_handler(|| {});
-    let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lines() {
-            let _ = send.send(line);
-        }
-        std::process::exit(0);
-    });
-    workers::serve(registry, device, against, receive.into_iter(), std::io::stdout().lock())
+    workers::serve(registry, device, against, child::lines(), std::io::stdout().lock())
         .map_err(|e| Failure::Usage(format!("a case or its answer did not come through: {e}")))
 }
 

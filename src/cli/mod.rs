@@ -56,6 +56,8 @@ enum Command {
     Devices(devices::Args),
     Profile(profile::Args),
     ModelCheck(model_check::Args),
+    #[command(hide = true)]
+    Serve(run::ServeArgs),
 }
 
 /// What ends a command early, by exit code.
@@ -198,5 +200,6 @@ fn run(cli: Cli) -> Result {
         Command::Devices(args) => devices::run(args),
         Command::Profile(args) => profile::run(args, registry, kernels),
         Command::ModelCheck(args) => model_check::run(args, registry),
+        Command::Serve(args) => run::serve(args, registry),
     }
 }

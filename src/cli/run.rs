@@ -1,5 +1,6 @@
 //! `crossover run`: plan, verify, measure, record, report.
 
+mod devices;
 mod folder;
 mod lock;
 mod progress;
@@ -7,25 +8,28 @@ mod resume;
 mod work;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Failure, Result, console, output, report, shell};
 use crate::device::ShareRule;
-use crate::disk;
 use crate::kernel::Registry;
-use crate::measure::Limits;
+use crate::measure::worker::Site;
+use crate::measure::{self, Limits};
 use crate::record::file::{FILE_NAME, Writer};
 use crate::record::{Record, Status};
 use crate::report::Pairing;
 use crate::sweep::{Plan, Planned, Shard, Sweep};
+use crate::{child, disk};
 
 /// Run a sweep: verify and measure its cases, record them, write a report.
 #[derive(clap::Args)]
 pub struct Args {
     /// Sweep file, or the name of one that comes with the program (quickstart).
     sweep: PathBuf,
-    /// auto (the first GPU, else the emulator), cuda:N, emulator or emulator:MODEL.
+    /// auto (the first GPU, else the emulator), cuda:N, several as cuda:0,cuda:1 or cuda:all, emulator
+    /// or emulator:MODEL. Of several GPUs each takes what is left, and what is compared as a whole.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// Folder of the records and the report; out/<name of the sweep> if missing.
@@ -54,6 +58,30 @@ pub struct Args {
     /// Seconds to sample one case for at most, on a GPU.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     time: f64,
+    /// Measure each case in N processes, one after the other, with a record from each: what differs
+    /// between processes is part of a time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeat_process: Option<u32>,
+    /// On the emulator too, let a process of its own measure, as is done on a GPU in any case: one that
+    /// crashes costs its case alone.
+    #[arg(long)]
+    processes: bool,
+}
+
+/// Measure the cases that come in on stdin, as a process of a run does.
+#[derive(clap::Args)]
+pub struct ServeArgs {}
+
+/// Serves a run.
+///
+/// # Errors
+/// A case or its record does not come through.
+pub fn serve(_: ServeArgs, registry: &Registry) -> Result {
+    // Ctrl-C is for the process that asks.
+    let _ = ctrlc::set_handler(|| {});
+    let to = std::io::stdout().lock();
+    measure::worker::serve(registry, crate::device::open::open, child::lines(), to)
+        .map_err(|e| Failure::Usage(format!("a case or its record did not come through: {e}")))
 }
 
 fn seconds(text: &str) -> std::result::Result<f64, String> {
@@ -75,7 +103,16 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     // A faulty sweep is refused before a device is looked for.
     sweep.plan(registry, None, args.seed)?;
     let spec = args.device.as_deref().or(sweep.device.as_deref()).unwrap_or("auto");
-    let device = crate::device::open::open(spec)?;
+    let devices = devices::of(spec)?;
+    let device = crate::device::open::open(&devices[0])?;
+    // Any of several may take a case.
+    let place = if devices.len() > 1 { devices::ALL } else { &device.facts().id };
+    if args.repeat_process.is_some() && device.facts().emulated {
+        return Err(Failure::Usage(format!(
+            "--repeat-process: times of {} are modelled, and the same in every process",
+            device.facts().id
+        )));
+    }
     if let Some(sample) = args.sample_ctas {
         super::sampling_allowed(sample, device.facts())?;
     }
@@ -96,11 +133,11 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let _lock = lock::take(&out, shard)?;
     let copy = folder::copy(&out, &sweep)?;
     let cases: Vec<_> = plan.cases.iter().collect();
-    let now = resume::Now { registry, facts: device.facts(), sample };
+    let now = resume::Now { registry, facts: device.facts(), place, sample };
     let records = resume::records(&out)?;
     let found = match args.resume || args.rerun.is_some() {
         true => resume::find(&out, &records, &whole, &cases, &now, args.rerun)?,
-        false => folder::fresh(&file, &records, &plan, &device.facts().id)?,
+        false => folder::fresh(&file, &records, &plan, place)?,
     };
     let mut writer = Writer::append(&file).map_err(|e| Failure::Usage(e.to_string()))?;
     if writer.zeros_cut() > 0 {
@@ -118,17 +155,26 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     found.notes.iter().for_each(|note| console::note(&format!("note: {note}")));
 
     let facts = device.facts().clone();
-    let id = |p: &Planned| p.case.id(&sweep.name, &facts.id);
-    let (old, new): (Vec<_>, Vec<_>) = plan.cases.iter().partition(|p| found.done.contains(&id(p)));
-    let (mut skipped, mut todo): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
-    for p in new {
-        match &p.skip {
-            Some(why) => skipped.push((&p.case, why.as_str())),
-            None => todo.push(&p.case),
+    let (mut skipped, mut todo, mut done) = (Vec::new(), Vec::new(), 0);
+    let processes = args.repeat_process.map_or(vec![None], |n| (0..n).map(Some).collect());
+    for process in processes {
+        for Planned { case, skip, .. } in &plan.cases {
+            let key = (case.id(&sweep.name, place), process);
+            match (found.done.contains(&key), skip) {
+                (true, _) => done += 1,
+                (false, Some(why)) if process.is_none_or(|i| i == 0) => {
+                    skipped.push((case, why.as_str()));
+                }
+                (false, Some(_)) => {}
+                (false, None) => {
+                    let attempts = found.retried.get(&key).copied().unwrap_or(0);
+                    todo.push(work::Todo { case, process, attempts });
+                }
+            }
         }
     }
     // What ended a run before must not keep the rest from being run.
-    todo.sort_by_key(|case| found.retried.contains(&case.id(&sweep.name, &facts.id)));
+    todo.sort_by_key(|todo| todo.attempts > 0);
 
     let stop = interrupts();
     let ground = if facts.emulated { "modelled after counts of the emulator" } else { "measured" };
@@ -136,29 +182,53 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
         "{}: {} on {}, times {ground}{}{}",
         sweep.name,
         super::cases(todo.len()),
-        facts.name,
+        if devices.len() == 1 {
+            facts.name.clone()
+        } else {
+            format!("{} {}s", devices.len(), facts.name)
+        },
         if skipped.is_empty() { String::new() } else { format!(", {} skipped", skipped.len()) },
-        if old.is_empty() { String::new() } else { format!(", {} done before", old.len()) },
+        if done == 0 { String::new() } else { format!(", {done} done before") },
     ));
-    let site = work::Site {
-        registry,
-        device: device.as_ref(),
-        spec,
-        sweep: &sweep.name,
-        command: &shell::command(),
-        sample,
+    let site = Site {
+        device: devices[0].clone(),
+        place: (devices.len() > 1).then(|| place.to_string()),
+        sweep: sweep.name.clone(),
+        command: shell::command(),
         limits: Limits { time: Duration::from_secs_f64(args.time), ..Limits::default() },
+        sample,
+    };
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::Usage(format!("the program does not know its own path: {e}")))?;
+    let start = || {
+        let mut command = Command::new(&program);
+        command.args(kernels.map(|dir| [Path::new("--kernels"), dir]).into_iter().flatten());
+        command.arg("serve");
+        command
+    };
+    let hands = work::Hands {
+        registry,
+        site: &site,
+        devices: &devices,
+        emulated: facts.emulated,
+        start: &start,
+        processes: args.processes,
     };
     let mut tally = Tally::default();
-    let mut bar = progress::Bar::new(&todo, &facts, sample);
-    let ended = work::all(&site, &skipped, &todo, stop, |record| {
+    let cases: Vec<_> = todo.iter().map(|todo| todo.case).collect();
+    let mut bar = progress::Bar::new(&cases, &facts, sample);
+    let mut keep = |record: Record| {
         writer.write(&record).map_err(|e| Failure::Usage(e.to_string()))?;
         if record.status != Status::Skipped {
             bar.finished(&record);
         }
         tally.add(&record);
         Ok(())
-    });
+    };
+    let bench = site.bench(registry, device.as_ref());
+    let mut left_out = skipped.iter().map(|(case, why)| bench.ended(case, Status::Skipped, why));
+    let ended =
+        left_out.try_for_each(&mut keep).and_then(|()| work::all(&hands, &todo, stop, &mut keep));
     bar.end();
     // Ctrl-C in the last case leaves nothing to go on with.
     let stopped = stop.load(Ordering::SeqCst) > 0 && tally.ran < todo.len();

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::variant::{Executed, launch_sha256};
+use super::worker::Step;
 use super::{Limits, sampling, warning};
 use crate::device::{Clock, Device, DeviceError, ErrorKind, Loaded, ShareRule};
 use crate::kernel::{KernelError, Registry};
@@ -32,6 +33,10 @@ pub struct Bench<'a> {
     command: String,
     limits: Limits,
     rule: ShareRule,
+    /// What stands for the device in the ids of records.
+    place: String,
+    /// Hears what a case is at.
+    watch: &'a dyn Fn(Step),
     /// Inputs and reference of the last case: its other tiles and kernels use them again.
     last: Option<(Question, Answer)>,
 }
@@ -87,8 +92,21 @@ impl<'a> Bench<'a> {
         limits: Limits,
     ) -> Bench<'a> {
         let (sweep, command) = (sweep.to_string(), command.to_string());
-        let rule = ShareRule::default();
-        Bench { registry, device, sweep, command, limits, rule, last: None }
+        let (rule, place) = (ShareRule::default(), device.facts().id.clone());
+        Bench { registry, device, sweep, command, limits, rule, place, watch: &|_| {}, last: None }
+    }
+
+    /// What stands for the device in the ids of records, where it is not the device's own id: of several
+    /// GPUs any may take a case.
+    pub fn with_place(mut self, place: &str) -> Bench<'a> {
+        self.place = place.to_string();
+        self
+    }
+
+    /// Who hears what a case is at, before it is at it.
+    pub fn with_watch(mut self, watch: &'a dyn Fn(Step)) -> Bench<'a> {
+        self.watch = watch;
+        self
     }
 
     /// Which CTAs the emulator executes.
@@ -97,10 +115,10 @@ impl<'a> Bench<'a> {
         self
     }
 
-    /// The record of a case that is left out.
-    pub fn skipped(&self, case: &Case, why: &str) -> Record {
+    /// The record of a case that is left out, or of whose measuring nothing came back.
+    pub fn ended(&self, case: &Case, status: Status, why: &str) -> Record {
         let mut record = self.blank(case);
-        record.status = Status::Skipped;
+        record.status = status;
         record.reason = Some(why.to_string());
         record
     }
@@ -126,13 +144,15 @@ impl<'a> Bench<'a> {
         let target = self.registry.get(&case.kernel).map(|k| k.manifest.target.clone());
         Record {
             schema: SCHEMA,
-            id: case.id(&self.sweep, &facts.id),
+            id: case.id(&self.sweep, &self.place),
             sweep: self.sweep.clone(),
             time: format!("{:.3}", jiff::Timestamp::now()),
             command: self.command.clone(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             binary_sha256: binary_sha256().map(String::from),
             sample_ctas: facts.emulated.then(|| self.rule.to_string()),
+            attempt: None,
+            process: None,
             problem: case.problem.clone(),
             phase: case.problem.phase(),
             family: case.family,
@@ -157,7 +177,7 @@ impl<'a> Bench<'a> {
     }
 
     fn fill(&mut self, case: &Case, record: &mut Record) -> Result<(), Fail> {
-        let device = self.device;
+        let (device, at) = (self.device, self.watch);
         let facts = device.facts();
         let kernel = self.registry.get(&case.kernel)?;
         let drawn = |()| kernel.admits_drawn(&case.problem, &case.family, case.seed);
@@ -168,10 +188,13 @@ impl<'a> Bench<'a> {
         let mut traffic =
             Traffic { min_bytes: case.problem.min_bytes(), counts: None, sampled: None };
 
+        at(Step::Inputs);
         let answer = answer(&mut self.last, (executed.clone(), case.family, case.seed));
+        at(Step::Load);
         let mut loaded = device.load(&job, &answer.inputs)?;
         loaded.limit_ctas(self.rule.of(executed.flops()))?;
         record.build = Some(loaded.build().clone());
+        at(Step::Run);
         let start = Instant::now();
         let first = loaded.run()?;
         let seconds = start.elapsed().as_secs_f64();
@@ -183,6 +206,7 @@ impl<'a> Bench<'a> {
         }
         record.traffic = Some(traffic);
 
+        at(Step::Verify);
         let held = match first.computed {
             Some(_) => hold_run(&executed, &case.family, &answer.inputs, &first, REFERENCE_FLOPS),
             None => answer.reference(&executed).hold(&case.family, &first.outputs),
@@ -191,6 +215,7 @@ impl<'a> Bench<'a> {
         let mut damage = first.damage;
         let mut same = None;
         if !facts.emulated || seconds < REPEATED_EMULATION_SECONDS {
+            at(Step::Run);
             let second = loaded.run()?;
             same = Some(same_bits(&first.outputs, &second.outputs));
             for sentence in second.damage {
@@ -205,6 +230,7 @@ impl<'a> Bench<'a> {
         if let Some(why) = why {
             return Err(End(Status::Wrong, why).into());
         }
+        at(Step::Time);
         record.timing = Some(time(device, loaded.as_mut(), case, times, &self.limits)?);
         if let Some(doubt) = record.doubt()
             && let Some(Timing::Measured { warnings, .. }) = &mut record.timing

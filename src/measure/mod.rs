@@ -10,6 +10,7 @@ pub mod sampling;
 pub mod stats;
 pub mod variant;
 pub mod warning;
+pub mod worker;
 
 pub use case::{Bench, Lost};
 pub use sampling::{Limits, Series, Stop};

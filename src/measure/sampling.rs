@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::stats::{median, median_ci, relative_half_width};
 use crate::device::{DeviceError, Regime, Sample, Sampler};
 
 /// When sampling ends.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Time for all samples of a case, flushes included, on the host's clock.
     pub time: Duration,

@@ -88,10 +88,29 @@ impl Writer {
             .map_err(|e| RecordError::io("write to", &self.path)(e.into()))?;
         line.push(b'\n');
         // One write of the whole line: lines of two processes do not interleave.
-        self.file
-            .write_all(&line)
-            .and_then(|()| self.file.sync_data())
-            .map_err(RecordError::io("write to", &self.path))
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            self.drop_torn_line();
+        }
+        written.map_err(RecordError::io("write to", &self.path))
+    }
+
+    /// Cuts off what a failed write left behind the last whole line, if that can be done; a reader
+    /// passes it over otherwise.
+    fn drop_torn_line(&mut self) {
+        let Ok(size) = self.file.seek(SeekFrom::End(0)) else { return };
+        let mut end = size;
+        let mut byte = [0];
+        while end > 0
+            && self.file.seek(SeekFrom::Start(end - 1)).is_ok()
+            && self.file.read_exact(&mut byte).is_ok()
+            && byte != *b"\n"
+        {
+            end -= 1;
+        }
+        if end < size {
+            let _ = self.file.set_len(end);
+        }
     }
 
     /// The file that is written.

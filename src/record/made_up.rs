@@ -49,6 +49,8 @@ impl Made {
             version: "0.1.0".into(),
             binary_sha256: Some("c0de".repeat(16)),
             sample_ctas: (!self.measured).then(|| "auto".into()),
+            attempt: None,
+            process: None,
             phase: PhaseName::Prefill,
             family: self.family.parse().unwrap(),
             seed: 1,

@@ -8,6 +8,7 @@ pub(crate) mod made_up;
 mod model_error;
 #[cfg(test)]
 mod mutated;
+mod processes;
 mod program;
 mod read;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::op::{Family, PhaseName, Problem};
 pub use file::{RecordError, Writer};
 pub use limit::{Bound, Limit};
 pub use model_error::ModelError;
+pub use processes::joined;
 pub use program::binary_sha256;
 pub use read::{Ignored, Records, read};
 
@@ -77,6 +79,12 @@ pub struct Record {
     /// What `--sample-ctas` or the sweep said of it, on the emulator; older records lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_ctas: Option<String>,
+    /// Which attempt at the case it is, from 2: the ones before had no final status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Which process measured it, from 0, where `--repeat-process` had several measure each case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<u32>,
     pub problem: Problem,
     /// The problem's, for whoever sorts records by it.
     pub phase: PhaseName,

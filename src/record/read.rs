@@ -12,11 +12,11 @@ use crate::disk;
 /// What files of records hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Records {
-    /// In the order read. Of several with one id the newest, in the place of the first.
+    /// In the order read. Of several with one id and process the newest, in the place of the first.
     pub records: Vec<Record>,
     /// What interrupted writes left.
     pub ignored: Vec<Ignored>,
-    /// How many records were read that a newer one of their id replaces.
+    /// How many records were read that a newer one of their id and process replaces.
     pub superseded: usize,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for Ignored {
 /// Reads records from files and folders; of a folder every `*.jsonl`, in the order of names. A file
 /// that is named twice is read once.
 ///
-/// Of several records with one id in one file the last stays: files are appended to. Of several in
+/// Of several records with one id and process in one file the last stays: files are appended to. Of several in
 /// different files the one with the newest `time` stays. A line cut short by an interrupted write
 /// holds no record; it is named in [`Records::ignored`].
 ///
@@ -51,7 +51,7 @@ impl fmt::Display for Ignored {
 /// file, line and fault), or a record has a newer schema than [`SCHEMA`](super::SCHEMA).
 pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Records, RecordError> {
     let mut all = Records::default();
-    let mut place: HashMap<String, Place> = HashMap::new();
+    let mut place: HashMap<(String, Option<u32>), Place> = HashMap::new();
     let mut seen = HashSet::new();
     for path in paths {
         for file in files(path.as_ref())? {
@@ -65,9 +65,10 @@ pub fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Records, RecordError> {
             let (records, ignored) = parse(&file, &bytes)?;
             all.ignored.extend(ignored);
             for record in records {
-                let Some(known) = place.get_mut(&record.id) else {
+                let key = (record.id.clone(), record.process);
+                let Some(known) = place.get_mut(&key) else {
                     let at = all.records.len();
-                    place.insert(record.id.clone(), Place { at, file: number });
+                    place.insert(key, Place { at, file: number });
                     all.records.push(record);
                     continue;
                 };

@@ -117,8 +117,9 @@ pub fn sections(records: &[Record], pairing: Pairing) -> Vec<Section<'_>> {
     for r in timed.chain(records.iter().filter(|r| r.timing.is_none())) {
         let source = Source::of(r);
         let same = |s: &&mut Section| {
-            (&s.device.id, &s.device.name, s.device.emulated, s.phase)
-                == (&r.device.id, &r.device.name, r.device.emulated, r.phase)
+            // Several GPUs of one kind may have taken part in a run.
+            (&s.device.name, s.device.emulated, s.phase)
+                == (&r.device.name, r.device.emulated, r.phase)
                 && source.is_none_or(|source| source == s.source)
         };
         if let Some(section) = all.iter_mut().find(same) {

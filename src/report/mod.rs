@@ -29,7 +29,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
-use crate::record::Record;
+use crate::record::{self, Record};
 
 pub use pairing::Pairing;
 pub use race::{Crossing, Lead, Point, Race};
@@ -87,6 +87,7 @@ pub fn write(
     if records.is_empty() {
         return Err(ReportError::NoRecords);
     }
+    let records = &record::joined(records);
     let page = Page::new(records, prose, pairing);
     let fail = |path: &Path| {
         let path = path.to_path_buf();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::expand::{Combination, MAX_CASES, axes_of, product, settings_of};
@@ -15,7 +15,7 @@ use crate::op::{Family, Op, PhaseName, Problem, Role, Value};
 type Result<T> = std::result::Result<T, SweepError>;
 
 /// One thing to measure: a kernel variant on a problem with inputs of a family and seed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Case {
     pub problem: Problem,
     pub family: Family,

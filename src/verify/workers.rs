@@ -4,9 +4,9 @@
 //! cores and for the very code that a launch gets: what the driver's linker makes ahead in threads is
 //! other code, in which setmaxnreg has no effect. And a fault costs the process that it happens in.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::trial::{self, Check, Subject, Trial};
-use crate::device::{Device, DeviceError, Regime};
-use crate::kernel::{Kernel, Registry, Tile};
-use crate::op::{Family, Problem};
+use crate::child::{Child, NoAnswer};
+use crate::device::{Device, DeviceError};
+use crate::kernel::{Kernel, Registry};
 use crate::sweep::Case;
 
 /// Opens a device for one worker.
@@ -166,14 +166,6 @@ fn in_process(work: Work, start: Start, take: &(dyn Fn() -> Option<usize> + Sync
     }
 }
 
-/// A process that runs cases.
-struct Helper {
-    child: Child,
-    /// Closed when the process is to end.
-    to: Option<ChildStdin>,
-    from: BufReader<ChildStdout>,
-}
-
 /// What a process says: that it is ready, why it is not, or what came of a case.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -183,73 +175,46 @@ enum Answer {
     Trial(Box<Trial>),
 }
 
+/// A process that runs cases.
+struct Helper(Child);
+
+/// Longer than any case takes: the device has a watch of its own.
+const LONGEST: Duration = Duration::from_secs(3600);
+
 impl Helper {
     fn start(start: Start) -> Result<Helper, String> {
-        let mut command = start();
-        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = spawned.map_err(|e| format!("{command:?}: {e}"))?;
-        let (to, from) = (child.stdin.take(), child.stdout.take().expect("a piped output"));
-        let mut helper = Helper { child, to, from: BufReader::new(from) };
-        match helper.answer() {
-            Ok(Answer::Ready) => Ok(helper),
+        let command = start();
+        let named = format!("{command:?}");
+        let mut child = Child::start(command).map_err(|e| e.to_string())?;
+        match child.answer(LONGEST) {
+            Ok(Answer::Ready) => Ok(Helper(child)),
             Ok(Answer::Refused(why)) => Err(why),
-            Ok(Answer::Trial(_)) => Err(format!("{command:?} answers before it is asked")),
-            Err(e) => Err(format!("{command:?}: {e}")),
+            Ok(Answer::Trial(_)) => Err(format!("{named} answers before it is asked")),
+            Err(e) => Err(format!("{named}: {e} ({})", child.kill())),
         }
     }
 
-    fn answer(&mut self) -> io::Result<Answer> {
-        let mut line = String::new();
-        if self.from.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    fn run(&mut self, subject: &Subject) -> io::Result<Trial> {
-        let text = serde_json::to_string(&Message::of(subject))?;
-        let to = self.to.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        writeln!(to, "{text}")?;
-        to.flush()?;
-        match self.answer()? {
+    fn run(&mut self, subject: &Subject) -> Result<Trial, NoAnswer> {
+        self.0.ask(&Message::of(subject))?;
+        match self.0.answer(LONGEST)? {
             Answer::Trial(trial) => Ok(*trial),
-            Answer::Ready => Err(io::Error::other("it does not say what came of the case")),
-            Answer::Refused(why) => Err(io::Error::other(why)),
+            Answer::Ready => Err(io::Error::other("it does not say what came of the case").into()),
+            Answer::Refused(why) => Err(io::Error::other(why).into()),
         }
     }
 
     /// What is said of a case whose process did not come back with an answer.
-    fn died(&mut self, why: &io::Error) -> Trial {
-        let _ = self.child.kill();
-        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+    fn died(&mut self, why: &NoAnswer) -> Trial {
+        let status = self.0.kill();
         let why = format!("the process that ran it ended before the case did: {why} ({status})");
         Trial { fatal: true, ..Trial::failed(Check::Trap, why) }
-    }
-}
-
-impl Drop for Helper {
-    /// One that hangs in the driver does not hear that its input has ended.
-    fn drop(&mut self) {
-        self.to = None;
-        for _ in 0..20 {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
 /// A subject on its way to a process.
 #[derive(Serialize, Deserialize)]
 struct Message {
-    kernel: String,
-    tile: Tile,
-    problem: Problem,
-    family: Family,
-    seed: u64,
+    case: Case,
     prefix: bool,
     multiprocessors: Option<u32>,
     most_steps: Option<u64>,
@@ -258,14 +223,11 @@ struct Message {
 impl Message {
     fn of(subject: &Subject) -> Message {
         let Subject { case, prefix, multiprocessors, most_steps } = subject.clone();
-        let Case { problem, family, seed, kernel, tile, .. } = case;
-        Message { kernel, tile, problem, family, seed, prefix, multiprocessors, most_steps }
+        Message { case, prefix, multiprocessors, most_steps }
     }
 
     fn subject(self) -> Subject {
-        let Message { kernel, tile, problem, family, seed, prefix, multiprocessors, most_steps } =
-            self;
-        let case = Case { problem, family, seed, kernel, tile, regime: Regime::default() };
+        let Message { case, prefix, multiprocessors, most_steps } = self;
         Subject { case, prefix, multiprocessors, most_steps }
     }
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use crossover::record::{Record, read};
+use crossover::record::{Record, Status, read};
 
 use crate::common::PROGRAM;
 
@@ -290,4 +291,129 @@ fn damaged_records_are_not_appended_to() {
     let output = folder.run(&["--resume"]);
     let said = text(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains("is a folder"), "{said}");
+}
+
+/// Changes the fields of a record of the file, as the run before had left it.
+fn set(folder: &Folder, index: usize, fields: &[(&str, serde_json::Value)]) -> String {
+    let text = fs::read_to_string(folder.path(FILE)).unwrap();
+    let mut lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (name, value) in fields {
+        lines[index][name] = value.clone();
+    }
+    let id = lines[index]["id"].as_str().unwrap().to_owned();
+    folder.write(FILE, lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    id
+}
+
+/// What ended a run once is tried once more, and then only if asked to.
+#[test]
+fn a_case_that_fails_twice_is_left_alone() {
+    let folder = Folder::new();
+    let failed =
+        [("status", "timeout".into()), ("reason", "it hung".into()), ("timing", ().into())];
+    let id = set(&folder, 1, &failed);
+    says(&folder.run(&["--resume"]), &["1 case ", "3 done before"]);
+    let newest = |id: &str| folder.records().into_iter().find(|r| r.id == id).unwrap();
+    assert_eq!((newest(&id).status, newest(&id).attempt), (Status::Ok, Some(2)));
+
+    // The second attempt fails as well.
+    set(&folder, 4, &failed);
+    let left = "1 record is of cases that failed twice";
+    says(&folder.run(&["--resume"]), &["0 cases", "4 done before", left, "--rerun failed"]);
+    assert_eq!(newest(&id).status, Status::Timeout);
+    says(&folder.run(&["--rerun", "failed"]), &["1 case ", "3 done before"]);
+    assert_eq!((newest(&id).status, newest(&id).attempt), (Status::Ok, Some(3)));
+}
+
+#[test]
+fn processes_measure_what_threads_do() {
+    let folder = Folder::new();
+    let threads = folder.records();
+    let said = good(&folder.run(&["--processes", "--out", "out/apart"]));
+    assert!(said.contains("4 cases"), "{said}");
+    let apart = read(&[folder.path("out/apart")]).unwrap().records;
+    assert_eq!(apart.len(), 4);
+    for own in &threads {
+        let mut other = apart.iter().find(|r| r.id == own.id).expect("the same case").clone();
+        assert_ne!(other.command, own.command);
+        (other.time, other.command) = (own.time.clone(), own.command.clone());
+        other.build.clone_from(&own.build);
+        assert_eq!(&other, own);
+    }
+    let refused = folder.run(&["--repeat-process", "3", "--out", "out/again"]);
+    let said = text(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("modelled"), "{said}");
+}
+
+/// However often a run is killed, each case is in its records once.
+#[test]
+fn a_run_killed_at_random_moments_is_finished_by_resuming() {
+    const KILLS: u32 = 100;
+    let folder = Folder::new();
+    let before = folder.records();
+    let (mut kills, mut whole, mut state) = (0, 0, 7u64);
+    while kills < KILLS {
+        fs::remove_dir_all(folder.path("out")).unwrap();
+        loop {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // Startup, cases and report of so small a sweep lie within this.
+            let pause = Duration::from_millis((state >> 33) % 400);
+            let mut command = Command::new(PROGRAM);
+            let args = ["--kernels", "kernels", "run", "small.toml", "--resume", "--processes"];
+            command.args(args).current_dir(folder.0.path());
+            let mut run = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(pause);
+            run.kill().unwrap();
+            let output = run.wait_with_output().unwrap();
+            if let Some(code) = output.status.code() {
+                assert_eq!(code, 0, "{}", text(&output.stderr));
+                break;
+            }
+            kills += 1;
+        }
+        whole += 1;
+        let mut ids: Vec<String> = fs::read_to_string(folder.path(FILE))
+            .unwrap()
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Record>(line).ok())
+            .map(|r| {
+                assert_eq!(r.status, Status::Ok);
+                r.id
+            })
+            .collect();
+        ids.sort();
+        let mut wanted: Vec<String> = before.iter().map(|r| r.id.clone()).collect();
+        wanted.sort();
+        assert_eq!(ids, wanted, "each case once");
+        assert!(folder.path("out/small/index.html").exists());
+    }
+    println!("{kills} kills, {whole} sweeps");
+}
+
+/// A disk that is full ends the run with a sentence, and nothing that was written is lost.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_the_run_cleanly() {
+    let folder = Folder::new();
+    let before = folder.records();
+    let size = fs::metadata(folder.path(FILE)).unwrap().len();
+    fs::remove_dir_all(folder.path("out")).unwrap();
+    // As on a full disk, files end: in the middle of the third record.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f {}; exec {PROGRAM} --kernels kernels run small.toml",
+        size * 5 / 8 / 512
+    );
+    let mut command = Command::new("sh");
+    let output = command.args(["-c", &script]).current_dir(folder.0.path()).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write to") && said.contains("records.jsonl"), "{said}");
+    let left = fs::read_to_string(folder.path(FILE)).unwrap();
+    assert!(left.ends_with('\n') && left.lines().count() >= 1, "no torn line: {left:.60}");
+    says(&folder.run(&["--resume"]), &["done before"]);
+    let mut ids: Vec<String> = folder.records().into_iter().map(|r| r.id).collect();
+    let mut wanted: Vec<String> = before.into_iter().map(|r| r.id).collect();
+    (ids.sort(), wanted.sort());
+    assert_eq!((ids, folder.lines()), (wanted, 4));
 }

@@ -82,10 +82,9 @@ pub fn copy(out: &Path, sweep: &Sweep) -> Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// There are records in the run's file, or of its cases in another one.
-pub fn fresh(file: &Path, records: &[Record], part: &Plan, device: &str) -> Result<Found> {
+pub fn fresh(file: &Path, records: &[Record], part: &Plan, place: &str) -> Result<Found> {
     let known: std::collections::HashSet<&str> = records.iter().map(|r| r.id.as_str()).collect();
-    let again =
-        |p: &&crate::sweep::Planned| known.contains(p.case.id(&part.sweep, device).as_str());
+    let again = |p: &&crate::sweep::Planned| known.contains(p.case.id(&part.sweep, place).as_str());
     let again = part.cases.iter().filter(again).count();
     let size = file.metadata().map_or(0, |m| m.len());
     let ways = "go on with --resume, measure all again with --rerun all, or write elsewhere with \

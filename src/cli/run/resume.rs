@@ -14,11 +14,14 @@ use crate::measure::variant::{Executed, launch_sha256};
 use crate::record::{self, Record, RecordError, Status, binary_sha256};
 use crate::sweep::{Case, Plan, Planned};
 
-/// Which recorded cases a resumed run measures again, besides timeouts and failed launches.
+/// Which recorded cases a resumed run measures again, besides timeouts and failed launches that were
+/// tried once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Rerun {
     /// None: their records stay, whatever has changed.
     None,
+    /// Those that failed, however often.
+    Failed,
     /// Those whose kernel has changed: its PTX, or the launches that its manifest makes.
     Kernels,
     /// Those of which anything has changed: kernel, program, device, what the sweep says of them.
@@ -31,16 +34,24 @@ pub enum Rerun {
 pub struct Now<'a> {
     pub registry: &'a Registry,
     pub facts: &'a Facts,
+    /// What stands for the device in ids.
+    pub place: &'a str,
     pub sample: ShareRule,
 }
+
+/// A record's case, and which process measured it.
+pub type Key = (String, Option<u32>);
+
+/// How often a case is tried that ends in a timeout or a failed launch.
+const ATTEMPTS: u32 = 2;
 
 /// What is to be done about cases that have records.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Ids of the cases whose records stay.
-    pub done: HashSet<String>,
-    /// Ids of the cases that a run has failed at before.
-    pub retried: HashSet<String>,
+    /// The records that stay.
+    pub done: HashSet<Key>,
+    /// How often a run has failed before at what is tried again.
+    pub retried: HashMap<Key, u32>,
     /// What has changed, for people.
     pub notes: Vec<String>,
 }
@@ -110,22 +121,35 @@ pub fn find(
     rerun: Option<Rerun>,
 ) -> Result<Found> {
     let mut found = Found::default();
-    let id = |p: &Planned| p.case.id(&whole.sweep, &now.facts.id);
-    let recorded: HashMap<&str, &Record> = records.iter().map(|r| (r.id.as_str(), r)).collect();
-    let mut known = Vec::new();
+    let id = |p: &Planned| p.case.id(&whole.sweep, now.place);
+    let mut recorded: HashMap<&str, Vec<&Record>> = HashMap::new();
+    records.iter().for_each(|r| recorded.entry(&r.id).or_default().push(r));
+    let (mut known, mut given_up) = (Vec::new(), 0);
     for p in part {
-        let Some(record) = recorded.get(id(p).as_str()) else { continue };
-        match record.status.is_final() {
-            true => known.push((*p, *record)),
-            false => {
-                found.retried.insert(record.id.clone());
+        for record in recorded.get(id(p).as_str()).into_iter().flatten() {
+            let attempts = record.attempt.unwrap_or(1);
+            let failed = !matches!(record.status, Status::Ok | Status::Skipped);
+            let again = rerun == Some(Rerun::Failed) && failed;
+            if again || !record.status.is_final() && attempts < ATTEMPTS {
+                // Of other failures another end is not expected, and nothing is counted.
+                let attempts = if record.status.is_final() { 0 } else { attempts };
+                found.retried.insert((record.id.clone(), record.process), attempts);
+                continue;
             }
+            given_up += usize::from(!record.status.is_final());
+            known.push((*p, *record));
         }
     }
+    if given_up > 0 && rerun != Some(Rerun::All) {
+        let of = "of cases that failed twice and are left alone; --rerun failed tries them again";
+        found.notes.push(counted(given_up, of));
+    }
     let planned: HashSet<String> = whole.cases.iter().map(id).collect();
-    let is_gone = |r: &&Record| {
-        r.sweep == whole.sweep && r.device.id == now.facts.id && !planned.contains(&r.id)
+    let is_here = |r: &Record| match now.place == now.facts.id {
+        true => r.device.id == now.facts.id,
+        false => r.device.name == now.facts.name,
     };
+    let is_gone = |r: &&Record| r.sweep == whole.sweep && is_here(r) && !planned.contains(&r.id);
     let gone = records.iter().filter(is_gone).count();
     if gone > 0 {
         let of = "of cases that the sweep no longer has: they stay, and reports show them";
@@ -167,7 +191,7 @@ pub fn find(
             _ => false,
         };
         if !again {
-            found.done.insert(record.id.clone());
+            found.done.insert((record.id.clone(), record.process));
         }
     }
     found.notes.extend(lines);
@@ -234,7 +258,8 @@ fn other_device(was: &Facts, is: &Facts) -> Option<String> {
     if was.driver != is.driver {
         return Some(format!("of another driver: {}, not {}", was.driver, is.driver));
     }
-    let plain = |f: &Facts| Facts { more: IndexMap::new(), ..f.clone() };
+    // Nor does its number: of several any may have taken the case.
+    let plain = |f: &Facts| Facts { id: String::new(), more: IndexMap::new(), ..f.clone() };
     (plain(was) != plain(is))
         .then(|| format!("of {} with other facts: multiprocessors, memory or peak rates", is.name))
 }

@@ -1,30 +1,44 @@
-//! The cases of a run, one after the other on a GPU, a few at a time on the emulator.
+//! The cases of a run and who measures them: on the emulator threads, a few at a time; on GPUs a process
+//! for each, which is replaced when a case has cost it its device.
 
+use std::collections::VecDeque;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crossbeam_channel::{Sender, bounded};
 
 use super::super::{Failure, Result};
-use crate::device::{Device, ShareRule};
+use crate::device::Device;
+use crate::device::open::open;
 use crate::kernel::Registry;
-use crate::measure::{Bench, Limits, Lost};
+use crate::measure::Bench;
+use crate::measure::worker::{Came, Site, Worker};
 use crate::op::Problem;
-use crate::record::Record;
+use crate::record::{Record, Status};
 use crate::sweep::Case;
 
-/// What all cases of a run share.
-pub struct Site<'a> {
+/// A case to be measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Todo<'a> {
+    pub case: &'a Case,
+    /// Which process measures it, where several measure each case.
+    pub process: Option<u32>,
+    /// Attempts that had no final status.
+    pub attempts: u32,
+}
+
+/// Who measures.
+pub struct Hands<'a> {
     pub registry: &'a Registry,
-    pub device: &'a dyn Device,
-    /// What the device was opened as.
-    pub spec: &'a str,
-    /// The name of the sweep, and the command line, for the records.
-    pub sweep: &'a str,
-    pub command: &'a str,
-    /// Which CTAs the emulator executes.
-    pub sample: ShareRule,
-    /// When sampling of a case ends, on a GPU.
-    pub limits: Limits,
+    pub site: &'a Site,
+    /// What the devices are opened as. All are of one kind.
+    pub devices: &'a [String],
+    pub emulated: bool,
+    /// The command of a process that serves.
+    pub start: &'a (dyn Fn() -> Command + Sync),
+    /// Whether processes measure on the emulator too.
+    pub processes: bool,
 }
 
 /// Emulated cases at a time: a short sequence has too few CTAs for all cores. Memory bounds it.
@@ -35,75 +49,177 @@ const MEMORY_BYTES: f64 = 1.5e9;
 /// memory, fp64 references, two outcomes.
 const FOOTPRINT: f64 = 12.0;
 
-impl Site<'_> {
-    fn bench<'b>(&'b self, device: &'b dyn Device) -> Bench<'b> {
-        Bench::new(self.registry, device, self.sweep, self.command, self.limits)
-            .with_share_rule(self.sample)
+/// A case's record, or why no more can be measured.
+type Sent = std::result::Result<Record, String>;
+
+impl Hands<'_> {
+    /// How many of `todo` are emulated at a time.
+    fn width(&self, todo: &[Todo]) -> usize {
+        let bytes = |p: &Problem| FOOTPRINT * p.one_head_group().0.min_bytes();
+        let largest = todo.iter().map(|t| bytes(&t.case.problem)).fold(1.0, f64::max);
+        let fitting = (MEMORY_BYTES / largest) as usize;
+        rayon::current_num_threads().min(MOST_AT_A_TIME).min(fitting).min(todo.len()).max(1)
     }
 
-    /// How many of `cases` run at a time.
-    fn width(&self, cases: &[&Case]) -> usize {
-        if !self.device.facts().emulated {
-            return 1;
+    /// One thing after the other that one hand takes as a whole.
+    fn queue<'t>(&self, todo: &[Todo<'t>]) -> VecDeque<Vec<Todo<'t>>> {
+        if self.devices.len() == 1 {
+            return todo.iter().map(|t| vec![*t]).collect();
         }
-        let bytes = |p: &Problem| FOOTPRINT * p.one_head_group().0.min_bytes();
-        let largest = cases.iter().map(|c| bytes(&c.problem)).fold(1.0, f64::max);
-        let fitting = (MEMORY_BYTES / largest) as usize;
-        rayon::current_num_threads().min(MOST_AT_A_TIME).min(fitting).min(cases.len()).max(1)
+        // What is compared is timed on one GPU.
+        let mut groups = indexmap::IndexMap::<_, Vec<Todo>>::new();
+        for t in todo {
+            let p = &t.case.problem;
+            let key = (p.phase(), p.dtype(), p.length(), p.sequences(), t.process, t.attempts > 0);
+            groups.entry(key).or_default().push(*t);
+        }
+        groups.into_values().collect()
+    }
+
+    /// Measures what it takes from the queue on a device of this process.
+    fn in_thread(&self, device: &dyn Device, queue: &Queue, send: &Sender<Sent>) {
+        let mut bench = self.site.bench(self.registry, device);
+        while let Some(group) = queue.take() {
+            for todo in group {
+                if queue.is_stopped() {
+                    return;
+                }
+                let sent = bench.measure(todo.case).map(|r| todo.mark(r)).map_err(|lost| lost.0);
+                // Nobody receives any more once a record could not be kept.
+                if send.send(sent).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Measures what it takes from the queue in processes, one after the other.
+    fn in_processes(&self, spec: &str, queue: &Queue, send: &Sender<Sent>) {
+        let site = Site { device: spec.to_string(), ..self.site.clone() };
+        // Nothing is loaded on it here: it lends its facts to records that no process wrote.
+        let device = match open(spec) {
+            Ok(device) => device,
+            Err(e) => return drop(send.send(Err(e.to_string()))),
+        };
+        let bench = site.bench(self.registry, device.as_ref());
+        let mut hired = Hired { start: self.start, site: &site, worker: None };
+        while let Some(group) = queue.take() {
+            for todo in group {
+                if queue.is_stopped() {
+                    return;
+                }
+                let sent = hired.measure(&todo, &bench);
+                let ends = sent.is_err();
+                if send.send(sent).is_err() || ends {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The process at work, if there is one, and what another is started with.
+struct Hired<'a> {
+    start: &'a (dyn Fn() -> Command + Sync),
+    site: &'a Site,
+    worker: Option<(Option<u32>, Worker)>,
+}
+
+impl Hired<'_> {
+    /// Measures a case, and lets the process go if the case has cost it its device.
+    fn measure(&mut self, todo: &Todo, bench: &Bench) -> Sent {
+        loop {
+            let (process, mut worker) = match self.worker.take() {
+                Some(hired) if hired.0 == todo.process => hired,
+                _ => (todo.process, Worker::start((self.start)(), self.site)?),
+            };
+            let fresh = worker.is_fresh();
+            return match worker.measure(todo.case) {
+                Came::Record(record) => {
+                    // A context that has seen a fault, or a kernel that hangs, is not to be trusted.
+                    if !matches!(record.status, Status::LaunchFailed | Status::Timeout) {
+                        self.worker = Some((process, worker));
+                    }
+                    Ok(todo.mark(*record))
+                }
+                Came::Died(status, why) => Ok(todo.mark(bench.ended(todo.case, status, &why))),
+                // A case before it may have cost the process its device.
+                Came::Lost(_) if !fresh => continue,
+                Came::Lost(lost) => Err(lost.0),
+            };
+        }
+    }
+}
+
+impl Todo<'_> {
+    fn mark(&self, record: Record) -> Record {
+        let attempt = (self.attempts > 0).then_some(self.attempts + 1);
+        Record { attempt, process: self.process, ..record }
+    }
+}
+
+/// What is left to be taken.
+struct Queue<'a> {
+    groups: Mutex<VecDeque<Vec<Todo<'a>>>>,
+    stop: &'a AtomicUsize,
+}
+
+impl<'a> Queue<'a> {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst) > 0
+    }
+
+    fn take(&self) -> Option<Vec<Todo<'a>>> {
+        let taken = self.groups.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        taken.filter(|_| !self.is_stopped())
     }
 }
 
 /// Hands the records of all cases to `keep`, each as it finishes, until `stop` is counted up.
 ///
 /// # Errors
-/// The device is lost, or a record could not be kept.
+/// The devices are lost, or a record could not be kept.
 pub fn all(
-    site: &Site,
-    skipped: &[(&Case, &str)],
-    todo: &[&Case],
+    hands: &Hands,
+    todo: &[Todo],
     stop: &AtomicUsize,
     mut keep: impl FnMut(Record) -> Result,
 ) -> Result {
-    let bench = site.bench(site.device);
-    skipped.iter().try_for_each(|(case, why)| keep(bench.skipped(case, why)))?;
-    drop(bench);
-    let lost = |e: Lost| Failure::Usage(e.0);
-    let width = site.width(todo);
-    if width == 1 {
-        let mut bench = site.bench(site.device);
-        for case in todo {
-            if stop.load(Ordering::SeqCst) > 0 {
-                break;
-            }
-            keep(bench.measure(case).map_err(lost)?)?;
-        }
-        return Ok(());
-    }
-    // Devices are not shared between threads: each worker opens its own.
-    let devices = (0..width)
-        .map(|_| crate::device::open::open(site.spec).map_err(Failure::from))
-        .collect::<Result<Vec<_>>>()?;
-    let next = AtomicUsize::new(0);
-    let (send, receive) = bounded(width);
-    let (registry, sweep, command) = (site.registry, site.sweep, site.command);
-    let (limits, sample) = (site.limits, site.sample);
-    let worker = |device: Box<dyn Device>, send: Sender<std::result::Result<Record, Lost>>| {
-        let mut bench =
-            Bench::new(registry, device.as_ref(), sweep, command, limits).with_share_rule(sample);
-        while stop.load(Ordering::SeqCst) == 0 {
-            let Some(case) = todo.get(next.fetch_add(1, Ordering::SeqCst)) else { break };
-            // Nobody receives any more once a record could not be kept.
-            if send.send(bench.measure(case)).is_err() {
-                break;
-            }
-        }
+    let queue = Queue { groups: Mutex::new(hands.queue(todo)), stop };
+    let in_threads = hands.emulated && !hands.processes;
+    let width = if in_threads { hands.width(todo) } else { hands.devices.len() };
+    // Devices are not shared between threads: each opens its own.
+    let devices = match in_threads {
+        true => (0..width)
+            .map(|_| open(&hands.site.device).map_err(Failure::from))
+            .collect::<Result<Vec<_>>>()?,
+        false => Vec::new(),
     };
+    let (send, receive) = bounded(width);
+    let queue = &queue;
     std::thread::scope(|scope| {
         for device in devices {
-            let (send, worker) = (send.clone(), &worker);
-            scope.spawn(move || worker(device, send));
+            let send = send.clone();
+            scope.spawn(move || hands.in_thread(device.as_ref(), queue, &send));
+        }
+        if !in_threads {
+            for spec in hands.devices {
+                let send = send.clone();
+                scope.spawn(move || hands.in_processes(spec, queue, &send));
+            }
         }
         drop(send);
-        receive.into_iter().try_for_each(|record| keep(record.map_err(lost)?))
+        // One device that is lost leaves the rest of its work to the others, or to a resumed run.
+        let mut lost = Vec::new();
+        for sent in receive {
+            match sent {
+                Ok(record) => keep(record)?,
+                Err(why) => lost.push(why),
+            }
+        }
+        match lost.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Usage(lost.join("\n"))),
+        }
     })
 }

@@ -205,7 +205,7 @@ fn skips_and_what_a_kernel_cannot_do() {
     let facts = DeviceModel::named("h200").unwrap().facts();
     let device = StandIn { facts, fault: Fault::None, problem: case.problem.clone() };
     let mut bench = Bench::new(&registry, &device, "x", "", limits());
-    let record = bench.skipped(&case, "too long");
+    let record = bench.ended(&case, Status::Skipped, "too long");
     assert_eq!((record.status, record.reason.as_deref()), (Status::Skipped, Some("too long")));
     case.problem = case.problem.with("K", 96);
     let record = bench.measure(&case).unwrap();
