@@ -105,8 +105,9 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     let spec = args.device.as_deref().or(sweep.device.as_deref()).unwrap_or("auto");
     let devices = devices::of(spec)?;
     let device = crate::device::open::open(&devices[0])?;
-    // Any of several may take a case.
-    let place = if devices.len() > 1 { devices::ALL } else { &device.facts().id };
+    // Any of several GPUs may take a case.
+    let any = devices.len() > 1 && !device.facts().emulated;
+    let place = if any { devices::ALL } else { &device.facts().id };
     if args.repeat_process.is_some() && device.facts().emulated {
         return Err(Failure::Usage(format!(
             "--repeat-process: times of {} are modelled, and the same in every process",
@@ -182,17 +183,16 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
         "{}: {} on {}, times {ground}{}{}",
         sweep.name,
         super::cases(todo.len()),
-        if devices.len() == 1 {
-            facts.name.clone()
-        } else {
-            format!("{} {}s", devices.len(), facts.name)
+        match devices.len() {
+            1 => facts.name.clone(),
+            n => format!("{n} times {}", facts.name),
         },
         if skipped.is_empty() { String::new() } else { format!(", {} skipped", skipped.len()) },
         if done == 0 { String::new() } else { format!(", {done} done before") },
     ));
     let site = Site {
         device: devices[0].clone(),
-        place: (devices.len() > 1).then(|| place.to_string()),
+        place: any.then(|| place.to_string()),
         sweep: sweep.name.clone(),
         command: shell::command(),
         limits: Limits { time: Duration::from_secs_f64(args.time), ..Limits::default() },
@@ -212,7 +212,7 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
         devices: &devices,
         emulated: facts.emulated,
         start: &start,
-        processes: args.processes,
+        processes: args.processes || devices.len() > 1,
     };
     let mut tally = Tally::default();
     let cases: Vec<_> = todo.iter().map(|todo| todo.case).collect();

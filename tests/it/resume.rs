@@ -341,6 +341,18 @@ fn processes_measure_what_threads_do() {
         other.build.clone_from(&own.build);
         assert_eq!(&other, own);
     }
+    // Several devices share the work.
+    let two = folder.run(&["--device", "emulator,emulator", "--out", "out/two"]);
+    says(&two, &["4 cases on 2 times"]);
+    let ids = |records: &[Record]| {
+        let mut ids: Vec<String> = records.iter().map(|r| r.id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&read(&[folder.path("out/two")]).unwrap().records), ids(&threads));
+    let refused = folder.run(&["--device", "emulator:h200,emulator:h100", "--out", "out/x"]);
+    let said = text(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("not of one kind"), "{said}");
     let refused = folder.run(&["--repeat-process", "3", "--out", "out/again"]);
     let said = text(&refused.stderr);
     assert!(refused.status.code() == Some(2) && said.contains("modelled"), "{said}");

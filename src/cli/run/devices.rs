@@ -1,4 +1,4 @@
-//! The devices of a run: one, or several GPUs of one kind.
+//! The devices of a run: one, or several of one kind.
 
 use super::super::{Failure, Result};
 use crate::device::cuda::CudaDevice;
@@ -10,11 +10,12 @@ pub const ALL: &str = "cuda:all";
 /// What the devices of a specification are opened as, in the order given.
 ///
 /// # Errors
-/// There is no such device; several that are not GPUs, not of one kind, or the same twice.
+/// There is no such device; several that are not of one kind, or a GPU twice. The emulator may be there
+/// as often as it likes.
 pub fn of(spec: &str) -> Result<Vec<String>> {
     let names: Vec<String> = match spec {
         ALL => (0..CudaDevice::count()?).map(|i| format!("cuda:{i}")).collect(),
-        several if several.contains(',') && several.starts_with("cuda") => {
+        several if several.contains(',') && !several.contains('/') => {
             several.split(',').map(|name| name.trim().to_string()).collect()
         }
         one => vec![one.to_string()],
@@ -29,12 +30,12 @@ pub fn of(spec: &str) -> Result<Vec<String>> {
         names.iter().map(|name| Ok(open(name)?.facts().clone())).collect::<Result<Vec<_>>>()?;
     for (i, other) in facts.iter().enumerate() {
         let wrong = |why: String| Err(Failure::Usage(format!("--device {spec}: {why}")));
-        if facts[..i].iter().any(|f| f.id == other.id) {
+        if !other.emulated && facts[..i].iter().any(|f| f.id == other.id) {
             return wrong(format!("{} is there twice", other.id));
         }
         if other.name != facts[0].name {
             return wrong(format!(
-                "{} is a {} and {} a {}: GPUs that are not of one kind have runs of their own",
+                "{} is {} and {} is {}: devices that are not of one kind have runs of their own",
                 facts[0].id, facts[0].name, other.id, other.name
             ));
         }

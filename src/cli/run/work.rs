@@ -223,3 +223,65 @@ pub fn all(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::ShareRule;
+    use crate::measure::Limits;
+    use crate::sweep::{Source, Sweep};
+
+    /// What a crossover compares is never split between two GPUs, nor a first attempt kept waiting by
+    /// a second.
+    #[test]
+    fn several_devices_take_what_is_compared_as_a_whole() {
+        let text = "
+name = 'g'
+question = 'Who takes what?'
+[axes]
+T = [64, 128]
+B = [1, 2]
+dtype = ['bf16', 'fp16']
+heads = { Hq = 1, Hkv = 1, H = 1, HV = 1 }
+[[group]]
+op = ['attention', 'gated_delta_rule', 'kda']
+kernels = '*.sm80'
+";
+        let registry = Registry::embedded().expect("the embedded kernels");
+        let sweep = Sweep::parse(Source::new("g.toml", text)).expect("a sweep");
+        let plan = sweep.plan(&registry, None, None).expect("a plan");
+        let mut todo: Vec<Todo> =
+            plan.runnable().map(|case| Todo { case, process: None, attempts: 0 }).collect();
+        let count = todo.len();
+        todo.push(Todo { attempts: 1, ..todo[0] });
+        let site = Site {
+            device: "cuda:0".into(),
+            place: None,
+            sweep: "g".into(),
+            command: String::new(),
+            limits: Limits::default(),
+            sample: ShareRule::default(),
+        };
+        let names = ["cuda:0".to_string(), "cuda:1".to_string()];
+        let start = || Command::new("none");
+        let hands = |devices| Hands {
+            registry: &registry,
+            site: &site,
+            devices,
+            emulated: false,
+            start: &start,
+            processes: false,
+        };
+        let alone = hands(&names[..1]).queue(&todo);
+        assert!(alone.len() == count + 1 && alone.iter().all(|group| group.len() == 1));
+        let shared = hands(&names).queue(&todo);
+        assert_eq!(shared.iter().map(Vec::len).sum::<usize>(), count + 1);
+        assert_eq!(shared.len(), 9);
+        for group in shared.iter().take(8) {
+            let ops: std::collections::HashSet<_> =
+                group.iter().map(|t| t.case.problem.op().to_string()).collect();
+            assert_eq!(ops.len(), 3, "all operators of one length");
+        }
+        assert_eq!(shared[8][0].attempts, 1);
+    }
+}
