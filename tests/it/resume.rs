@@ -426,6 +426,7 @@ fn a_full_disk_ends_the_run_cleanly() {
     says(&folder.run(&["--resume"]), &["done before"]);
     let mut ids: Vec<String> = folder.records().into_iter().map(|r| r.id).collect();
     let mut wanted: Vec<String> = before.into_iter().map(|r| r.id).collect();
-    (ids.sort(), wanted.sort());
+    ids.sort();
+    wanted.sort();
     assert_eq!((ids, folder.lines()), (wanted, 4));
 }
