@@ -10,6 +10,7 @@ T = [20, 33]
 dtype = 'bf16'
 [[group]]
 op = 'attention'
+causal = true
 kernels = '*.sm80'
 heads = { Hq = 1, Hkv = 1 }
 ";

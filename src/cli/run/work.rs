@@ -243,6 +243,7 @@ T = [64, 128]
 B = [1, 2]
 dtype = ['bf16', 'fp16']
 heads = { Hq = 1, Hkv = 1, H = 1, HV = 1 }
+causal = true
 [[group]]
 op = ['attention', 'gated_delta_rule', 'kda']
 kernels = '*.sm80'
