@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, thin.
 
 mod check;
+mod compare;
 mod console;
 mod devices;
 mod exec;
@@ -49,6 +50,7 @@ enum Command {
     Plan(plan::Args),
     Check(check::Args),
     Report(report::Args),
+    Compare(compare::Args),
     Exec(exec::Args),
     Inputs(inputs::Args),
     Verify(verify::Args),
@@ -193,6 +195,7 @@ fn run(cli: Cli) -> Result {
         Command::Plan(args) => plan::run(args, registry),
         Command::Check(args) => check::run(args, registry, kernels),
         Command::Report(args) => report::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Exec(args) => exec::run(args, registry, kernels),
         Command::Inputs(args) => inputs::run(args),
         Command::Verify(args) => verify::run(args),
