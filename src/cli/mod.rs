@@ -195,7 +195,7 @@ fn run(cli: Cli) -> Result {
         Command::Plan(args) => plan::run(args, registry),
         Command::Check(args) => check::run(args, registry, kernels),
         Command::Report(args) => report::run(args),
-        Command::Compare(args) => compare::run(args),
+        Command::Compare(args) => compare::run(args, registry, kernels),
         Command::Exec(args) => exec::run(args, registry, kernels),
         Command::Inputs(args) => inputs::run(args),
         Command::Verify(args) => verify::run(args),

@@ -5,7 +5,6 @@ pub mod bootstrap;
 pub mod render;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
 use std::collections::BTreeSet;
 
@@ -15,7 +14,7 @@ use serde::Serialize;
 use crate::device::Regime;
 use crate::record::{Record, Status, Timing};
 
-pub use verdict::Verdict;
+pub use crate::measure::Verdict;
 
 /// One case, with a time on both sides.
 #[derive(Debug, Clone, Serialize)]
