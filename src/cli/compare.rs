@@ -105,7 +105,7 @@ enum Format {
 }
 
 /// `1` or `1%`, as a part of one.
-fn percent(text: &str) -> std::result::Result<f64, String> {
+pub fn percent(text: &str) -> std::result::Result<f64, String> {
     match text.trim().trim_end_matches('%').parse::<f64>() {
         Ok(p) if p > 0.0 && p <= 100.0 => Ok(p / 100.0),
         _ => Err("expected percent over 0 and up to 100, such as 1 or 0.5".into()),

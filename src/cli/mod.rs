@@ -6,6 +6,7 @@ mod console;
 mod devices;
 mod exec;
 mod file;
+mod history;
 mod inputs;
 mod kernels;
 mod model_check;
@@ -51,6 +52,7 @@ enum Command {
     Check(check::Args),
     Report(report::Args),
     Compare(compare::Args),
+    History(history::Args),
     Exec(exec::Args),
     Inputs(inputs::Args),
     Verify(verify::Args),
@@ -196,6 +198,7 @@ fn run(cli: Cli) -> Result {
         Command::Check(args) => check::run(args, registry, kernels),
         Command::Report(args) => report::run(args),
         Command::Compare(args) => compare::run(args, registry, kernels),
+        Command::History(args) => history::run(args),
         Command::Exec(args) => exec::run(args, registry, kernels),
         Command::Inputs(args) => inputs::run(args),
         Command::Verify(args) => verify::run(args),

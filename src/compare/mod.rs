@@ -2,6 +2,7 @@
 //! modelled times never meet.
 
 pub mod bootstrap;
+pub mod history;
 pub mod render;
 #[cfg(test)]
 mod tests;
