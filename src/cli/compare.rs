@@ -83,7 +83,7 @@ impl Args {
 fn duration(text: &str) -> std::result::Result<Duration, String> {
     let text = text.trim();
     let seconds = match text.split_once('m') {
-        Some((m, rest)) if rest.is_empty() => m.parse::<f64>().map(|m| 60.0 * m),
+        Some((m, "")) => m.parse::<f64>().map(|m| 60.0 * m),
         Some((m, rest)) => m
             .parse::<f64>()
             .and_then(|m| rest.trim_end_matches('s').parse::<f64>().map(|s| 60.0 * m + s)),

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::record::made_up::{Made, ops};
 
@@ -33,7 +35,7 @@ fn cases_are_matched_whatever_the_sweep() {
 fn what_was_right_and_is_not_is_a_regression() {
     let (ok, bad) = (made(1024, 1e5).record(), wrong(made(1024, 1e5).record()));
     let of = |a: &Record, b: &Record| {
-        let c = compare(&[a.clone()], &[b.clone()], RULE).unwrap();
+        let c = compare(from_ref(a), from_ref(b), RULE).unwrap();
         (c.pairs.len(), c.left[0].why.clone(), c.regressions())
     };
     let (n, why, regressions) = of(&ok, &bad);
@@ -60,10 +62,10 @@ fn unlike_devices_are_refused_unless_asked_for() {
     let old = made(1024, 1e5).record();
     let mut new = old.clone();
     new.device.name = "NVIDIA H100".into();
-    let e = compare(&[old.clone()], &[new.clone()], RULE).unwrap_err();
+    let e = compare(from_ref(&old), from_ref(&new), RULE).unwrap_err();
     assert!(e.contains("--across-devices") && e.contains("NVIDIA H100"), "{e}");
     let across = Rule { across_devices: true, ..RULE };
-    assert_eq!(compare(&[old.clone()], &[new], across).unwrap().pairs.len(), 1);
+    assert_eq!(compare(from_ref(&old), from_ref(&new), across).unwrap().pairs.len(), 1);
     let e = compare(&[old], &[made(64, 1.0).record()], RULE).unwrap_err();
     assert!(e.contains("no case is on both sides"), "{e}");
 }

@@ -83,10 +83,9 @@ impl<'t> Side<'t> {
         if let Some(why) = kernel.unfit(device.facts()) {
             return Err(Failure::Usage(why));
         }
-        let tile = match &self.tile {
-            Some(tile) => tile.clone(),
-            None => kernel.default_tile(&problem)?,
-        };
+        // Axes that are not given are the default's.
+        let mut tile = kernel.default_tile(&problem)?;
+        tile.0.extend(self.tile.iter().flat_map(|given| given.0.clone()));
         kernel.check_tile(&problem, &tile)?;
         let (family, seed) = (Default::default(), args.seed);
         let regime = if args.hot { Regime::Hot } else { Regime::Cold };
