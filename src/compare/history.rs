@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(ns, [1e5, 1e5, 1.2e5]);
         let changed: Vec<bool> = found[0].points.iter().map(Point::has_changed).collect();
         assert_eq!(changed, [false, false, true]);
-        assert!(text(&found).contains("slower 1.2"), "{}", text(&found));
+        assert!(text(&found).contains("<--"), "{}", text(&found));
     }
 
     #[test]
