@@ -40,4 +40,6 @@ pub mod measure;
 
 pub mod report;
 
+pub mod compare;
+
 pub mod cli;

@@ -1,10 +1,12 @@
 //! The command line: one file a subcommand, thin.
 
 mod check;
+mod compare;
 mod console;
 mod devices;
 mod exec;
 mod file;
+mod history;
 mod inputs;
 mod kernels;
 mod model_check;
@@ -49,6 +51,8 @@ enum Command {
     Plan(plan::Args),
     Check(check::Args),
     Report(report::Args),
+    Compare(compare::Args),
+    History(history::Args),
     Exec(exec::Args),
     Inputs(inputs::Args),
     Verify(verify::Args),
@@ -193,6 +197,8 @@ fn run(cli: Cli) -> Result {
         Command::Plan(args) => plan::run(args, registry),
         Command::Check(args) => check::run(args, registry, kernels),
         Command::Report(args) => report::run(args),
+        Command::Compare(args) => compare::run(args, registry, kernels),
+        Command::History(args) => history::run(args),
         Command::Exec(args) => exec::run(args, registry, kernels),
         Command::Inputs(args) => inputs::run(args),
         Command::Verify(args) => verify::run(args),

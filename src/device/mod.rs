@@ -98,4 +98,14 @@ pub trait Sampler {
     /// # Errors
     /// As of [`Loaded::run`].
     fn sample(&mut self, regime: Regime) -> Result<Sample, DeviceError>;
+
+    /// Adds to the next samples a kernel that spins for so many cycles behind the launches; 0 for none. A
+    /// slowdown that is known shows what comparisons can tell.
+    ///
+    /// # Errors
+    /// The sampler cannot.
+    fn spin(&mut self, cycles: u64) -> Result<(), DeviceError> {
+        let _ = cycles;
+        Err(DeviceError::Launch("no slowdown can be planted on this device".into()))
+    }
 }

@@ -25,6 +25,9 @@ const REPEATED_EMULATION_SECONDS: f64 = 0.25;
 #[error("{0}")]
 pub struct Lost(pub String);
 
+/// A verified job, and how many of what was executed make up the problem.
+pub type Held<'a> = (Box<dyn Loaded + 'a>, u64);
+
 /// Measures cases on a device.
 pub struct Bench<'a> {
     registry: &'a Registry,
@@ -176,7 +179,37 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Runs and verifies a case and leaves it loaded, with a record that has no time yet. `None` in place
+    /// of the job where the case failed; the record says how. The second is how many of what was executed
+    /// make up the problem.
+    ///
+    /// # Errors
+    /// As of [`Bench::measure`].
+    pub fn hold(&mut self, case: &Case) -> Result<(Record, Option<Held<'a>>), Lost> {
+        let mut record = self.blank(case);
+        match self.prepare(case, &mut record) {
+            Ok(held) => Ok((record, Some(held))),
+            Err(Fail::End(End(status, why))) => {
+                (record.status, record.reason) = (status, Some(why));
+                Ok((record, None))
+            }
+            Err(Fail::Lost(lost)) => Err(lost),
+        }
+    }
+
     fn fill(&mut self, case: &Case, record: &mut Record) -> Result<(), Fail> {
+        let (mut loaded, times) = self.prepare(case, record)?;
+        (self.watch)(Step::Time);
+        record.timing = Some(time(self.device, loaded.as_mut(), case, times, &self.limits)?);
+        if let Some(doubt) = record.doubt()
+            && let Some(Timing::Measured { warnings, .. }) = &mut record.timing
+        {
+            warnings.push(doubt);
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, case: &Case, record: &mut Record) -> Result<Held<'a>, Fail> {
         let (device, at) = (self.device, self.watch);
         let facts = device.facts();
         let kernel = self.registry.get(&case.kernel)?;
@@ -230,14 +263,7 @@ impl<'a> Bench<'a> {
         if let Some(why) = why {
             return Err(End(Status::Wrong, why).into());
         }
-        at(Step::Time);
-        record.timing = Some(time(device, loaded.as_mut(), case, times, &self.limits)?);
-        if let Some(doubt) = record.doubt()
-            && let Some(Timing::Measured { warnings, .. }) = &mut record.timing
-        {
-            warnings.push(doubt);
-        }
-        Ok(())
+        Ok((loaded, times))
     }
 }
 

@@ -139,7 +139,7 @@ pub fn series(
 }
 
 /// Runs until two spans of time agree at a clock that is no idle one. Whether they came to.
-fn warm_up(
+pub(super) fn warm_up(
     sampler: &mut dyn Sampler,
     regime: Regime,
     limits: &Limits,

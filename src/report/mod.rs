@@ -9,6 +9,7 @@ mod figures;
 pub mod format;
 mod group;
 mod headline;
+mod history;
 mod html;
 mod markdown;
 mod modelled;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 use crate::disk;
 use crate::record::{self, Record};
 
+pub use history::{Course, write_history};
 pub use pairing::Pairing;
 pub use race::{Crossing, Lead, Point, Race};
 pub use rank::{Rank, Ranking, geometric_mean, rankings};

@@ -8,6 +8,7 @@ mod broken;
 mod cases;
 mod check;
 mod common;
+mod compare;
 mod conformance;
 mod console;
 mod cuda_gpu;

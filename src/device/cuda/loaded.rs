@@ -27,6 +27,8 @@ pub(super) struct CudaLoaded {
     kernel: String,
     build: Build,
     warm: bool,
+    /// Of a planted slowdown.
+    spin_cycles: u64,
 }
 
 impl CudaLoaded {
@@ -97,6 +99,7 @@ impl CudaLoaded {
             kernel: job.ptx.kernel.clone(),
             build,
             warm: false,
+            spin_cycles: 0,
             station,
         })
     }
@@ -111,6 +114,15 @@ impl CudaLoaded {
 
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// For how long a kernel spins behind the launches of each sample.
+    pub fn spin_cycles(&self) -> u64 {
+        self.spin_cycles
+    }
+
+    pub fn set_spin(&mut self, cycles: u64) {
+        self.spin_cycles = cycles;
     }
 
     /// Queues what is timed: the zeroing of workspaces that must be zero (a kernel that needs it

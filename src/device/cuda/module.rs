@@ -324,6 +324,7 @@ impl Ready {
 /// The kernels that measuring and checking need, one set a context.
 pub(super) struct Tools {
     hold: Function,
+    spin: Function,
     stamp: Function,
     hash: Function,
     /// A module that nobody holds may be unloaded.
@@ -346,8 +347,9 @@ impl Tools {
         let module: Arc<Module> =
             context.module(&ptx.text, || Module::compile(context, &ptx, compute_capability))?;
         let function = |name| module.function(context, name);
-        let [hold, stamp, hash] = [function("hold")?, function("stamp")?, function("hash")?];
-        Ok(Tools { hold, stamp, hash, _module: module })
+        let [hold, spin] = [function("hold")?, function("spin")?];
+        let [stamp, hash] = [function("stamp")?, function("hash")?];
+        Ok(Tools { hold, spin, stamp, hash, _module: module })
     }
 
     fn queue(
@@ -372,6 +374,14 @@ impl Tools {
     pub fn hold(&self, context: &Context, limit_ns: u64) -> Result<(), DeviceError> {
         let args = vec![Packed::U64(context.page.device), Packed::U64(limit_ns)];
         self.queue(context, "hold", self.hold, 1, 1, args)
+    }
+
+    /// Keeps the stream busy for so many cycles.
+    ///
+    /// # Errors
+    /// As [`Tools::hold`].
+    pub fn spin(&self, context: &Context, cycles: u64) -> Result<(), DeviceError> {
+        self.queue(context, "spin", self.spin, 1, 1, vec![Packed::U64(cycles)])
     }
 
     /// Writes clock and time of the multiprocessors that `ctas` CTAs land on, as probe 0 or 1.

@@ -65,6 +65,14 @@ impl Events {
 }
 
 impl Sampler for CudaLoaded {
+    fn spin(&mut self, cycles: u64) -> Result<(), DeviceError> {
+        self.set_spin(cycles);
+        // A first launch may load code, as in warming up.
+        self.station().context.bind()?;
+        self.station().tools.spin(&self.station().context, 1)?;
+        self.station().context.wait(self.kernel())
+    }
+
     fn sample(&mut self, regime: Regime) -> Result<Sample, DeviceError> {
         self.station().context.bind()?;
         // A first launch may load code, for which the driver waits for the held stream.
@@ -99,6 +107,9 @@ impl CudaLoaded {
         let queued = (|| {
             events.record(context, events.start)?;
             self.queue()?;
+            if self.spin_cycles() > 0 {
+                tools.spin(context, self.spin_cycles())?;
+            }
             events.record(context, events.stop)?;
             tools.stamp(context, 1, station.multiprocessors)
         })();
