@@ -110,7 +110,7 @@ impl Evaluator {
     /// As of [`Evaluator::value`], or the value is no integer.
     pub fn int(&self, expr: &Expr, context: &Context) -> Result<i64, String> {
         let value = self.number(expr, context)?;
-        i64::try_from(value.clone()).map_err(|_| format!("{expr:?} is {value}, not an integer"))
+        i64::try_from(value.clone()).map_err(|_| format!("{expr} is {value}, not an integer"))
     }
 
     /// As [`Evaluator::number`], from 0 to 2^32 - 1.
@@ -119,7 +119,7 @@ impl Evaluator {
     /// As of [`Evaluator::int`], or the value is out of that range.
     pub fn unsigned(&self, expr: &Expr, context: &Context) -> Result<u32, String> {
         let value = self.int(expr, context)?;
-        u32::try_from(value).map_err(|_| format!("{expr:?} is {value}, not in 0..2^32"))
+        u32::try_from(value).map_err(|_| format!("{expr} is {value}, not in 0..2^32"))
     }
 
     /// As [`Evaluator::number`], as fp64.
@@ -128,7 +128,7 @@ impl Evaluator {
     /// As of [`Evaluator::value`], or the value is no number.
     pub fn float(&self, expr: &Expr, context: &Context) -> Result<f64, String> {
         let value = self.number(expr, context)?;
-        f64::try_from(value.clone()).map_err(|_| format!("{expr:?} is {value}, not a number"))
+        f64::try_from(value.clone()).map_err(|_| format!("{expr} is {value}, not a number"))
     }
 
     /// Whether a condition holds; anything but a boolean is an error.
@@ -139,5 +139,22 @@ impl Evaluator {
         let value = self.value(expr, context)?;
         bool::try_from(value.clone())
             .map_err(|_| format!("`{expr}` is {value}, neither true nor false"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_out_of_range_is_shown_as_it_is_written() {
+        let expressions = Evaluator::default();
+        let context = Context::default();
+        for (expr, said) in [
+            (Expr::Int(40_000_000_000), "40000000000 is 40000000000, not in 0..2^32"),
+            (Expr::Text("3 - 5".into()), "`3 - 5` is -2, not in 0..2^32"),
+        ] {
+            assert_eq!(expressions.unsigned(&expr, &context).unwrap_err(), said);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Manifests: everything a launcher must know of a template. docs/adding-a-kernel.md is the
 //! tour; each field is described here.
 
+use std::fmt;
+
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer};
 
@@ -84,6 +86,16 @@ pub enum Expr {
     Int(i64),
     Float(f64),
     Text(String),
+}
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expr::Int(i) => write!(f, "{i}"),
+            Expr::Float(x) => write!(f, "{x}"),
+            Expr::Text(text) => write!(f, "`{text}`"),
+        }
+    }
 }
 
 /// An expression that must hold, and what to say when it does not.

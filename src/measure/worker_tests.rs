@@ -1,7 +1,9 @@
 use super::*;
 use crate::device::open::open;
+use crate::op::examples;
 use crate::sweep::{Source, Sweep};
 
+/// Its operator is to be filled in.
 const SWEEP: &str = "
 name = 'w'
 question = 'Is it the same in a process?'
@@ -9,14 +11,15 @@ question = 'Is it the same in a process?'
 T = [20, 33]
 dtype = 'bf16'
 [[group]]
-op = 'attention'
+op = 'OP'
 causal = true
 kernels = '*.sm80'
 heads = { Hq = 1, Hkv = 1 }
 ";
 
 fn cases(registry: &Registry) -> Vec<Case> {
-    let sweep = Sweep::parse(Source::new("w.toml", SWEEP)).expect("a sweep");
+    let text = SWEEP.replace("OP", examples::full().name());
+    let sweep = Sweep::parse(Source::new("w.toml", text)).expect("a sweep");
     let plan = sweep.plan(registry, None, None).expect("a plan");
     plan.runnable().cloned().collect()
 }

@@ -229,25 +229,29 @@ mod tests {
     use super::*;
     use crate::device::ShareRule;
     use crate::measure::Limits;
+    use crate::op::examples;
     use crate::sweep::{Source, Sweep};
 
     /// What a crossover compares is never split between two GPUs, nor a first attempt kept waiting by
     /// a second.
     #[test]
     fn several_devices_take_what_is_compared_as_a_whole() {
-        let text = "
+        let ops = [examples::full(), examples::linear(), examples::other()].map(|op| op.name());
+        let text = format!(
+            "
 name = 'g'
 question = 'Who takes what?'
 [axes]
 T = [64, 128]
 B = [1, 2]
 dtype = ['bf16', 'fp16']
-heads = { Hq = 1, Hkv = 1, H = 1, HV = 1 }
+heads = {{ Hq = 1, Hkv = 1, H = 1, HV = 1 }}
 causal = true
 [[group]]
-op = ['attention', 'gated_delta_rule', 'kda']
+op = {ops:?}
 kernels = '*.sm80'
-";
+"
+        );
         let registry = Registry::embedded().expect("the embedded kernels");
         let sweep = Sweep::parse(Source::new("g.toml", text)).expect("a sweep");
         let plan = sweep.plan(&registry, None, None).expect("a plan");
