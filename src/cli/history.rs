@@ -1,12 +1,13 @@
 //! `crossover history`: a kernel's time from record to record.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::output::{self, Input};
 use super::{Failure, Result, console};
 use crate::compare::history::{Track, text, tracks};
 use crate::disk;
-use crate::record;
+use crate::record::{self, Record};
 use crate::report::write_history;
 
 /// Follow each case's time through stored records, and mark where it has become faster or slower.
@@ -35,19 +36,13 @@ pub fn run(args: Args) -> Result {
     if let Some(path) = &args.out {
         output::file("--out", path, &inputs)?;
     }
-    let mut all = Vec::new();
+    let (mut all, mut known) = (Vec::new(), HashSet::new());
     for path in &args.records {
         let read = record::read(&[path]).map_err(|e| Failure::Usage(e.to_string()))?;
         read.ignored.iter().for_each(|ignored| console::note(&format!("note: {ignored}")));
         // A record that lies in two folders is one.
-        let new = read.records.into_iter();
-        for r in new {
-            let known =
-                |k: &record::Record| (&k.id, &k.time, k.process) == (&r.id, &r.time, r.process);
-            if !all.iter().any(known) {
-                all.push(r);
-            }
-        }
+        let new = |r: &Record| known.insert((r.id.clone(), r.time.clone(), r.process));
+        all.extend(read.records.into_iter().filter(new));
     }
     let found = tracks(&all, args.threshold);
     if found.is_empty() {

@@ -7,6 +7,9 @@ use rand_pcg::Pcg64Mcg;
 /// where one process measured, so that nothing tells how far processes are apart.
 pub const PROCESS_ALLOWANCE: f64 = 0.005;
 
+/// By how much the times of two GPUs of one model may be apart, at 95%.
+pub const GPU_ALLOWANCE: f64 = 0.05;
+
 const DRAWS: usize = 1000;
 const SEED: u64 = 0x0c05_50fe;
 
@@ -23,7 +26,8 @@ pub struct Ratio {
 /// A side is the median of its processes' medians. Samples are drawn in runs of neighbours, which
 /// drifting clocks tie together. The ends are percentiles of the draws, widened for how few processes
 /// there are: where a side has one, by [`PROCESS_ALLOWANCE`]; else by Student's t and the draws' own bias.
-pub fn ratio(old: &[Vec<f64>], new: &[Vec<f64>]) -> Option<Ratio> {
+/// `other_gpu` adds [`GPU_ALLOWANCE`].
+pub fn ratio(old: &[Vec<f64>], new: &[Vec<f64>], other_gpu: bool) -> Option<Ratio> {
     let good = |side: &[Vec<f64>]| {
         let fine = |x: &f64| x.is_finite() && *x > 0.0;
         !side.is_empty() && side.iter().all(|p| !p.is_empty() && p.iter().all(fine))
@@ -44,7 +48,8 @@ pub fn ratio(old: &[Vec<f64>], new: &[Vec<f64>]) -> Option<Ratio> {
     let few = factor(old.len(), new.len());
     let (below, above) = (few * (point - at(0.025)).max(0.0), few * (at(0.975) - point).max(0.0));
     let single = [old.len(), new.len()].iter().filter(|n| **n == 1).count() as f64;
-    let wide = |x: f64| x.hypot(PROCESS_ALLOWANCE * single.sqrt());
+    let apart = if other_gpu { GPU_ALLOWANCE } else { 0.0 };
+    let wide = |x: f64| x.hypot(PROCESS_ALLOWANCE * single.sqrt()).hypot(apart);
     let interval = ((point - wide(below)).exp(), (point + wide(above)).exp());
     Some(Ratio { ratio: point.exp(), interval })
 }
@@ -115,7 +120,7 @@ mod tests {
         for _ in 0..100 {
             let old = side(&mut rng, 1e5, processes, between, 0.01);
             let new = side(&mut rng, 1e5 * level, processes, between, 0.01);
-            let found = ratio(&old, &new).unwrap();
+            let found = ratio(&old, &new, false).unwrap();
             let verdict = Verdict::of(found.interval, 0.01);
             counts[Verdict::ALL.iter().position(|v| *v == verdict).unwrap()] += 1;
         }
@@ -142,11 +147,11 @@ mod tests {
     #[test]
     fn the_same_samples_give_the_same_interval_and_nothing_gives_none() {
         let side = vec![vec![1.0, 2.0, 3.0, 2.5, 1.5]];
-        let found = ratio(&side, &side).unwrap();
-        assert_eq!(found, ratio(&side, &side).unwrap());
+        let found = ratio(&side, &side, false).unwrap();
+        assert_eq!(found, ratio(&side, &side, false).unwrap());
         assert!(found.ratio == 1.0 && found.interval.0 < 1.0 && found.interval.1 > 1.0);
-        assert_eq!(ratio(&side, &[]), None);
-        assert_eq!(ratio(&side, &[vec![f64::NAN]]), None);
-        assert_eq!(ratio(&side, &[vec![0.0]]), None);
+        assert_eq!(ratio(&side, &[], false), None);
+        assert_eq!(ratio(&side, &[vec![f64::NAN]], false), None);
+        assert_eq!(ratio(&side, &[vec![0.0]], false), None);
     }
 }

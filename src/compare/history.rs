@@ -99,10 +99,11 @@ pub fn text(tracks: &[Track]) -> String {
             let change = match &p.change {
                 None => String::new(),
                 Some(c) => format!(
-                    "{} {:.4}{}{}",
+                    "{} {:.4}{}{}{}",
                     c.verdict,
                     c.ratio,
                     if c.ptx_changed { ", other PTX" } else { "" },
+                    if c.other_gpu { ", another GPU" } else { "" },
                     if p.has_changed() { "  <--" } else { "" }
                 ),
             };

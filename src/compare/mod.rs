@@ -37,6 +37,8 @@ pub struct Pair {
     /// Modelled: where measured times lie, as parts of the modelled one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_error: Option<String>,
+    /// Whether another GPU of the model measured it.
+    pub other_gpu: bool,
     /// Whether the rendered PTX is another.
     pub ptx_changed: bool,
 }
@@ -191,6 +193,11 @@ fn both(
     }
 }
 
+/// The GPUs that measured.
+fn gpus(records: &[Record]) -> BTreeSet<&str> {
+    records.iter().filter_map(|r| r.device.more.get("uuid")).map(String::as_str).collect()
+}
+
 fn pair(case: &str, regime: &str, a: &[Record], b: &[Record], rule: Rule) -> Result<Pair, String> {
     let samples = |records: &[Record]| -> Vec<Vec<f64>> {
         let of = |r: &Record| match &r.timing {
@@ -201,9 +208,10 @@ fn pair(case: &str, regime: &str, a: &[Record], b: &[Record], rule: Rule) -> Res
         records.iter().map(of).collect()
     };
     let measured = regime != "modelled";
+    let other_gpu = measured && gpus(a) != gpus(b);
     let (old, new) = (samples(a), samples(b));
     let found = match measured {
-        true => bootstrap::ratio(&old, &new),
+        true => bootstrap::ratio(&old, &new, other_gpu),
         false => exact(a, b)?,
     };
     let found = found.ok_or_else(|| format!("{regime}: a time that is no positive number"))?;
@@ -226,6 +234,7 @@ fn pair(case: &str, regime: &str, a: &[Record], b: &[Record], rule: Rule) -> Res
         verdict: Verdict::of(found.interval, rule.threshold),
         processes: (a.len(), b.len()),
         model_error: b[0].model_error().map(|e| e.percent()),
+        other_gpu,
         ptx_changed: b.iter().any(|r| !known.contains(&r.kernel.ptx_sha256)),
     })
 }

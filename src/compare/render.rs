@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::bootstrap::PROCESS_ALLOWANCE;
+use super::bootstrap::{GPU_ALLOWANCE, PROCESS_ALLOWANCE};
 use super::{Comparison, Pair, Verdict};
 use crate::report::format::{plural, three};
 
@@ -31,14 +31,15 @@ fn interval(p: &Pair) -> String {
 }
 
 fn row(p: &Pair) -> [String; 6] {
-    let case = if p.ptx_changed { format!("{} (other PTX)", p.case) } else { p.case.clone() };
+    let ptx = if p.ptx_changed { " (other PTX)" } else { "" };
+    let gpu = if p.other_gpu { " (another GPU)" } else { "" };
     [
         p.verdict.to_string(),
         format!("{:.4}", p.ratio),
         interval(p),
         time(p.old_ns),
         time(p.new_ns),
-        case,
+        format!("{}{ptx}{gpu}", p.case),
     ]
 }
 
@@ -72,6 +73,13 @@ fn notes(c: &Comparison) -> Vec<String> {
             "One process measured a side: {:.1}% is allowed for what processes differ by; \
              `run --repeat-process N` measures it.",
             100.0 * PROCESS_ALLOWANCE
+        ));
+    }
+    if c.pairs.iter().any(|p| p.other_gpu) {
+        notes.push(format!(
+            "Old and new are of different GPUs: {:.0}% is allowed for what GPUs of one model differ by; \
+             `compare --live` takes both on one GPU.",
+            100.0 * GPU_ALLOWANCE
         ));
     }
     if c.pairs.iter().any(|p| !p.measured) {

@@ -31,6 +31,26 @@ fn cases_are_matched_whatever_the_sweep() {
     assert_eq!((back.count(Verdict::Faster), back.regressions()), (1, 0));
 }
 
+/// GPUs of one model are not one GPU.
+#[test]
+fn another_gpu_of_the_model_widens_the_interval() {
+    let on = |gpu: &str, ns| {
+        let mut r = made(1024, ns).record();
+        r.device.more.insert("uuid".into(), gpu.into());
+        r
+    };
+    let of = |a: Record, b: Record| compare(&[a], &[b], RULE).unwrap().pairs.remove(0);
+    let same = of(on("GPU-1", 1e5), on("GPU-1", 1.04e5));
+    assert!(same.verdict == Verdict::Slower && !same.other_gpu);
+    let other = of(on("GPU-1", 1e5), on("GPU-2", 1.04e5));
+    assert!(other.verdict == Verdict::Ambiguous && other.other_gpu);
+    assert_eq!(of(on("GPU-1", 1e5), on("GPU-2", 1.2e5)).verdict, Verdict::Slower);
+    let c = compare(&[on("GPU-1", 1e5)], &[on("GPU-2", 1e5)], RULE).unwrap();
+    assert!(
+        render::text(&c).contains("another GPU") && render::text(&c).contains("different GPUs")
+    );
+}
+
 #[test]
 fn what_was_right_and_is_not_is_a_regression() {
     let (ok, bad) = (made(1024, 1e5).record(), wrong(made(1024, 1e5).record()));

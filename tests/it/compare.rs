@@ -134,3 +134,35 @@ fn modelled_times_are_compared_exactly_and_called_so() {
     assert_eq!(kept["comparisons"][0]["kind"], "modelled");
     crossover(&args).args(["--plant", "2"]).assert().code(1).stdout(contains("slower: B/A 1.0200"));
 }
+
+#[test]
+fn history_follows_a_case_through_folders() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let on = |day: u32, by: f64| {
+        move |r: &mut Value| {
+            slower(r, by);
+            r["time"] = format!("2026-03-{day:02}T12:00:00Z").into();
+        }
+    };
+    for (name, day, by) in [("b.jsonl", 2, 1.2), ("a.jsonl", 1, 1.0), ("c.jsonl", 3, 1.2)] {
+        fs::create_dir(file(name).with_extension("")).expect("a folder");
+        write(&file(name).with_extension("").join("records.jsonl"), on(day, by));
+    }
+    let history = || {
+        let mut command = crossover(&["history"]);
+        command.args(["b", "a", "c", "c"].map(file));
+        command
+    };
+    let said =
+        history().args(["--threshold", "2"]).arg("--out").arg(file("h.svg")).assert().success();
+    let said = String::from_utf8(said.get_output().stdout.clone()).expect("text");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3 * 4, "{said}");
+    assert!(lines[1].contains("2026-03-01") && lines[2].contains("slower 1.2000"), "{said}");
+    assert!(lines[2].ends_with("<--") && lines[3].contains("same 1.0000"), "{said}");
+    let svg = fs::read_to_string(file("h.svg")).expect("a drawing");
+    assert!(svg.contains("+20.0%") && svg.contains("2026-03-01"));
+    history().arg("--out").arg(file("a").join("records.jsonl")).assert().code(2);
+    crossover(&["history", "nowhere"]).assert().code(2).stderr(contains("nowhere"));
+}
