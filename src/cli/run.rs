@@ -58,6 +58,10 @@ pub struct Args {
     /// Seconds to sample one case for at most, on a GPU.
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
     time: f64,
+    /// Measure the energy of each case too, on a GPU that tells it: joules a launch, and what an idle GPU
+    /// takes. Some three seconds a case.
+    #[arg(long)]
+    energy: bool,
     /// Measure each case in N processes, one after the other, with a record from each: what differs
     /// between processes is part of a time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -117,6 +121,15 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
     if let Some(sample) = args.sample_ctas {
         super::sampling_allowed(sample, device.facts())?;
     }
+    if args.energy && device.facts().emulated {
+        return Err(Failure::Usage(format!(
+            "--energy: {} executes on the host, and nothing tells what a GPU would take; leave it out, or \
+             take a GPU by --device cuda",
+            device.facts().id
+        )));
+    }
+    // A sweep that asks for it can be run without a GPU.
+    let energy = (args.energy || sweep.energy) && !device.facts().emulated;
     let shard = args.shard.unwrap_or(Shard::WHOLE);
     let whole = sweep.plan(registry, Some(device.facts()), args.seed)?;
     if whole.runnable().next().is_none() {
@@ -196,6 +209,7 @@ pub fn run(args: Args, registry: &Registry, kernels: Option<&Path>) -> Result {
         sweep: sweep.name.clone(),
         command: shell::command(),
         limits: Limits { time: Duration::from_secs_f64(args.time), ..Limits::default() },
+        energy,
         sample,
     };
     let program = std::env::current_exe()

@@ -37,6 +37,11 @@ pub trait Device: Send {
     /// Clocks, power, temperature, throttle reasons; `None` where nothing tells.
     fn health(&self) -> Option<Health>;
 
+    /// What tells energy and power, by itself, from any thread; `None` where nothing does.
+    fn meter(&self) -> Option<Box<dyn Meter>> {
+        None
+    }
+
     /// Compiles the job's PTX, allocates its buffers between canaries and uploads the inputs.
     ///
     /// # Errors
@@ -47,6 +52,24 @@ pub trait Device: Send {
         job: &Job,
         inputs: &[Tensor],
     ) -> Result<Box<dyn Loaded + 'd>, DeviceError>;
+}
+
+/// Tells a device's energy.
+pub trait Meter: Send {
+    /// Counter and power as of now.
+    ///
+    /// # Errors
+    /// In words: the device does not tell.
+    fn read(&mut self) -> Result<Reading, String>;
+}
+
+/// What a [`Meter`] tells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// Since some moment, J. The counter may move in steps.
+    pub joules: f64,
+    /// As of now or a short time before, W.
+    pub watts: Option<f64>,
 }
 
 /// A compiled job with its buffers on a device.
@@ -98,6 +121,15 @@ pub trait Sampler {
     /// # Errors
     /// As of [`Loaded::run`].
     fn sample(&mut self, regime: Regime) -> Result<Sample, DeviceError>;
+
+    /// So many runs of all launches back to back, L2 as they leave it: their time, ns.
+    ///
+    /// # Errors
+    /// As of [`Loaded::run`], or the sampler cannot.
+    fn burst(&mut self, runs: u32) -> Result<f64, DeviceError> {
+        let _ = runs;
+        Err(DeviceError::Launch("runs cannot be queued back to back on this device".into()))
+    }
 
     /// Adds to the next samples a kernel that spins for so many cycles behind the launches; 0 for none. A
     /// slowdown that is known shows what comparisons can tell.

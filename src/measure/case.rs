@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::variant::{Executed, launch_sha256};
 use super::worker::Step;
-use super::{Limits, sampling, warning};
+use super::{Limits, energy, sampling, warning};
 use crate::device::{Clock, Device, DeviceError, ErrorKind, Loaded, ShareRule};
 use crate::kernel::{KernelError, Registry};
 use crate::op::{Family, Problem, Tensor};
 use crate::record::{
-    Kernel as KernelFacts, Record, SCHEMA, Sampled, Status, Timing, Traffic, binary_sha256,
+    Energy, Kernel as KernelFacts, Record, SCHEMA, Sampled, Status, Timing, Traffic, binary_sha256,
 };
 use crate::sweep::Case;
 use crate::verify::{Reference, Subset, add_run_facts, hold_run, reason, same_bits};
@@ -38,6 +38,10 @@ pub struct Bench<'a> {
     rule: ShareRule,
     /// What stands for the device in the ids of records.
     place: String,
+    /// Whether energy is measured.
+    energy: bool,
+    /// What the idle device takes, W, or why that is not known; measured when first asked for.
+    idle: Option<Result<f64, String>>,
     /// Hears what a case is at.
     watch: &'a dyn Fn(Step),
     /// Inputs and reference of the last case: its other tiles and kernels use them again.
@@ -96,13 +100,31 @@ impl<'a> Bench<'a> {
     ) -> Bench<'a> {
         let (sweep, command) = (sweep.to_string(), command.to_string());
         let (rule, place) = (ShareRule::default(), device.facts().id.clone());
-        Bench { registry, device, sweep, command, limits, rule, place, watch: &|_| {}, last: None }
+        Bench {
+            registry,
+            device,
+            sweep,
+            command,
+            limits,
+            rule,
+            place,
+            energy: false,
+            idle: None,
+            watch: &|_| {},
+            last: None,
+        }
     }
 
     /// What stands for the device in the ids of records, where it is not the device's own id: of several
     /// GPUs any may take a case.
     pub fn with_place(mut self, place: &str) -> Bench<'a> {
         self.place = place.to_string();
+        self
+    }
+
+    /// Whether the energy of each case is measured, which takes a GPU some three seconds a case.
+    pub fn with_energy(mut self, energy: bool) -> Bench<'a> {
+        self.energy = energy;
         self
     }
 
@@ -136,6 +158,7 @@ impl<'a> Bench<'a> {
             Ok(()) => {}
             Err(Fail::End(End(status, why))) => {
                 (record.status, record.reason, record.timing) = (status, Some(why), None);
+                record.energy = None;
             }
             Err(Fail::Lost(lost)) => return Err(lost),
         }
@@ -156,6 +179,7 @@ impl<'a> Bench<'a> {
             sample_ctas: facts.emulated.then(|| self.rule.to_string()),
             attempt: None,
             process: None,
+            energy: None,
             problem: case.problem.clone(),
             phase: case.problem.phase(),
             family: case.family,
@@ -198,6 +222,11 @@ impl<'a> Bench<'a> {
     }
 
     fn fill(&mut self, case: &Case, record: &mut Record) -> Result<(), Fail> {
+        // A device that had no work yet is idle.
+        if self.energy && self.idle.is_none() && !self.device.facts().emulated {
+            (self.watch)(Step::Time);
+            self.idle = Some(energy::idle(self.device));
+        }
         let (mut loaded, times) = self.prepare(case, record)?;
         (self.watch)(Step::Time);
         record.timing = Some(time(self.device, loaded.as_mut(), case, times, &self.limits)?);
@@ -206,6 +235,11 @@ impl<'a> Bench<'a> {
         {
             warnings.push(doubt);
         }
+        record.energy = match (&self.idle, loaded.clock(times)) {
+            (Some(Ok(idle)), Clock::Measured(s)) => Some(energy::energy(self.device, s, *idle)?),
+            (Some(Err(why)), _) => Some(Energy::unavailable(why)),
+            _ => None,
+        };
         Ok(())
     }
 

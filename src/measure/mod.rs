@@ -3,6 +3,7 @@
 
 pub mod case;
 pub mod counters;
+pub mod energy;
 pub mod live;
 pub mod model_check;
 pub mod model_error;

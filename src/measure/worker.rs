@@ -28,6 +28,8 @@ pub struct Site {
     pub command: String,
     /// When sampling of a case ends, on a GPU.
     pub limits: Limits,
+    /// Whether energy is measured.
+    pub energy: bool,
     /// Which CTAs the emulator executes.
     #[serde(with = "rule")]
     pub sample: ShareRule,
@@ -49,7 +51,8 @@ impl Site {
     /// A bench of this site.
     pub fn bench<'a>(&self, registry: &'a Registry, device: &'a dyn Device) -> Bench<'a> {
         let bench = Bench::new(registry, device, &self.sweep, &self.command, self.limits)
-            .with_share_rule(self.sample);
+            .with_share_rule(self.sample)
+            .with_energy(self.energy);
         match &self.place {
             Some(place) => bench.with_place(place),
             None => bench,

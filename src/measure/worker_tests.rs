@@ -31,6 +31,7 @@ fn site() -> Site {
         sweep: "w".into(),
         command: "crossover run w.toml".into(),
         limits: Limits::default(),
+        energy: false,
         sample: ShareRule::Ctas(3),
     }
 }

@@ -51,6 +51,7 @@ impl Made {
             sample_ctas: (!self.measured).then(|| "auto".into()),
             attempt: None,
             process: None,
+            energy: None,
             phase: PhaseName::Prefill,
             family: self.family.parse().unwrap(),
             seed: 1,

@@ -1,5 +1,6 @@
 //! Records: JSON Lines, one self-contained object a case. docs/records.md describes them.
 
+mod energy;
 pub mod file;
 mod limit;
 mod line;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::{Build, Counts, Facts, Health, JobShare, Modelled, Regime, Sample, nan};
 use crate::op::{Family, PhaseName, Problem};
 
+pub use energy::Energy;
 pub use file::{RecordError, Writer};
 pub use limit::{Bound, Limit};
 pub use model_error::ModelError;
@@ -104,6 +106,9 @@ pub struct Record {
     pub timing: Option<Timing>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Traffic>,
+    /// Where it was asked for and there is a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy: Option<Energy>,
     #[serde(deserialize_with = "nan::one")]
     pub flops: f64,
     pub flops_formula: String,

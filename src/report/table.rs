@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::op::Side;
-use crate::record::{Record, Status, Timing};
+use crate::record::{Energy, Record, Status, Timing};
 
 use super::crossover::comparisons;
 use super::format::{factor, list, percent, plural, three, tokens};
@@ -75,6 +75,7 @@ pub fn results(section: &Section, panel: &Panel) -> Option<Table> {
         true => &["95% CI"],
         false => &["model error", "bound by"],
     };
+    let with_energy = timed.iter().any(|r| r.energy.is_some());
     let row = |r: &&Record| -> Vec<Cell> {
         let ns = has_time(r).then(|| r.timing.as_ref().map(Timing::ns)).flatten();
         let rate = |amount: f64, unit: f64| ns.map_or(NONE.into(), |ns| three(amount / ns / unit));
@@ -100,16 +101,32 @@ pub fn results(section: &Section, panel: &Panel) -> Option<Table> {
             of_limit(r),
             errors(r).into(),
         ]);
+        if with_energy {
+            row.extend(energy(r));
+        }
         row
     };
     let head = [&[name, "kernel", "tile", "inputs", "ms"], range];
+    let more: &[&str] = if with_energy { &["mJ a launch", "less idle", "tokens/J"] } else { &[] };
     let head = head.concat().into_iter().chain(["TFLOP/s", "GB/s", "of limit", "E/F"]);
+    let head = head.chain(more.iter().copied());
     Some(Table {
         title: panel.title(),
         head: head.map(String::from).collect(),
         numbers_from: 4,
         rows: timed.iter().map(row).collect(),
     })
+}
+
+/// Energy of the whole GPU a launch, that less what an idle one takes, and tokens for the former.
+fn energy(r: &Record) -> [Cell; 3] {
+    match &r.energy {
+        Some(Energy::Measured { joules, net_joules, .. }) => {
+            let tokens = (r.problem.sequences() * r.problem.tokens()) as f64;
+            [three(joules * 1e3), three(net_joules * 1e3), three(tokens / joules)].map(Cell::from)
+        }
+        _ => [NONE, NONE, NONE].map(Cell::from),
+    }
 }
 
 /// The share of what the device can do at best; more than all of it stands out.

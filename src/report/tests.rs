@@ -2,7 +2,7 @@ use super::*;
 use crate::device::Regime;
 use crate::op::{DType, Side, examples};
 use crate::record::made_up::{self, Made, law, ops};
-use crate::record::{Status, Timing};
+use crate::record::{Energy, Status, Timing};
 
 fn prose() -> Prose {
     Prose {
@@ -175,6 +175,32 @@ fn more_than_the_limit_is_marked_and_warned_of_once() {
     let marks: Vec<_> = part.results[0].rows.iter().map(|r| r[8].mood).collect();
     assert_eq!(marks, [table::Mood::Plain, table::Mood::Bad]);
     assert!(part.results[0].rows[1][8].text.ends_with("% (!)"));
+}
+
+/// Columns of energy are there where a record has some.
+#[test]
+fn energy_has_columns_where_it_was_measured() {
+    let mut records: Vec<_> =
+        [512, 1024].map(|t| Made::new(examples::full(), t, 1e5).record()).into();
+    let table = |records: &[Record]| {
+        Page::new(records, &prose(), Pairing::Alike).parts[0].results[0].clone()
+    };
+    assert!(!table(&records).head.iter().any(|h| h.contains("mJ")));
+    records[0].energy = Some(Energy::Measured {
+        joules: 0.032,
+        net_joules: 0.016,
+        watts: 320.0,
+        power_watts: Some(321.0),
+        idle_watts: 160.0,
+        launches: 15_000.0,
+        seconds: 1.5,
+    });
+    records[1].energy = Some(Energy::unavailable("the counter stands still"));
+    let found = table(&records);
+    assert_eq!(found.head[10..], ["mJ a launch", "less idle", "tokens/J"]);
+    let text = |row: usize| found.rows[row][10..].iter().map(|c| &*c.text).collect::<Vec<_>>();
+    assert_eq!(text(0), ["32.0", "16.0", "16000"]);
+    assert_eq!(text(1), ["–"; 3]);
 }
 
 #[test]

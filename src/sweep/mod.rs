@@ -37,6 +37,8 @@ pub struct Sweep {
     pub regime: Regime,
     /// Which CTAs the emulator executes, unless the command line says otherwise.
     pub sample_ctas: Option<ShareRule>,
+    /// Whether the energy of each case is measured, on a GPU.
+    pub energy: bool,
     /// Axes of every group, for the operators that have their variables.
     pub axes: Vec<Axis>,
     pub groups: Vec<Group>,

@@ -35,6 +35,7 @@ pub fn sweep(source: Source) -> Result<Sweep> {
     let seed = fields.take("seed").map(|f| reader.seed(f.value)).transpose()?;
     let regime = fields.take("regime").map(|f| reader.regime(f)).transpose()?;
     let sample_ctas = fields.take("sample_ctas").map(|f| reader.sample_ctas(f)).transpose()?;
+    let energy = fields.take("energy").map(|f| reader.truth(f)).transpose()?;
     let skips = reader.skips(fields.take("skip"))?;
     let axes = match fields.take("axes") {
         Some(field) => reader.axes(Fields::of(reader.table(field)?), &[])?,
@@ -49,8 +50,7 @@ pub fn sweep(source: Source) -> Result<Sweep> {
         None => Vec::new(),
     };
     if let Some(field) = fields.rest().next() {
-        let known =
-            "name, question, analysis, device, seed, regime, sample_ctas, axes, group, skip";
+        let known = "name, question, analysis, device, seed, regime, sample_ctas, energy, axes, group, skip";
         let hint = match Variable::named(field.name) {
             Some(_) => "; axes stand in [axes] or in a [[group]]",
             None => "",
@@ -73,6 +73,7 @@ pub fn sweep(source: Source) -> Result<Sweep> {
         seed: seed.unwrap_or(0),
         regime: regime.unwrap_or_default(),
         sample_ctas,
+        energy: energy.unwrap_or(false),
         axes,
         groups,
         skips,
@@ -126,6 +127,13 @@ impl Reader<'_> {
         match field.value.get_ref().as_str() {
             Some(text) => Ok(text.to_string()),
             None => self.wrong(field.value, field.name, "a string"),
+        }
+    }
+
+    fn truth(&self, field: Field) -> Result<bool> {
+        match field.value.get_ref().as_bool() {
+            Some(truth) => Ok(truth),
+            None => self.wrong(field.value, field.name, "true or false"),
         }
     }
 

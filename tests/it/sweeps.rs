@@ -206,6 +206,7 @@ fn errors_name_place_value_and_way_out() {
         ("name = 'x'\nT = 3".into(), 2, &["unknown key `T`", "[axes]"]),
         ("name = 'x'".into(), 0, &["[[group]]"]),
         ("name = '../x'\n[[group]]".into(), 1, &["../x", "letters"]),
+        ("name = 'x'\nenergy = 'yes'".into(), 2, &["`energy` takes true or false", "string"]),
         ("name = 5".into(), 1, &["`name` takes a string, not an integer"]),
         (attention("T = 0\nHq = 4\ncausal = true"), 4, &["T = 0", "1 to"]),
         (attention("T = -4"), 4, &["T = -4"]),

@@ -265,6 +265,7 @@ kernels = '*.sm80'
             sweep: "g".into(),
             command: String::new(),
             limits: Limits::default(),
+            energy: false,
             sample: ShareRule::default(),
         };
         let names = ["cuda:0".to_string(), "cuda:1".to_string()];

@@ -35,7 +35,7 @@ use self::memory::Flush;
 use self::module::Tools;
 use self::nvml::Monitor;
 use super::model::DeviceModel;
-use super::{Device, DeviceError, Facts, Health, Job, Loaded, Peak};
+use super::{Device, DeviceError, Facts, Health, Job, Loaded, Meter, Peak};
 use crate::op::Tensor;
 
 /// One CUDA GPU.
@@ -147,6 +147,10 @@ impl Device for CudaDevice {
 
     fn health(&self) -> Option<Health> {
         self.monitor.as_ref()?.health()
+    }
+
+    fn meter(&self) -> Option<Box<dyn Meter>> {
+        self.monitor.as_ref()?.meter()
     }
 
     fn load<'d>(

@@ -5,7 +5,7 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
 
-use crate::device::Health;
+use crate::device::{Health, Meter, Reading};
 
 /// NVML and the PCI id of the GPU that is asked about.
 pub(super) struct Monitor {
@@ -36,6 +36,11 @@ impl Monitor {
         })
     }
 
+    /// Another one of the same GPU.
+    pub fn meter(&self) -> Option<Box<dyn Meter>> {
+        Some(Box::new(Monitor::new(&self.pci)?))
+    }
+
     /// The driver's version.
     pub fn driver(&self) -> Option<String> {
         self.nvml.sys_driver_version().ok()
@@ -58,6 +63,15 @@ impl Monitor {
         add("max_memory_mhz", gpu.max_clock_info(Clock::Memory).ok().map(|m| m.to_string()));
         let ecc = gpu.is_ecc_enabled().ok().map(|e| e.currently_enabled);
         add("ecc", ecc.map(|on| if on { "on" } else { "off" }.to_owned()));
+    }
+}
+
+impl Meter for Monitor {
+    fn read(&mut self) -> Result<Reading, String> {
+        let gpu = self.nvml.device_by_pci_bus_id(self.pci.as_str()).map_err(|e| e.to_string())?;
+        let mj = gpu.total_energy_consumption().map_err(|e| format!("NVML has no counter: {e}"))?;
+        let watts = gpu.power_usage().ok().map(|mw| f64::from(mw) / 1e3);
+        Ok(Reading { joules: mj as f64 / 1e3, watts })
     }
 }
 

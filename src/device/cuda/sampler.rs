@@ -65,6 +65,20 @@ impl Events {
 }
 
 impl Sampler for CudaLoaded {
+    fn burst(&mut self, runs: u32) -> Result<f64, DeviceError> {
+        let context = &*self.station().context;
+        context.bind()?;
+        self.warm_up()?;
+        let (context, events) = (&*self.station().context, self.events());
+        events.record(context, events.start)?;
+        for _ in 0..runs {
+            self.queue()?;
+        }
+        events.record(context, events.stop)?;
+        context.wait(self.kernel())?;
+        events.elapsed_ns(context)
+    }
+
     fn spin(&mut self, cycles: u64) -> Result<(), DeviceError> {
         self.set_spin(cycles);
         // A first launch may load code, as in warming up.
