@@ -40,11 +40,13 @@ fn another_gpu_of_the_model_widens_the_interval() {
         r
     };
     let of = |a: Record, b: Record| compare(&[a], &[b], RULE).unwrap().pairs.remove(0);
-    let same = of(on("GPU-1", 1e5), on("GPU-1", 1.04e5));
-    assert!(same.verdict == Verdict::Slower && !same.other_gpu);
-    let other = of(on("GPU-1", 1e5), on("GPU-2", 1.04e5));
-    assert!(other.verdict == Verdict::Ambiguous && other.other_gpu);
-    assert_eq!(of(on("GPU-1", 1e5), on("GPU-2", 1.2e5)).verdict, Verdict::Slower);
+    let below = |p: &Pair| (p.ratio / p.interval.0).ln();
+    let same = of(on("GPU-1", 1e5), on("GPU-1", 1.2e5));
+    let other = of(on("GPU-1", 1e5), on("GPU-2", 1.2e5));
+    assert!(!same.other_gpu && other.other_gpu);
+    assert!((same.verdict, other.verdict) == (Verdict::Slower, Verdict::Slower));
+    assert!(below(&same) < 0.05 && below(&other) >= 0.05, "{} {}", below(&same), below(&other));
+    assert_eq!(of(on("GPU-1", 1e5), on("GPU-2", 1.05e5)).verdict, Verdict::Ambiguous);
     let c = compare(&[on("GPU-1", 1e5)], &[on("GPU-2", 1e5)], RULE).unwrap();
     assert!(
         render::text(&c).contains("another GPU") && render::text(&c).contains("different GPUs")
