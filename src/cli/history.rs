@@ -21,7 +21,7 @@ pub struct Args {
     /// Percent by which times may differ and still be the same.
     #[arg(long, value_name = "PCT", default_value = "1", value_parser = super::compare::percent)]
     threshold: f64,
-    /// Draw it as well: an SVG file.
+    /// Draw the cases that were measured more than once as well: an SVG file.
     #[arg(long, value_name = "FILE.svg")]
     out: Option<PathBuf>,
 }
@@ -51,7 +51,8 @@ pub fn run(args: Args) -> Result {
     console::put(&text(&found));
     let Some(path) = &args.out else { return Ok(()) };
     let fault = |e: String| Failure::Usage(format!("cannot write {}: {e}", path.display()));
-    let svg = write_history(&found.iter().map(Track::course).collect::<Vec<_>>())
-        .ok_or_else(|| fault("there is nothing to draw".into()))?;
+    let drawn = found.iter().filter(|t| t.points.len() > 1);
+    let svg = write_history(&drawn.map(Track::course).collect::<Vec<_>>())
+        .ok_or_else(|| fault("no case was measured twice; give records of several runs".into()))?;
     disk::replace(path, svg.as_bytes()).map_err(|e| fault(e.to_string()))
 }

@@ -164,5 +164,9 @@ fn history_follows_a_case_through_folders() {
     let svg = fs::read_to_string(file("h.svg")).expect("a drawing");
     assert!(svg.contains("+20.0%") && svg.contains("2026-03-01"));
     history().arg("--out").arg(file("a").join("records.jsonl")).assert().code(2);
+    let mut once = crossover(&["history"]);
+    once.arg(file("a")).arg("--out").arg(file("once.svg"));
+    once.assert().code(2).stdout(contains("2026-03-01")).stderr(contains("measured twice"));
+    assert!(!file("once.svg").exists());
     crossover(&["history", "nowhere"]).assert().code(2).stderr(contains("nowhere"));
 }
