@@ -101,7 +101,7 @@ fn steps(read: &[At], from: f64) -> Option<(At, At)> {
     let moved = |w: &&[At]| w[1].1.joules != w[0].1.joules;
     let mut at = read.windows(2).filter(moved).map(|w| w[1]).filter(|at| at.0 >= from);
     let first = at.next()?;
-    Some((first, at.last()?))
+    Some((first, at.next_back()?))
 }
 
 /// The energy of one launch from launches done and readings taken over time.
