@@ -433,9 +433,9 @@ impl Operator for Attention {
         if let Value::Word(kv) = p.value("kv") {
             text += &format!(", kv {kv}");
         }
-        match p.lens().len() {
-            0 => text,
-            n => format!("{text}, {n} packed sequences"),
+        match p.lens() {
+            [] => text,
+            lens => format!("{text}, {}", super::lens::words(lens)),
         }
     }
 }

@@ -20,6 +20,18 @@ pub fn text(lens: &[[usize; 2]]) -> String {
     runs.collect::<Vec<_>>().join("+")
 }
 
+/// Sequences in a sentence, told from as many of other lengths: `2 packed sequences (100+28)`.
+pub fn words(lens: &[[usize; 2]]) -> String {
+    /// Characters that a title has room for.
+    const MOST: usize = 40;
+    let all = text(lens);
+    let shown = match all.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}.., {} tokens", &all[..end], sums(lens)[0]),
+        None => all,
+    };
+    format!("{} packed sequences ({shown})", lens.len())
+}
+
 /// Lengths as [`text`] writes them.
 ///
 /// # Errors
@@ -66,6 +78,15 @@ pub fn places(lens: &[[usize; 2]]) -> Vec<Sequence> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_tell_lengths_apart() {
+        let of = |text: &str| words(&parse(text).unwrap());
+        assert_eq!(of("100+28"), "2 packed sequences (100+28)");
+        assert_eq!(of("16x512"), "16 packed sequences (16x512)");
+        let long = (0..40).map(|i| i.to_string()).collect::<Vec<_>>().join("+");
+        assert!(of(&long).ends_with(".., 780 tokens)"), "{}", of(&long));
+    }
 
     #[test]
     fn lengths_round_trip() {

@@ -131,9 +131,9 @@ pub fn layer(p: &Problem, heads: String) -> String {
     if p.phase() == PhaseName::Verify {
         text += &format!(", {} new tokens", p.tokens());
     }
-    match p.lens().len() {
-        0 => text,
-        n => format!("{text}, {n} packed sequences"),
+    match p.lens() {
+        [] => text,
+        lens => format!("{text}, {}", super::lens::words(lens)),
     }
 }
 

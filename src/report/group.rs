@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
+
 use crate::device::{Facts, Regime};
 use crate::op::{DType, Family, PhaseName, Side};
 use crate::record::{Record, Status, Timing};
@@ -218,6 +220,27 @@ pub struct Curve<'a> {
     pub all: Vec<&'a Record>,
 }
 
+impl Curve<'_> {
+    /// Finds the fastest tile at each length. A tile that was run with several seeds is as fast as its
+    /// middle one, and its range holds those of all: its best seed against another's is no comparison.
+    fn race(&mut self) {
+        let mut tiles: IndexMap<(usize, String), Vec<(&Record, Span)>> = IndexMap::new();
+        for &r in self.all.iter().filter(|r| has_time(r)) {
+            if let Some((span, _)) = Span::of(r) {
+                let key = (length(r), format!("{:?} {:?}", r.kernel.tile, r.problem.lens()));
+                tiles.entry(key).or_default().push((r, span));
+            }
+        }
+        for ((t, _), mut seeds) in tiles {
+            seeds.sort_by(|a, b| a.1.ns.total_cmp(&b.1.ns));
+            keep_faster(&mut self.best, t, seeds[(seeds.len() - 1) / 2].0);
+            if let Some(span) = Span::middle(seeds.into_iter().map(|s| s.1).collect()) {
+                faster_of(&mut self.spans, t, span);
+            }
+        }
+    }
+}
+
 fn faster_of(spans: &mut BTreeMap<usize, Span>, t: usize, span: Span) {
     spans.entry(t).and_modify(|s| *s = s.fastest(span)).or_insert(span);
 }
@@ -295,13 +318,8 @@ fn curves<'a>(setting: &Setting, records: &[&'a Record]) -> Vec<Curve<'a>> {
             }
         };
         curve.all.push(r);
-        if has_time(r) {
-            keep_faster(&mut curve.best, length(r), r);
-            if let Some((span, _)) = Span::of(r) {
-                faster_of(&mut curve.spans, length(r), span);
-            }
-        }
     }
+    all.iter_mut().for_each(Curve::race);
     all
 }
 
@@ -310,6 +328,29 @@ mod tests {
     use super::*;
     use crate::op::examples;
     use crate::record::made_up::{self, Made, ops};
+
+    /// The best seed of one against that of another is no comparison.
+    #[test]
+    fn seeds_are_pooled_and_not_raced() {
+        let with = |op, seed, ns| Record { seed, ..Made::new(op, 1024, ns).record() };
+        let (full, linear) = (examples::full(), examples::linear());
+        let records = [
+            with(full, 0, 100.0),
+            with(full, 1, 101.0),
+            with(linear, 0, 90.0),
+            with(linear, 1, 280.0),
+        ];
+        let sections = sections(&records, Pairing::Alike);
+        let span = |op| {
+            let curve =
+                sections[0].panels.iter().flat_map(|p| &p.curves).find(|c| c.setting.op == op);
+            curve.expect("a curve").spans[&1024]
+        };
+        let (a, l) = (span(full), span(linear));
+        assert!(a.low <= 100.0 && a.high >= 101.0);
+        assert!(l.low <= 90.0 && l.high >= 280.0, "{l:?}");
+        assert!(!l.is_below(&a) && !a.is_below(&l));
+    }
 
     #[test]
     fn measured_and_modelled_never_share_a_section() {

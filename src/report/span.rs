@@ -71,6 +71,15 @@ impl Span {
         })
     }
 
+    /// Of times of one variant with several inputs (seeds): the middle one, in a range that holds all of
+    /// theirs. `None` of none.
+    pub fn middle(mut spans: Vec<Span>) -> Option<Span> {
+        spans.sort_by(|a, b| a.ns.total_cmp(&b.ns));
+        let low = spans.iter().map(|s| s.low).fold(f64::INFINITY, f64::min);
+        let high = spans.iter().map(|s| s.high).fold(0.0, f64::max);
+        Some(Span { low, ns: spans.get(spans.len().checked_sub(1)? / 2)?.ns, high })
+    }
+
     fn within(ns: f64, low: f64, high: f64) -> Span {
         Span { low: ns * low, ns, high: ns * high }
     }
